@@ -1,0 +1,368 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""The compiled twin of framing_py, which says what each function means."""
+
+from cpython.buffer cimport (
+    PyBUF_SIMPLE,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.bytes cimport (
+    PyBytes_AS_STRING,
+    PyBytes_CheckExact,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+)
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
+
+cdef enum:
+    CONTROL_TYPE = 0xBC
+    MOST_LEVELS = 1024
+
+CONTROL = CONTROL_TYPE
+
+
+cdef inline uint64_t load64(const uint8_t* p) noexcept nogil:
+    return (
+        <uint64_t>p[0] | <uint64_t>p[1] << 8 | <uint64_t>p[2] << 16 | <uint64_t>p[3] << 24
+        | <uint64_t>p[4] << 32 | <uint64_t>p[5] << 40 | <uint64_t>p[6] << 48
+        | <uint64_t>p[7] << 56
+    )
+
+
+cdef inline void store64(uint8_t* p, uint64_t value) noexcept nogil:
+    cdef int i
+    for i in range(8):
+        p[i] = <uint8_t>(value >> (8 * i))
+
+
+cdef inline uint64_t load_big(const uint8_t* p, int width) noexcept nogil:
+    cdef uint64_t value = 0
+    cdef int i
+    for i in range(width):
+        value = value << 8 | p[i]
+    return value
+
+
+# ---------------------------------------------------------------------------
+# packing
+
+def pack(list frames not None, Py_ssize_t join):
+    cdef Py_ssize_t count = PyList_GET_SIZE(frames)
+    cdef object frame, message
+    cdef Py_ssize_t length
+    cdef uint8_t* out
+    if count == 1:
+        frame = <object>PyList_GET_ITEM(frames, 0)
+        if PyBytes_CheckExact(frame) and PyBytes_GET_SIZE(frame) < join:
+            # nearly every message: one small frame, one allocation
+            length = PyBytes_GET_SIZE(frame)
+            message = PyBytes_FromStringAndSize(NULL, 24 + length)
+            out = <uint8_t*>PyBytes_AS_STRING(message)
+            store64(out, <uint64_t>(16 + length))
+            store64(out + 8, 1)
+            store64(out + 16, <uint64_t>length)
+            memcpy(out + 24, PyBytes_AS_STRING(frame), length)
+            return [message]
+    elif count == 0:
+        raise ValueError("a message has at least one frame")
+    return pack_many(frames, count, join)
+
+
+cdef flat(frame):
+    view = memoryview(frame)
+    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+
+
+cdef list pack_many(list frames, Py_ssize_t count, Py_ssize_t join):
+    cdef list views = [flat(frame) for frame in frames]
+    cdef list buffers = []
+    cdef Py_ssize_t i, length
+    cdef object head = PyBytes_FromStringAndSize(NULL, 16 + 8 * count)
+    cdef uint8_t* out = <uint8_t*>PyBytes_AS_STRING(head)
+    cdef uint64_t before = 0, limit
+    cdef bint seen = False, ended = False
+    store64(out + 8, <uint64_t>count)
+    for i in range(count):
+        length = len(views[i])
+        store64(out + 16 + 8 * i, <uint64_t>length)
+        if not ended and not isinstance(frames[i], bytes):
+            limit = max(2048, length // 20)
+            ended = seen or before > limit
+            seen = True
+        if not ended:
+            before += <uint64_t>length
+    store64(out, <uint64_t>(8 * (1 + count)) + before)
+    parts = [head]
+    for i in range(count):
+        length = len(views[i])
+        if length < join:
+            parts.append(views[i])
+        else:
+            append_run(buffers, parts)
+            parts = []
+            buffers.append(views[i])
+    append_run(buffers, parts)
+    return buffers
+
+
+cdef append_run(list buffers, list parts):
+    joined = b"".join(parts)
+    if joined:
+        buffers.append(joined)
+
+
+# ---------------------------------------------------------------------------
+# unpacking
+
+cdef enum Verdict:
+    INCOMPLETE
+    COMPLETE
+    CONTROLLING
+    WRONG
+
+
+cdef struct Limits:
+    uint64_t message
+    uint64_t frames
+
+
+cdef Verdict examine(
+    const uint8_t* p, Py_ssize_t size, Limits limits, Py_ssize_t* total
+) noexcept nogil:
+    """What stands at p[:size]; `total` is set for a message that is complete."""
+    cdef uint64_t block, count, header, left, acc = 0, length, i
+    cdef bint ends
+    if size < 16:
+        return INCOMPLETE
+    block = load64(p)
+    count = load64(p + 8)
+    if count == 0 or count > limits.frames:
+        return WRONG
+    header = 8 * (1 + count)
+    if block < header or block - header > limits.message:
+        return WRONG
+    if <uint64_t>size < 8 + header:
+        return INCOMPLETE
+    left = block - header
+    ends = left == 0
+    for i in range(count):
+        length = load64(p + 16 + 8 * i)
+        if length > limits.message - acc:
+            return WRONG
+        acc += length
+        ends = ends or acc == left
+    if not ends:
+        return WRONG
+    if acc > <uint64_t>size - 8 - header:
+        return INCOMPLETE
+    if count == 1 and acc >= 3 and p[24] == 0xC7 and p[26] == CONTROL_TYPE:
+        return CONTROLLING
+    total[0] = <Py_ssize_t>(8 + header + acc)
+    return COMPLETE
+
+
+cdef list take(const uint8_t* p):
+    """The frames of the complete message at p."""
+    cdef Py_ssize_t i, length, count = <Py_ssize_t>load64(p + 8)
+    cdef const uint8_t* body = p + 16 + 8 * count
+    length = <Py_ssize_t>load64(p + 16)
+    cdef list frames = [PyBytes_FromStringAndSize(<const char*>body, length)]
+    for i in range(1, count):
+        body += length
+        length = <Py_ssize_t>load64(p + 16 + 8 * i)
+        frames.append(PyByteArray_FromStringAndSize(<const char*>body, length))
+    return frames
+
+
+cdef inline check_span(Py_buffer* view, Py_ssize_t start, Py_ssize_t end):
+    if not 0 <= start <= end <= view.len:
+        raise ValueError(f"span {start}:{end} of a buffer of {view.len} bytes")
+
+
+def unpack(
+    data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t max_message, Py_ssize_t max_frames,
+    Py_ssize_t max_count
+):
+    cdef Py_buffer view
+    cdef const uint8_t* p
+    cdef Py_ssize_t total = 0
+    cdef Limits limits = Limits(max_message, max_frames)
+    cdef list messages = []
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        check_span(&view, start, end)
+        p = <const uint8_t*>view.buf
+        while max_count > 0 and examine(p + start, end - start, limits, &total) == COMPLETE:
+            messages.append(take(p + start))
+            start += total
+            max_count -= 1
+    finally:
+        PyBuffer_Release(&view)
+    return messages, start
+
+
+def inspect(data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t max_message, Py_ssize_t max_frames):
+    cdef Py_buffer view
+    cdef const uint8_t* p
+    cdef Py_ssize_t total = 0, i
+    cdef Limits limits = Limits(max_message, max_frames)
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        check_span(&view, start, end)
+        p = <const uint8_t*>view.buf + start
+        if examine(p, end - start, limits, &total) == WRONG:
+            complain(p, end - start, limits)
+        if end - start < 16 or <uint64_t>(end - start) < 16 + 8 * load64(p + 8):
+            return None
+        return [load64(p + 16 + 8 * i) for i in range(<Py_ssize_t>load64(p + 8))]
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef complain(const uint8_t* p, Py_ssize_t size, Limits limits):
+    """Raise what the twin raises for the bytes that `examine` found wrong."""
+    block, count = load64(p), load64(p + 8)
+    if count == 0:
+        raise ValueError("a message of no frames")
+    if count > limits.frames:
+        raise ValueError(f"a message of {count} frames exceeds the limit of {limits.frames}")
+    header = 8 * (1 + count)
+    if block < header or block - header > limits.message:
+        raise ValueError(
+            f"a first block of {block} bytes for {count} frames, "
+            f"expected from {header} to {header + limits.message}"
+        )
+    cdef Py_ssize_t i
+    total = sum([load64(p + 16 + 8 * i) for i in range(<Py_ssize_t>load64(p + 8))])
+    if total > limits.message:
+        raise ValueError(f"a message of {total} bytes exceeds the limit of {limits.message}")
+    raise ValueError(f"a first block of {block} bytes that ends inside a frame")
+
+
+# ---------------------------------------------------------------------------
+# msgpack, looked at before msgpack is asked
+
+cdef enum Fault:
+    FINE
+    TRUNCATED
+    TOO_MANY
+    TOO_DEEP
+    NOT_MSGPACK
+    TRAILING
+
+
+cdef struct Item:
+    Py_ssize_t width  # bytes of the length that follows the first byte
+    uint64_t length  # bytes of the body
+    uint64_t items  # of a container
+    bint container
+
+
+cdef inline bint describe(uint8_t first, Item* item) noexcept nogil:
+    """Fill in what the first byte says; False for the one byte that means nothing."""
+    item.width = 0
+    item.length = 0
+    item.items = 0
+    item.container = False
+    if first < 0x80 or first >= 0xE0 or first == 0xC0 or first == 0xC2 or first == 0xC3:
+        return True
+    if first < 0xA0:  # fixmap, fixarray
+        item.container = True
+        item.items = (first & 0x0F) * (2 if first < 0x90 else 1)
+    elif first < 0xC0:  # fixstr
+        item.length = first & 0x1F
+    elif first == 0xC1:
+        return False
+    elif first <= 0xC6:  # bin
+        item.width = 1 << (first - 0xC4)
+    elif first <= 0xC9:  # ext
+        item.width = 1 << (first - 0xC7)
+        item.length = 1  # the type
+    elif first <= 0xCB:  # float
+        item.length = 4 << (first - 0xCA)
+    elif first <= 0xCF:  # uint
+        item.length = 1 << (first - 0xCC)
+    elif first <= 0xD3:  # int
+        item.length = 1 << (first - 0xD0)
+    elif first <= 0xD8:  # fixext
+        item.length = 1 + (1 << (first - 0xD4))
+    elif first <= 0xDB:  # str
+        item.width = 1 << (first - 0xD9)
+    else:  # array, map
+        item.container = True
+        item.width = 2 << ((first - 0xDC) & 1)
+    return True
+
+
+cdef Fault examine_msgpack(
+    const uint8_t* p, Py_ssize_t size, Py_ssize_t max_depth, Py_ssize_t* stopped
+) noexcept nogil:
+    cdef uint64_t levels[MOST_LEVELS]
+    cdef Py_ssize_t depth = 0, offset = 0
+    cdef uint64_t pending = 1, declared
+    cdef uint8_t first
+    cdef Item item
+    while pending:
+        if offset >= size:
+            return TRUNCATED
+        first = p[offset]
+        offset += 1
+        if not describe(first, &item):
+            return NOT_MSGPACK
+        if item.width:
+            if offset + item.width > size:
+                return TRUNCATED
+            declared = load_big(p + offset, <int>item.width)
+            offset += item.width
+            if item.container:
+                item.items = declared * (2 if first >= 0xDE else 1)
+            else:
+                item.length += declared
+        pending -= 1
+        while depth and not levels[depth - 1]:
+            depth -= 1
+        if depth:
+            levels[depth - 1] -= 1
+        if item.container:
+            pending += item.items
+            if pending > <uint64_t>(size - offset):
+                return TOO_MANY
+            if item.items:
+                if depth == max_depth:
+                    return TOO_DEEP
+                levels[depth] = item.items
+                depth += 1
+        else:
+            if item.length > <uint64_t>(size - offset):
+                return TRUNCATED
+            offset += <Py_ssize_t>item.length
+    stopped[0] = offset
+    return FINE if offset == size else TRAILING
+
+
+def scan(data, Py_ssize_t max_depth):
+    cdef Py_buffer view
+    cdef Py_ssize_t stopped = 0, size
+    cdef Fault fault
+    if not 0 <= max_depth <= MOST_LEVELS:
+        raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        size = view.len
+        fault = examine_msgpack(<const uint8_t*>view.buf, size, max_depth, &stopped)
+    finally:
+        PyBuffer_Release(&view)
+    if fault == FINE:
+        return
+    if fault == TRUNCATED:
+        raise ValueError("truncated msgpack")
+    if fault == TOO_MANY:
+        raise ValueError("msgpack declares more items than bytes are left")
+    if fault == TOO_DEEP:
+        raise ValueError(f"msgpack nested deeper than {max_depth} levels")
+    if fault == NOT_MSGPACK:
+        raise ValueError("0xc1 is not msgpack")
+    raise ValueError(f"{size - stopped} bytes after the msgpack object")
