@@ -1,0 +1,59 @@
+"""The exceptions, as a tree::
+
+    OSError
+    └── CommClosedError             the connection is closed; the text says by whom and why
+        └── FatalCommClosedError    and dialling again would not help
+            └── RemoteProtocolError     the peer sent what the protocol does not allow
+    RuntimeError
+    └── LocalProtocolError          the caller did what a comm does not allow
+    TypeError
+    ├── UnserializableError         an object that cannot be sent, here or at the peer
+    └── UntrustedError              a pickle, to or from a peer that is not trusted
+    ValueError
+    └── MessageError                a message that arrived whole and cannot be decoded
+
+After a CommClosedError the comm is of no more use; after any other the next message can
+be read or written. Exceptions of msgpack, pickle and the loop stay the ``__cause__``.
+"""
+
+__all__ = [
+    "CommClosedError",
+    "FatalCommClosedError",
+    "LocalProtocolError",
+    "MessageError",
+    "RemoteProtocolError",
+    "UnserializableError",
+    "UntrustedError",
+]
+
+
+class CommClosedError(OSError):
+    """The connection is closed; ``clean`` is True where nothing can have been lost."""
+
+    def __init__(self, *args: object, clean: bool = False) -> None:
+        super().__init__(*args)
+        self.clean = clean
+
+
+class FatalCommClosedError(CommClosedError):
+    """The connection is closed for a reason that another attempt would meet again."""
+
+
+class RemoteProtocolError(FatalCommClosedError):
+    """The peer sent bytes that the protocol or a limit does not allow."""
+
+
+class LocalProtocolError(RuntimeError):
+    """The caller used a comm as it must not be used: a second reader, another thread."""
+
+
+class UnserializableError(TypeError):
+    """An object cannot be serialized: raised at the writer, or reported by it to the reader."""
+
+
+class UntrustedError(TypeError):
+    """A message needs a pickle, and the peer is not trusted."""
+
+
+class MessageError(ValueError):
+    """A message arrived whole but its contents cannot be decoded."""

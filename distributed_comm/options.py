@@ -1,0 +1,56 @@
+"""Limits, timeouts and options of a connection: frozen, handed down, never global."""
+
+import os
+from dataclasses import dataclass, field
+from functools import cache
+
+__all__ = ["CommOptions", "Limits", "Timeouts"]
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@cache
+def _half_the_memory() -> int:
+    """Return half of this machine's memory in bytes, or 4 GiB where it cannot be asked."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, OSError, ValueError):
+        return 4096 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a connection accepts and keeps, in bytes unless the name says otherwise.
+
+    ``message=None`` means no cap. A peer's numbers are compared with these before
+    anything is allocated.
+    """
+
+    message: int | None = field(default_factory=_half_the_memory)
+    frames: int = 65_536
+    hello: int = 4 * KIB
+    untrusted_header: int = 16 * MIB  # frame 0, whose decoding multiplies its size
+    untrusted_depth: int = 512
+    high_water: int = 1 * MIB  # unsent bytes above which write() waits …
+    low_water: int = 256 * KIB  # … until they are fewer than this
+    undelivered: int = 1 * MIB  # received and not read; more, and reading pauses
+    handshakes: int = 1_024  # connections of one listener in their handshake …
+    connections: int = 10_000  # … and in all, above which accepting pauses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """How long things may take, in seconds."""
+
+    connect: float = 30.0  # connect() in all, retries and handshake included
+    handshake: float = 10.0  # a listener's patience with a silent dialler
+    close: float = 5.0  # flushing and saying goodbye
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommOptions:
+    """Everything about a connection that has a default."""
+
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)

@@ -1,0 +1,191 @@
+"""One connection's life, without its socket: states, hello, goodbye, end of stream.
+
+`TRANSITIONS` is the state machine and `Connection._move` the only place that moves it.
+Nothing here raises because of what a peer sent: the first thing that ended the
+connection is kept, and `closed_error` builds the exception for everybody who asks.
+"""
+
+from enum import Enum
+
+from ..errors import CommClosedError, RemoteProtocolError
+from ..options import Limits
+from . import control
+from .framing import Buffer, LengthFraming, Message, encode
+from .hello import Hello, decode, local_hello
+from .hello import encode as encode_hello
+
+__all__ = ["TRANSITIONS", "Connection", "Event", "State"]
+
+
+class State(Enum):
+    """Where a connection is in its life."""
+
+    HANDSHAKE = "handshake"  # the peer's hello has not come
+    OPEN = "open"
+    LEAVING = "leaving"  # we said goodbye; what still comes is discarded
+    LEFT = "left"  # the peer ended; what it had sent can be read
+    CLOSED = "closed"
+
+
+class Event(Enum):
+    """What moves a connection from one state to another."""
+
+    HELLO = "hello"  # the peer's hello has come
+    CLOSE = "close"  # our side closes
+    END = "end"  # the peer's end of stream
+    LOST = "lost"  # abort, a lost connection, a protocol error
+
+
+TRANSITIONS = {
+    (State.HANDSHAKE, Event.HELLO): State.OPEN,
+    (State.HANDSHAKE, Event.CLOSE): State.CLOSED,
+    (State.HANDSHAKE, Event.END): State.CLOSED,
+    (State.HANDSHAKE, Event.LOST): State.CLOSED,
+    (State.OPEN, Event.CLOSE): State.LEAVING,
+    (State.OPEN, Event.END): State.LEFT,
+    (State.OPEN, Event.LOST): State.CLOSED,
+    (State.LEAVING, Event.CLOSE): State.LEAVING,
+    (State.LEAVING, Event.END): State.CLOSED,
+    (State.LEAVING, Event.LOST): State.CLOSED,
+    (State.LEFT, Event.CLOSE): State.CLOSED,
+    (State.LEFT, Event.LOST): State.CLOSED,
+    (State.CLOSED, Event.CLOSE): State.CLOSED,
+    (State.CLOSED, Event.END): State.CLOSED,
+    (State.CLOSED, Event.LOST): State.CLOSED,
+}
+
+#: A message limit of None, as a number that every length is below.
+NO_CAP = (1 << 63) - 1
+
+
+class Connection:
+    """The state of one connection and the bytes it sends and receives.
+
+    Write received bytes into `get_buffer()`, then call `receive`; ``local`` and ``peer`` are
+    addresses for error texts.
+    """
+
+    __slots__ = (
+        "_clean", "_failure", "_farewell", "_framing", "_limits", "_why", "get_buffer",
+        "local", "peer", "remote", "state",
+    )  # fmt: skip
+
+    def __init__(self, scratch: memoryview, limits: Limits, local: str, peer: str) -> None:
+        self._limits = limits
+        self._framing = LengthFraming(scratch, limits.hello, 1)
+        #: Where the next received bytes belong; valid until the next `receive`.
+        self.get_buffer = self._framing.get_buffer
+        self._farewell = False  # the peer said goodbye
+        self._why = ""
+        self._clean = False
+        self._failure: tuple[type[CommClosedError], BaseException | None]
+        self._failure = (CommClosedError, None)
+        self.local = local
+        self.peer = peer
+        self.state = State.HANDSHAKE
+        self.remote: Hello | None = None
+
+    # -- sending ---------------------------------------------------------------
+
+    def hello(self) -> list[bytes | memoryview]:
+        """Return the bytes of our hello, the first that are sent."""
+        return encode([encode_hello(local_hello())])
+
+    def encode(self, frames: list[Buffer]) -> list[bytes | memoryview]:
+        """Return the bytes of a message; CommClosedError unless the connection is open."""
+        if self.state is not State.OPEN:
+            raise self.closed_error()
+        return encode(frames)
+
+    def close(self) -> list[bytes | memoryview]:
+        """Close our side; return the bytes of the goodbye, where one is to be said."""
+        opened = self.state is State.OPEN
+        self._move(Event.CLOSE, "closed by this side", clean=True)
+        if opened and self.remote is not None and self.remote.says_goodbye:
+            return encode([control.encode(control.Kind.GOODBYE)])
+        return []
+
+    # -- receiving -------------------------------------------------------------
+
+    def receive(self, nbytes: int) -> list[Message]:
+        """Return the messages that the ``nbytes`` just written into `get_buffer()` complete."""
+        framing = self._framing
+        messages = framing.receive(nbytes)
+        if self.state is State.HANDSHAKE and messages:
+            messages = self._greet(messages[0])
+        if framing.controls:
+            self._obey()
+        if framing.error is not None:
+            self._accuse(framing.error)
+        return messages
+
+    def _greet(self, message: Message) -> list[Message]:
+        """Take the peer's hello; return the messages that came right behind it."""
+        try:
+            self.remote = decode(bytes(message[0]))
+        except ValueError as exc:
+            self._accuse(exc)
+            return []
+        self._move(Event.HELLO)
+        limit = self._limits.message
+        return self._framing.open(NO_CAP if limit is None else limit, self._limits.frames)
+
+    def _obey(self) -> None:
+        """Act on the control messages that have come."""
+        framing = self._framing
+        if self.remote is None or not self.remote.says_goodbye:
+            self._accuse(ValueError("a control message that was not agreed on"))
+        for frame in framing.controls:
+            try:
+                control.decode(frame)
+            except ValueError as exc:
+                self._accuse(exc)
+            else:
+                self._farewell = True
+        framing.controls.clear()
+
+    def _accuse(self, cause: ValueError) -> None:
+        """End the connection because of what the peer sent."""
+        self._move(Event.LOST, f"protocol error: {cause}", RemoteProtocolError, cause)
+
+    # -- the end ---------------------------------------------------------------
+
+    def end(self) -> None:
+        """Take note of the peer's end of stream."""
+        if self._framing.mid_message:
+            self._move(Event.END, "the connection ended inside a message")
+        elif self.state is State.HANDSHAKE:
+            self._move(Event.END, "the peer closed the connection during the handshake")
+        elif self._farewell or self.remote is None or not self.remote.says_goodbye:
+            self._move(Event.END, "closed by the peer", clean=True)
+        else:
+            self._move(Event.END, "the connection was lost: it ended without a goodbye")
+
+    def stop_sending(self, cause: OSError) -> None:
+        """Take note that the socket takes no more bytes; what has arrived can be read."""
+        self._move(Event.END, f"sending failed: {cause}", cause=cause)
+
+    def lose(self, why: str, cause: BaseException | None = None) -> None:
+        """Take note that the connection is gone, or has to go at once."""
+        self._move(Event.LOST, why, CommClosedError, cause)
+
+    def _move(
+        self,
+        event: Event,
+        why: str = "",
+        kind: type[CommClosedError] = CommClosedError,
+        cause: BaseException | None = None,
+        *,
+        clean: bool = False,
+    ) -> None:
+        """Follow the table; the first reason to leave stays the reason."""
+        self.state = TRANSITIONS[self.state, event]
+        if why and not self._why:
+            self._why, self._clean, self._failure = why, clean, (kind, cause)
+
+    def closed_error(self) -> CommClosedError:
+        """Return the exception for whoever uses the connection after its end."""
+        kind, cause = self._failure
+        error = kind(f"{self._why or self.state.value}: {self.local} -> {self.peer}", clean=self._clean)
+        error.__cause__ = cause
+        return error

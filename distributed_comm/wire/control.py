@@ -1,0 +1,38 @@
+"""Control messages between peers of this library: bytes that no object encodes to.
+
+Frame 0 is a msgpack "ext 8" of the reserved type CONTROL: ``c7 length bc kind payload``.
+They are answered in the protocol callback and never reach a reader; a plain Dask peer
+is never sent one.
+"""
+
+from enum import IntEnum
+
+from .._kernels import framing as kernel
+
+__all__ = ["Kind", "decode", "encode"]
+
+
+class Kind(IntEnum):
+    """What a control message says."""
+
+    GOODBYE = 1  # nothing follows: the end of stream after this lost nothing
+
+
+def encode(kind: Kind, payload: bytes = b"") -> bytes:
+    """Return frame 0 of a control message; the payload has at most 254 bytes.
+
+    >>> encode(Kind.GOODBYE).hex(' ')
+    'c7 01 bc 01'
+    """
+    return bytes((0xC7, 1 + len(payload), kernel.CONTROL, kind)) + payload
+
+
+def decode(frame: bytes) -> tuple[Kind, bytes]:
+    """Undo `encode`; ValueError for a kind that we do not know or a wrong length.
+
+    >>> decode(bytes.fromhex('c7 01 bc 01'))
+    (<Kind.GOODBYE: 1>, b'')
+    """
+    if len(frame) < 4 or frame[1] != len(frame) - 3:
+        raise ValueError(f"a control message of {len(frame)} bytes that states another length")
+    return Kind(frame[3]), bytes(frame[4:])

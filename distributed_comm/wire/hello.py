@@ -1,0 +1,82 @@
+"""The hello: one small message that each side writes first and then reads.
+
+It is Dask's handshake, a msgpack map of ``compression``, ``python`` and
+``pickle-protocol``; unknown keys are ignored. Our own capabilities travel under
+``distributed_comm``, and a peer without that key is served as plain Dask.
+A stranger wrote these bytes: no pickle, no hook, and every type is checked.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+from .._kernels import framing as kernel
+
+__all__ = ["Hello", "decode", "encode", "local_hello"]
+
+OURS = "distributed_comm"
+VERSION = 1
+DEPTH = 8
+PICKLE_PROTOCOL = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What one side says of itself; ``capabilities`` is None for a plain Dask peer."""
+
+    compression: str | None
+    python: tuple[int, ...]
+    pickle_protocol: int
+    capabilities: dict[str, Any] | None
+
+    @property
+    def says_goodbye(self) -> bool:
+        """Whether an end of stream without a goodbye is a lost connection."""
+        return self.capabilities is not None
+
+
+def local_hello() -> Hello:
+    """Return this process's hello."""
+    return Hello(None, tuple(sys.version_info[:3]), PICKLE_PROTOCOL, {"version": VERSION})
+
+
+def encode(hello: Hello) -> bytes:
+    """Return frame 0 of the hello."""
+    message = {
+        "compression": hello.compression,
+        "python": hello.python,
+        "pickle-protocol": hello.pickle_protocol,
+    }
+    if hello.capabilities is not None:
+        message[OURS] = hello.capabilities
+    return bytes(msgpack.packb(message))
+
+
+def decode(frame: bytes) -> Hello:
+    """Parse frame 0 of a hello; ValueError says what is wrong with it.
+
+    >>> decode(encode(Hello("lz4", (3, 11, 7), 5, None))).compression
+    'lz4'
+    """
+    kernel.scan(frame, DEPTH)
+    try:
+        message = msgpack.unpackb(frame, raw=False, strict_map_key=True)
+    except Exception as exc:  # msgpack raises its own, ValueError and UnicodeDecodeError
+        raise ValueError(f"no msgpack in the hello: {exc}") from exc
+    if not isinstance(message, dict):
+        raise ValueError(f"the hello is a {type(message).__name__}, expected a map")
+    compression = message.get("compression")
+    python = message.get("python", [])
+    protocol = message.get("pickle-protocol")
+    capabilities = message.get(OURS)
+    if not (compression is None or isinstance(compression, str)):
+        raise ValueError(f"compression {compression!r:.60} in the hello, expected a name or nil")
+    if not (isinstance(python, list) and all(type(part) is int for part in python)):
+        raise ValueError(f"python {python!r:.60} in the hello, expected a list of integers")
+    if type(protocol) is not int or not 0 <= protocol <= 255:
+        raise ValueError(f"pickle-protocol {protocol!r:.60} in the hello, expected a small integer")
+    if not (capabilities is None or isinstance(capabilities, dict)):
+        raise ValueError(f"{OURS} {capabilities!r:.60} in the hello, expected a map")
+    return Hello(compression, tuple(python), min(protocol, PICKLE_PROTOCOL), capabilities)
