@@ -1,0 +1,100 @@
+"""A Comm over any Channel: serialization, and the trust that it asks for."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from .core import Channel, Comm
+from .options import Limits
+from .serialize.codec import DumpOptions, LoadOptions, dumps, loads
+
+__all__ = ["ChannelComm"]
+
+
+class ChannelComm(Comm):
+    """Objects over a Channel of frames.
+
+    With ``deserialize=False`` pickles pass through unopened. A comm that is collected
+    without having been closed warns, and aborts its channel.
+    """
+
+    def __init__(
+        self, channel: Channel, *, trusted: bool, deserialize: bool, limits: Limits
+    ) -> None:
+        self._channel = channel
+        self._dump_options = DumpOptions(
+            trusted=trusted, pickle_protocol=channel.pickle_protocol
+        )
+        self._load_options = LoadOptions(
+            trusted=trusted,
+            deserialize=deserialize,
+            max_header=limits.untrusted_header,
+            max_depth=limits.untrusted_depth,
+        )
+
+    async def read(self, deserializers: Iterable[str] | None = None) -> Any:
+        frames = await self._channel.read()
+        options = self._load_options
+        if deserializers is not None:
+            options = replace(options, deserializers=tuple(deserializers))
+        return loads(frames, options)
+
+    async def write(
+        self,
+        msg: Any,
+        serializers: Iterable[str] | None = None,
+        on_error: str | None = None,
+    ) -> int:
+        options = self._dump_options
+        if serializers is not None or on_error is not None:
+            options = self._chosen(serializers, on_error)
+        return await self._channel.write(dumps(msg, options))
+
+    def _chosen(self, serializers: Iterable[str] | None, on_error: str | None) -> DumpOptions:
+        if on_error not in {None, "raise", "message"}:
+            raise ValueError(f"on_error={on_error!r}, expected 'raise' or 'message'")
+        return replace(
+            self._dump_options,
+            serializers=None if serializers is None else tuple(serializers),
+            on_error=on_error or "raise",
+        )
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    def abort(self) -> None:
+        self._channel.abort()
+
+    def closed(self) -> bool:
+        return self._channel.closed()
+
+    @property
+    def trusted(self) -> bool:  # type: ignore[override]
+        return self._dump_options.trusted
+
+    @property
+    def same_host(self) -> bool:  # type: ignore[override]
+        return self._channel.same_host
+
+    @property
+    def local_address(self) -> str:
+        return self._channel.local_address
+
+    @property
+    def peer_address(self) -> str:
+        return self._channel.peer_address
+
+    @property
+    def extra_info(self) -> dict[str, Any]:
+        return self._channel.extra_info
+
+    def stats(self) -> dict[str, int]:
+        return self._channel.stats()
+
+    def __del__(self, _warn: Any = warnings.warn) -> None:
+        # _warn is bound here because at the interpreter's end the module may be empty.
+        channel = getattr(self, "_channel", None)
+        if channel is not None and not channel.closed():
+            _warn(f"unclosed {self!r}", ResourceWarning, source=self)
+            channel.abort()

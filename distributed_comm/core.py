@@ -1,0 +1,226 @@
+"""The contracts: what a Channel, a Comm, a Connector and a Listener promise.
+
+A *Channel* moves lists of frames between two endpoints; byte transports supply one. A
+*Comm* moves Python objects; `comms.ChannelComm` makes one out of a Channel, and a backend
+whose transport needs no bytes supplies its own. A Channel never refers to its Comm.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, Self
+
+from .errors import CommClosedError
+
+__all__ = ["Channel", "Comm", "Connector", "HandleComm", "Listener"]
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Channel(ABC):
+    """Moves messages as lists of frames, in order; one reader at a time.
+
+    A frame is bytes or a flat view of bytes. A received frame 0 is bytes, the others are
+    writable memory of their own.
+    """
+
+    local_address: str
+    peer_address: str
+    #: The smaller pickle protocol of both sides.
+    pickle_protocol: int
+
+    @abstractmethod
+    async def read(self) -> list[Buffer]:
+        """Return the next message.
+
+        Cancelling it loses nothing. Raises CommClosedError once all that arrived was
+        read, LocalProtocolError where another task is reading.
+        """
+
+    @abstractmethod
+    async def write(self, frames: list[Buffer]) -> int:
+        """Send a message and return its bytes; wait while too much is unsent.
+
+        Once it returned, or was cancelled, the frames' memory is not used any more and
+        the whole message goes out. Raises CommClosedError.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Send what is unsent, say goodbye, and close; bounded in time, idempotent."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once, dropping what is unsent; never raises."""
+
+    @abstractmethod
+    def closed(self) -> bool:
+        """Return whether either side has closed."""
+
+    @abstractmethod
+    def stats(self) -> dict[str, int]:
+        """Return counters: bytes and messages, sent and received."""
+
+    @property
+    def same_host(self) -> bool:
+        """Whether both ends are known to be on one machine."""
+        return False
+
+    @property
+    def extra_info(self) -> dict[str, Any]:
+        """What else the transport knows of this connection."""
+        return {}
+
+
+class Comm(ABC):
+    """Moves Python objects to and from one peer, in order; one reader at a time.
+
+    >>> async def double(comm):
+    ...     async with comm:
+    ...         async for message in comm:  # until the peer closes
+    ...             await comm.write(2 * message)
+    """
+
+    #: A label for logs, free for use.
+    name: str | None = None
+    #: Whether pickles from this peer may be opened, and sent to it.
+    trusted: bool = False
+    same_host: bool = False
+
+    @abstractmethod
+    async def read(self, deserializers: Any = None) -> Any:
+        """Return the next message.
+
+        Cancelling it loses nothing: the next read gets the message. Raises
+        CommClosedError once all that arrived was read, MessageError for a message that
+        cannot be decoded and UntrustedError for one that needs trust (the next one can
+        be read), LocalProtocolError where another task is reading.
+        """
+
+    @abstractmethod
+    async def write(self, msg: Any, serializers: Any = None, on_error: str | None = None) -> int:
+        """Send a message and return its bytes; wait while too much is unsent.
+
+        Once it returned, or was cancelled, the message may be changed without the peer
+        noticing, and goes out whole. Raises CommClosedError; TypeError for an object that
+        cannot be serialized, UntrustedError for one that only goes to a trusted peer.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Send what is unsent and close; what the peer still sends is discarded."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once, dropping what is unsent; never raises."""
+
+    @abstractmethod
+    def closed(self) -> bool:
+        """Return whether either side has closed; what arrived before can be read."""
+
+    @property
+    @abstractmethod
+    def local_address(self) -> str:
+        """The local address, for logs only."""
+
+    @property
+    @abstractmethod
+    def peer_address(self) -> str:
+        """The peer's address, for logs only."""
+
+    @property
+    def extra_info(self) -> dict[str, Any]:
+        """What else the backend knows of this connection."""
+        return {}
+
+    def stats(self) -> dict[str, int]:
+        """Return counters: bytes and messages, sent and received."""
+        return {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self.read()
+        except CommClosedError as exc:
+            if exc.clean:
+                raise StopAsyncIteration from None
+            raise
+
+    def __repr__(self) -> str:
+        label = f" {self.name}" if self.name else ""
+        state = "closed" if self.closed() else "open"
+        return (
+            f"<{type(self).__name__}{label} {self.local_address} -> {self.peer_address} {state}>"
+        )
+
+
+HandleComm = Callable[[Comm], Awaitable[None] | None]
+
+
+class Connector(ABC):
+    """Dials addresses of one scheme."""
+
+    @abstractmethod
+    async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Comm:
+        """Dial a scheme-less address once.
+
+        Raises OSError where the peer cannot be reached now, ValueError for an address
+        that is malformed.
+        """
+
+
+class Listener(ABC):
+    """Accepts connections and hands each, once its handshake is done, to a callback.
+
+    ``await listener`` and ``async with listener`` start it.
+    """
+
+    @property
+    @abstractmethod
+    def listen_address(self) -> str:
+        """The address it listens on, with the port that was bound."""
+
+    @property
+    @abstractmethod
+    def contact_address(self) -> str:
+        """An address that others can dial, where ``listen_address`` is a wildcard."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start accepting connections."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop accepting; established comms go on."""
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        async def started() -> Self:
+            await self.start()
+            return self
+
+        return started().__await__()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()

@@ -1,0 +1,166 @@
+"""connect() and listen(), and the address functions that ask a scheme's backend."""
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from .addressing import parse_address, unparse_address
+from .core import Comm, Connector, HandleComm, Listener
+from .errors import FatalCommClosedError
+from .options import CommOptions, Timeouts
+from .registry import get_backend
+
+__all__ = [
+    "connect",
+    "get_address_host",
+    "get_address_host_port",
+    "get_local_address_for",
+    "listen",
+    "resolve_address",
+    "resolve_address_async",
+]
+
+#: The longest pause before the first retry, in seconds; it doubles with each.
+BACKOFF = 0.01
+
+
+async def connect(
+    addr: str,
+    timeout: float | None = None,
+    deserialize: bool = True,
+    connection_args: Mapping[str, Any] | None = None,
+    *,
+    trusted: bool | None = None,
+    options: CommOptions | None = None,
+    name: str | None = None,
+) -> Comm:
+    """Connect to an address such as ``tcp://127.0.0.1:8786``.
+
+    Attempts that fail are repeated until ``timeout`` seconds are over (by default
+    ``options.timeouts.connect``); the handshake is part of an attempt. ``trusted=True``
+    allows pickles from and to this peer. Other ``connection_args`` go to the backend.
+    Raises ValueError for a malformed address, FatalCommClosedError where trying again
+    would not help, and OSError, with the last failure as its cause, when time is up.
+    """
+    scheme, loc = parse_address(addr)
+    connector = get_backend(scheme).get_connector()
+    arguments = _arguments(connection_args, trusted=trusted, options=options)
+    if timeout is None:
+        timeout = (options.timeouts if options else Timeouts()).connect
+    comm = await _dial(connector, addr, loc, timeout, deserialize, arguments)
+    if name is not None:
+        comm.name = name
+    return comm
+
+
+def _arguments(given: Mapping[str, Any] | None, **own: Any) -> dict[str, Any]:
+    """Return what goes to the backend: the mapping, and the arguments that were passed."""
+    return {**(given or {}), **{key: value for key, value in own.items() if value is not None}}
+
+
+async def _dial(
+    connector: Connector,
+    addr: str,
+    loc: str,
+    timeout: float,
+    deserialize: bool,
+    arguments: dict[str, Any],
+) -> Comm:
+    """Try until it works or time is up."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + timeout
+    cap = timeout / 5  # a first attempt that hangs must not use up everything
+    pause = BACKOFF
+    cause: OSError
+    while True:
+        try:
+            async with asyncio.timeout_at(min(clock() + cap, deadline)):
+                return await connector.connect(loc, deserialize, **arguments)
+        except FatalCommClosedError:
+            raise
+        except OSError as exc:  # TimeoutError is one
+            cause = exc
+        left = deadline - clock()
+        if left <= 0:
+            break
+        await asyncio.sleep(min(left, random.uniform(0, pause)))  # noqa: S311 - jitter
+        pause *= 2
+        cap *= 1.5
+    reason = str(cause) or "no answer"
+    raise OSError(
+        f"Timed out trying to connect to {addr} after {timeout:g} s: {reason}"
+    ) from cause
+
+
+def listen(
+    addr: str,
+    handle_comm: HandleComm,
+    deserialize: bool = True,
+    connection_args: Mapping[str, Any] | None = None,
+    *,
+    trusted: bool | None = None,
+    options: CommOptions | None = None,
+    contact_host: str | None = None,
+) -> Listener:
+    """Return a listener on an address; ``async with`` or ``await`` starts it.
+
+    ``handle_comm``, a function or a coroutine function, is called with the `Comm` of each
+    connection once its handshake is done. A port of 0, or none, is chosen when it is
+    bound. ``trusted=True`` allows pickles from and to everybody who connects;
+    ``contact_host`` is advertised instead of the host that was bound. Other
+    ``connection_args`` go to the backend. Raises ValueError for a malformed address.
+    """
+    scheme, loc = parse_address(addr)
+    arguments = _arguments(
+        connection_args, trusted=trusted, options=options, contact_host=contact_host
+    )
+    return get_backend(scheme).get_listener(loc, handle_comm, deserialize, **arguments)
+
+
+def resolve_address(addr: str) -> str:
+    """Replace symbolic names in an address, which may block.
+
+    >>> resolve_address('tcp://localhost:8786')
+    'tcp://127.0.0.1:8786'
+    """
+    scheme, loc = parse_address(addr)
+    return unparse_address(scheme, get_backend(scheme).resolve_address(loc))
+
+
+async def resolve_address_async(addr: str) -> str:
+    """Do what `resolve_address` does, without blocking the loop."""
+    return await asyncio.to_thread(resolve_address, addr)
+
+
+def get_address_host(addr: str) -> str:
+    """Return the host name or IP address of the machine where an address is.
+
+    >>> get_address_host('tcp://1.2.3.4:80')
+    '1.2.3.4'
+    """
+    scheme, loc = parse_address(addr)
+    return get_backend(scheme).get_address_host(loc)
+
+
+def get_address_host_port(addr: str, strict: bool = False) -> tuple[str, int]:
+    """Return host and port; ValueError where the scheme's addresses have none.
+
+    >>> get_address_host_port('tcp://[::1]:80')
+    ('::1', 80)
+    """
+    scheme, loc = parse_address(addr, strict)
+    try:
+        return get_backend(scheme).get_address_host_port(loc)
+    except NotImplementedError:
+        raise ValueError(f"{addr!r} has no host and port: {scheme} does not use IP") from None
+
+
+def get_local_address_for(addr: str) -> str:
+    """Return a local address to listen on that is suitable for reaching another.
+
+    >>> get_local_address_for('tcp://127.0.0.1:1234')
+    'tcp://127.0.0.1'
+    """
+    scheme, loc = parse_address(addr)
+    return unparse_address(scheme, get_backend(scheme).get_local_address_for(loc))

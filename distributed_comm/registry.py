@@ -1,0 +1,55 @@
+"""Backends by scheme, loaded on first use."""
+
+from abc import ABC, abstractmethod
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from .core import Connector, HandleComm, Listener
+
+__all__ = ["Backend", "get_backend"]
+
+#: Scheme -> module and class.
+BUILT_IN = {"tcp": ("distributed_comm.transports.tcp", "TCPBackend")}
+
+
+class Backend(ABC):
+    """Everything about one scheme; ``loc`` is an address without its scheme."""
+
+    @abstractmethod
+    def get_connector(self) -> Connector:
+        """Return what dials addresses of this scheme."""
+
+    @abstractmethod
+    def get_listener(
+        self, loc: str, handle_comm: HandleComm, deserialize: bool, **connection_args: Any
+    ) -> Listener:
+        """Return a listener that is not started yet."""
+
+    @abstractmethod
+    def get_address_host(self, loc: str) -> str:
+        """Return the host name or IP address of the machine where ``loc`` is."""
+
+    def get_address_host_port(self, loc: str) -> tuple[str, int]:
+        """Return host and port; only backends over IP have them."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def resolve_address(self, loc: str) -> str:
+        """Replace symbolic names in ``loc``; it may be returned unchanged."""
+
+    @abstractmethod
+    def get_local_address_for(self, loc: str) -> str:
+        """Return a local address to listen on that is suitable for reaching ``loc``."""
+
+
+@cache
+def get_backend(scheme: str) -> Backend:
+    """Return the backend of a scheme; ValueError lists the known ones."""
+    try:
+        module, name = BUILT_IN[scheme]
+    except KeyError:
+        known = ", ".join(sorted(BUILT_IN))
+        raise ValueError(f"unknown scheme {scheme!r}, expected one of: {known}") from None
+    backend: Backend = getattr(import_module(module), name)()
+    return backend

@@ -1,0 +1,189 @@
+"""A Listener over sockets that it owns: it accepts by itself, so that it can pause.
+
+Connections in their handshake, and all of them, are bounded; a listener at a bound, or
+without file descriptors, stops accepting until there is room, and the kernel's backlog
+keeps who dials meanwhile. What follows the handshake is the callback's.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from abc import abstractmethod
+from collections.abc import Awaitable
+
+from ..comms import ChannelComm
+from ..core import Comm, HandleComm, Listener
+from ..options import CommOptions
+from .adapter import Adapter
+from .provider import attach
+
+__all__ = ["SocketListener"]
+
+logger = logging.getLogger("distributed_comm")
+
+#: Connections that one turn of the loop accepts, so that others get theirs.
+BATCH = 64
+#: Seconds until accepting is tried again after the system refused.
+PAUSE = 0.2
+#: What accept() raises when the machine, not the peer, is the reason.
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class SocketListener(Listener):
+    """Accepts connections on its sockets; subclasses bind them and make the adapters."""
+
+    def __init__(
+        self, handle_comm: HandleComm, deserialize: bool, trusted: bool, options: CommOptions
+    ) -> None:
+        self._handle_comm = handle_comm
+        self._deserialize = deserialize
+        self._trusted = trusted
+        self._options = options
+        self._sockets: list[socket.socket] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # once started
+        self._accepting = False
+        self._handshakes: dict[Adapter, asyncio.TimerHandle] = {}
+        self._connections: set[Adapter] = set()
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    @abstractmethod
+    def _bind(self) -> list[socket.socket]:
+        """Return listening sockets."""
+
+    @abstractmethod
+    def _make_adapter(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Adapter:
+        """Return the protocol of an accepted socket, with this listener's callbacks."""
+
+    def bind(self) -> None:
+        """Bind the sockets, so that the port is known; `start` does it otherwise."""
+        if not self._sockets:
+            self._sockets = self._bind()
+
+    async def start(self) -> None:
+        if self._loop is not None:
+            raise RuntimeError(f"{self!r} was started already")
+        self.bind()
+        self._loop = asyncio.get_running_loop()
+        self._resume()
+
+    def stop(self) -> None:
+        self._pause()
+        for sock in self._sockets:
+            sock.close()
+        for adapter in list(self._handshakes):
+            adapter.abort()
+
+    # -- accepting ---------------------------------------------------------------
+
+    def _pause(self) -> None:
+        if self._accepting and self._loop is not None:
+            self._accepting = False
+            for sock in self._sockets:
+                self._loop.remove_reader(sock)
+
+    def _resume(self) -> None:
+        if self._loop is not None and not self._accepting and self._sockets[0].fileno() >= 0:
+            self._accepting = True
+            for sock in self._sockets:
+                self._loop.add_reader(sock, self._accept, sock)
+
+    def _has_room(self) -> bool:
+        limits = self._options.limits
+        return (
+            len(self._handshakes) < limits.handshakes
+            and len(self._connections) < limits.connections
+        )
+
+    def _accept(self, sock: socket.socket) -> None:
+        assert self._loop is not None
+        for _ in range(BATCH):
+            if not self._has_room():
+                self._pause()
+                return
+            try:
+                accepted, _ = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                if exc.errno not in EXHAUSTED:
+                    raise
+                logger.warning("%r pauses accepting: %s", self, exc)
+                self._pause()
+                self._loop.call_later(PAUSE, self._resume)
+                return
+            self._welcome(self._loop, accepted)
+
+    def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        """Begin the handshake with whoever was accepted."""
+        try:
+            adapter = self._make_adapter(loop, sock)
+        except OSError:  # it has gone already
+            sock.close()
+            return
+        deadline = loop.call_later(self._options.timeouts.handshake, self._expire, adapter)
+        self._handshakes[adapter] = deadline
+        self._connections.add(adapter)
+        self._keep(loop.create_task(self._attach(loop, sock, adapter)))
+
+    async def _attach(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, adapter: Adapter
+    ) -> None:
+        try:
+            await attach(loop, sock, lambda: adapter)
+        except OSError as exc:
+            sock.close()
+            logger.info("%r could not serve a connection: %s", self, exc)
+            self._lost(adapter)
+
+    def _expire(self, adapter: Adapter) -> None:
+        adapter.abort("no hello came in time")
+
+    # -- callbacks of the adapters -------------------------------------------------
+
+    def _opened(self, adapter: Adapter) -> None:
+        """The handshake is done."""
+        self._handshakes.pop(adapter).cancel()
+        if not self._accepting:
+            self._resume()
+        comm = ChannelComm(
+            adapter,
+            trusted=self._trusted,
+            deserialize=self._deserialize,
+            limits=self._options.limits,
+        )
+        try:
+            result = self._handle_comm(comm)
+        except Exception:
+            logger.exception("the handler of %r failed", comm)
+            comm.abort()
+            return
+        if isinstance(result, Awaitable):
+            self._keep(asyncio.ensure_future(self._watch(result, comm)))
+
+    async def _watch(self, handling: Awaitable[None], comm: Comm) -> None:
+        try:
+            await handling
+        except Exception:
+            logger.exception("the handler of %r failed", comm)
+            comm.abort()
+
+    def _lost(self, adapter: Adapter) -> None:
+        """A connection is gone, perhaps before its handshake was done."""
+        self._connections.discard(adapter)
+        deadline = self._handshakes.pop(adapter, None)
+        if deadline is not None:
+            deadline.cancel()
+            logger.info("%r: a handshake failed: %s", self, adapter.closed_error())
+        if not self._accepting:
+            self._resume()
+
+    def _keep(self, task: "asyncio.Future[None]") -> None:
+        """Hold a task until it is done, for the loop itself does not."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.listen_address}>"
+
+

@@ -1,0 +1,40 @@
+"""What a loop provides to connections: their transports and the block they receive into."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from ..wire.framing import LARGE
+
+__all__ = ["attach", "scratch_of"]
+
+#: Bytes received at once, by whichever connection of a loop is being read.
+SCRATCH = 4 * LARGE
+
+_scratches: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+
+
+def scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """Return the receive block that all connections of a loop share.
+
+    A transport asks for the buffer, reads into it and reports it in one go, so only one
+    connection at a time uses the block.
+    """
+    scratch = _scratches.get(loop)
+    if scratch is None:
+        scratch = _scratches[loop] = memoryview(bytearray(SCRATCH))
+    return scratch
+
+
+async def attach(
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    protocol: Callable[[], asyncio.BaseProtocol],
+) -> None:
+    """Make a transport over a connected socket; the loop's own, for it is the fastest.
+
+    On plain sockets the transport only reads, and tells when a full socket takes bytes
+    again; see bench/README.md for what others would gain.
+    """
+    await loop.connect_accepted_socket(protocol, sock)

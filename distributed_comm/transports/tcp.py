@@ -1,0 +1,140 @@
+"""tcp://: the backend over TCP sockets, IPv4 and IPv6."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from ..addressing import parse_host_port, unparse_host_port
+from ..comms import ChannelComm
+from ..core import Connector, HandleComm, Listener
+from ..options import CommOptions
+from ..registry import Backend
+from ..wire.connection import Connection
+from . import sockets
+from .adapter import Adapter
+from .listener import SocketListener
+from .provider import attach, scratch_of
+
+__all__ = ["TCPBackend"]
+
+SCHEME = "tcp"
+WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
+
+
+def make_adapter(
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    options: CommOptions,
+    opened: Callable[[Adapter], None],
+    lost: Callable[[Adapter], None],
+) -> Adapter:
+    """Return the protocol of a connected socket; OSError where it is connected no more."""
+    local = f"{SCHEME}://{sockets.host_port(sock.getsockname())}"
+    peer = f"{SCHEME}://{sockets.host_port(sock.getpeername())}"
+    connection = Connection(scratch_of(loop), options.limits, local, peer)
+    return Adapter(loop, sock, connection, options, opened, lost)
+
+
+class TCPConnector(Connector):
+    """Dials tcp addresses."""
+
+    async def connect(
+        self,
+        address: str,
+        deserialize: bool = True,
+        *,
+        trusted: bool = False,
+        options: CommOptions | None = None,
+    ) -> ChannelComm:
+        options = options or CommOptions()
+        host, port = parse_host_port(address)
+        if not host or not port:
+            raise ValueError(f"cannot connect to {address!r}: expected a host and a port")
+        loop = asyncio.get_running_loop()
+        sock = await sockets.dial(loop, await sockets.lookup(host, port))
+        greeted: asyncio.Future[None] = loop.create_future()
+
+        def opened(_: Adapter) -> None:
+            if not greeted.done():
+                greeted.set_result(None)
+
+        def lost(adapter: Adapter) -> None:
+            if not greeted.done():
+                greeted.set_exception(adapter.closed_error())
+
+        adapter = make_adapter(loop, sock, options, opened, lost)
+        try:
+            await attach(loop, sock, lambda: adapter)
+            await greeted
+        except BaseException:
+            adapter.abort()
+            sock.close()
+            raise
+        return ChannelComm(
+            adapter, trusted=trusted, deserialize=deserialize, limits=options.limits
+        )
+
+
+class TCPListener(SocketListener):
+    """Listens on one TCP address, or on every one of this machine."""
+
+    def __init__(
+        self,
+        loc: str,
+        handle_comm: HandleComm,
+        deserialize: bool,
+        *,
+        trusted: bool = False,
+        options: CommOptions | None = None,
+        contact_host: str | None = None,
+    ) -> None:
+        super().__init__(handle_comm, deserialize, trusted, options or CommOptions())
+        self._host, self._port = parse_host_port(loc, 0)
+        self._contact_host = contact_host
+
+    def _bind(self) -> list[socket.socket]:
+        bound = sockets.bind(self._host, self._port)
+        self._port = bound[0].getsockname()[1]
+        return bound
+
+    def _make_adapter(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Adapter:
+        sockets.tune(sock)
+        return make_adapter(loop, sock, self._options, self._opened, self._lost)
+
+    @property
+    def listen_address(self) -> str:
+        return f"{SCHEME}://{unparse_host_port(self._host or '0.0.0.0', self._port)}"  # noqa: S104
+
+    @property
+    def contact_address(self) -> str:
+        host = self._contact_host or self._host
+        if host in WILDCARDS:
+            host = sockets.get_ip(host)
+        return f"{SCHEME}://{unparse_host_port(host, self._port)}"
+
+
+class TCPBackend(Backend):
+    """The scheme ``tcp``."""
+
+    def get_connector(self) -> Connector:
+        return TCPConnector()
+
+    def get_listener(
+        self, loc: str, handle_comm: HandleComm, deserialize: bool, **connection_args: Any
+    ) -> Listener:
+        return TCPListener(loc, handle_comm, deserialize, **connection_args)
+
+    def get_address_host(self, loc: str) -> str:
+        return parse_host_port(loc, 0)[0]
+
+    def get_address_host_port(self, loc: str) -> tuple[str, int]:
+        return parse_host_port(loc)
+
+    def resolve_address(self, loc: str) -> str:
+        host, port = parse_host_port(loc)
+        return unparse_host_port(sockets.resolve(host), port)
+
+    def get_local_address_for(self, loc: str) -> str:
+        host, _ = parse_host_port(loc, 0)
+        return unparse_host_port(sockets.get_ip(sockets.resolve(host)))
