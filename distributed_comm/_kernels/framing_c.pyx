@@ -6,7 +6,7 @@ from cpython.buffer cimport (
     PyBuffer_Release,
     PyObject_GetBuffer,
 )
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
@@ -15,13 +15,15 @@ from cpython.bytes cimport (
 )
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 cdef enum:
     CONTROL_TYPE = 0xBC
+    LARGE_FRAME = 64 * 1024
     MOST_LEVELS = 1024
 
 CONTROL = CONTROL_TYPE
+LARGE = LARGE_FRAME
 
 
 cdef inline uint64_t load64(const uint8_t* p) noexcept nogil:
@@ -49,14 +51,14 @@ cdef inline uint64_t load_big(const uint8_t* p, int width) noexcept nogil:
 # ---------------------------------------------------------------------------
 # packing
 
-def pack(list frames not None, Py_ssize_t join):
+def pack(list frames not None):
     cdef Py_ssize_t count = PyList_GET_SIZE(frames)
     cdef object frame, message
     cdef Py_ssize_t length
     cdef uint8_t* out
     if count == 1:
         frame = <object>PyList_GET_ITEM(frames, 0)
-        if PyBytes_CheckExact(frame) and PyBytes_GET_SIZE(frame) < join:
+        if PyBytes_CheckExact(frame) and PyBytes_GET_SIZE(frame) < LARGE_FRAME:
             # nearly every message: one small frame, one allocation
             length = PyBytes_GET_SIZE(frame)
             message = PyBytes_FromStringAndSize(NULL, 24 + length)
@@ -68,7 +70,7 @@ def pack(list frames not None, Py_ssize_t join):
             return [message]
     elif count == 0:
         raise ValueError("a message has at least one frame")
-    return pack_many(frames, count, join)
+    return pack_many(frames, count)
 
 
 cdef flat(frame):
@@ -76,7 +78,7 @@ cdef flat(frame):
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
-cdef list pack_many(list frames, Py_ssize_t count, Py_ssize_t join):
+cdef list pack_many(list frames, Py_ssize_t count):
     cdef list views = [flat(frame) for frame in frames]
     cdef list buffers = []
     cdef Py_ssize_t i, length
@@ -98,7 +100,7 @@ cdef list pack_many(list frames, Py_ssize_t count, Py_ssize_t join):
     parts = [head]
     for i in range(count):
         length = len(views[i])
-        if length < join:
+        if length < LARGE_FRAME:
             parts.append(views[i])
         else:
             append_run(buffers, parts)
@@ -244,6 +246,39 @@ cdef complain(const uint8_t* p, Py_ssize_t size, Limits limits):
 
 # ---------------------------------------------------------------------------
 # msgpack, looked at before msgpack is asked
+
+cdef bint is_marker(const char* p, Py_ssize_t size) noexcept nogil:
+    """Whether p[:size], which begins with two underscores, begins with a marker."""
+    return (
+        (size >= 7 and memcmp(p, b"__Set__", 7) == 0)
+        or (size >= 8 and memcmp(p, b"__Enum__", 8) == 0)
+        or (size >= 11 and memcmp(p, b"__Pickled__", 11) == 0)
+        or (size >= 14 and memcmp(p, b"__Serialized__", 14) == 0)
+    )
+
+
+cdef bint find_marker(const char* p, Py_ssize_t size) noexcept nogil:
+    cdef const char* end = p + size
+    while end - p >= 7:
+        p = <const char*>memchr(p, c"_", end - p - 1)
+        if p == NULL:
+            return False
+        if p[1] == c"_" and is_marker(p, end - p):
+            return True
+        p += 1
+    return False
+
+
+def marked(data):
+    cdef Py_buffer view
+    if PyBytes_CheckExact(data):
+        return find_marker(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        return find_marker(<const char*>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+
 
 cdef enum Fault:
     FINE

@@ -9,25 +9,30 @@ the "first block" that a receiver may read into one allocation. These functions 
 coarse (one call a chunk or a message, never a field) and know no connection.
 """
 
+import re
 from itertools import accumulate
 from struct import Struct, pack_into
 
-__all__ = ["CONTROL", "inspect", "pack", "scan", "unpack"]
+from ..frames import Buffer, Frames
 
-Buffer = bytes | bytearray | memoryview
+__all__ = ["CONTROL", "LARGE", "inspect", "marked", "pack", "scan", "unpack"]
 
 #: The type byte of a control message: frame 0 is a msgpack "ext 8" of this (negative,
 #: so reserved) type, which no packer produces from an object.
 CONTROL = 0xBC
 
+#: Frames below this are copied together with their neighbours when they are sent, and
+#: through a common block when they are received.
+LARGE = 64 * 1024
+
 PRELUDE = Struct("<QQ")
 
 
-def pack(frames: list[Buffer], join: int) -> list[bytes | memoryview]:
+def pack(frames: Frames) -> list[bytes | memoryview]:
     """Return the bytes of one message as few buffers, the first of them with the prelude.
 
-    Frames below ``join`` bytes are copied together; a longer one is passed on as a
-    view of its own memory. The frames are contiguous; ValueError where there are none.
+    Frames below LARGE are copied together; a longer one is passed on as a view of its
+    own memory. The frames are contiguous; ValueError where there are none.
     """
     count = len(frames)
     if not count:
@@ -39,7 +44,7 @@ def pack(frames: list[Buffer], join: int) -> list[bytes | memoryview]:
     buffers: list[bytes | memoryview] = []
     run = head
     for view, length in zip(views, lengths, strict=True):
-        if length < join:
+        if length < LARGE:
             run += view
         else:
             if run:
@@ -57,7 +62,7 @@ def _flat(frame: Buffer) -> memoryview:
     return view if view.format == "B" and view.ndim == 1 else view.cast("B")
 
 
-def _first_block(frames: list[Buffer], lengths: list[int]) -> int:
+def _first_block(frames: Frames, lengths: list[int]) -> int:
     """Return F as Dask chooses it, so that two arrays never share a receiver's memory.
 
     The first frame that is no bytes object joins the block unless more than a twentieth
@@ -77,14 +82,14 @@ def _first_block(frames: list[Buffer], lengths: list[int]) -> int:
 
 def unpack(
     data: Buffer, start: int, end: int, max_message: int, max_frames: int, max_count: int
-) -> tuple[list[list[bytes | bytearray]], int]:
+) -> tuple[list[Frames], int]:
     """Copy the whole messages out of ``data[start:end]``; return them and where they end.
 
     Frame 0 of each is bytes, the others are memory of their own that may be written.
     Stops without a word after ``max_count`` messages, and before a message that is
     incomplete, a control message, or not allowed: `inspect` tells which.
     """
-    messages: list[list[bytes | bytearray]] = []
+    messages: list[Frames] = []
     view = memoryview(data)
     while len(messages) < max_count:
         try:
@@ -97,7 +102,7 @@ def unpack(
         stop = offset + sum(lengths)
         if stop > end or _is_control(view, offset, lengths):
             break
-        frames: list[bytes | bytearray] = [bytes(view[offset : offset + lengths[0]])]
+        frames: Frames = [bytes(view[offset : offset + lengths[0]])]
         offset += lengths[0]
         for length in lengths[1:]:
             frames.append(bytearray(view[offset : offset + length]))
@@ -167,6 +172,18 @@ _FIXED = {
     0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
     0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17,
 }  # fmt: skip
+
+
+_find_marker = re.compile(b"__(?:Serialized|Pickled|Set|Enum)__").search
+
+
+def marked(data: Buffer) -> bool:
+    """Return whether one of the names occurs that a map in frame 0 is marked with.
+
+    >>> marked(b"a msgpack string __Set__"), marked(b"__init__")
+    (True, False)
+    """
+    return _find_marker(data) is not None
 
 
 def scan(data: Buffer, max_depth: int) -> None:
