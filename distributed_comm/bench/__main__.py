@@ -1,0 +1,94 @@
+"""Measure this library, the floor and the bare protocol in one run.
+
+A server and a client process, each on a core of its own, on this machine. Absolute figures do
+not carry to another machine, nor to another day; the ratios of one run do.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from distributed_comm.bench import plot, processes, report, results, runner, systems, workloads
+from distributed_comm.bench.runner import Effort
+
+NORMAL = Effort(seconds=0.3, rounds=7)
+QUICK = Effort(seconds=0.1, rounds=3)
+USUAL = [name for name in workloads.NAMES if workloads.load(name).SPEC.usual]
+
+
+def main() -> int:
+    """Run the benchmark that the command line asks for; the value is the exit status."""
+    args = parse()
+    effort = QUICK if args.quick else NORMAL
+    effort = Effort(args.seconds or effort.seconds, args.rounds or effort.rounds)
+    try:
+        with processes.start(args.systems, args.transport) as stage:
+            rows = runner.plan(stage, args.workload, args.transport)
+            steps = sum(len(row) for row in rows) * (1 + effort.rounds)
+            with report.progress(steps) as step:
+                measured = [runner.measure(stage, row, effort, step) for row in rows]
+    except processes.WorkerError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    report.show(measured)
+    if args.json:
+        results.save(args.json, [result for row in measured for result in row], processes.pinning())
+    if args.plot:
+        plot.save(args.plot, measured)
+    return 0
+
+
+def parse() -> argparse.Namespace:
+    """The command line; ``--help`` explains it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m distributed_comm.bench", description=__doc__, allow_abbrev=False
+    )
+    add = parser.add_argument
+    add(
+        "--workload",
+        type=_some_of(workloads.NAMES),
+        default=USUAL,
+        metavar="A,B",
+        help=f"some of {', '.join(workloads.NAMES)} (default: {','.join(USUAL)})",
+    )
+    add(
+        "--systems",
+        type=_some_of(systems.MODULES),
+        default=systems.USUAL,
+        metavar="A,B",
+        help=f"some of {', '.join(systems.MODULES)} (default: {','.join(systems.USUAL)})",
+    )
+    add("--transport", default="tcp", choices=systems.TRANSPORTS, help="(default: tcp)")
+    add("--quick", action="store_true", help="shorter and fewer runs, for a first impression")
+    add("--rounds", type=int, help=f"runs of each case (default: {NORMAL.rounds})")
+    add("--seconds", type=float, help=f"duration of a run (default: {NORMAL.seconds})")
+    add("--json", type=_new_file, metavar="FILE", help="keep every figure in this file")
+    add("--plot", type=_new_file, metavar="FILE.png", help="draw the ratios (with matplotlib)")
+    args = parser.parse_args()
+    if args.plot and not plot.AVAILABLE:
+        parser.error("--plot needs matplotlib")
+    return args
+
+
+def _some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    def names(text: str) -> list[str]:
+        chosen = text.split(",")
+        if unknown := set(chosen).difference(known):
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}")
+        return chosen
+
+    return names
+
+
+def _new_file(text: str) -> Path:
+    path = Path(text)
+    if not path.parent.is_dir():  # said now, not after a minute of measuring
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

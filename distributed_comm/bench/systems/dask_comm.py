@@ -1,0 +1,43 @@
+"""Dask's comm over tcp, on uvloop, which suits it better than asyncio's own loop."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvloop
+from distributed.comm import connect as connect_comm
+from distributed.comm import listen as listen_comm
+from distributed.protocol import to_serialize
+
+from distributed_comm.bench import payloads
+from distributed_comm.bench.systems import Comm, Handler, ObjectComm
+
+TRANSPORTS = frozenset({"tcp"})
+KINDS = frozenset({"small", "bulk"})
+
+run = uvloop.run
+
+
+def item(size: int | None) -> Any:
+    # Without the wrapper an array would be pickled inside the message and copied once more.
+    return payloads.MESSAGE if size is None else {"data": to_serialize(payloads.array(size))}
+
+
+def nbytes(item: Any) -> int:
+    return payloads.nbytes(item["data"])
+
+
+@asynccontextmanager
+async def listen(transport: str, _kind: str, serve: Handler) -> AsyncIterator[str]:
+    async def handle(comm: Any) -> None:
+        await serve(ObjectComm(comm))
+
+    listener = await listen_comm(f"{transport}://127.0.0.1:0", handle)
+    try:
+        yield listener.contact_address
+    finally:
+        listener.stop()
+
+
+async def connect(address: str, _kind: str) -> Comm:
+    return ObjectComm(await connect_comm(address, timeout=600))
