@@ -23,9 +23,7 @@ class ChannelComm(Comm):
         self, channel: Channel, *, trusted: bool, deserialize: bool, limits: Limits
     ) -> None:
         self._channel = channel
-        self._dump_options = DumpOptions(
-            trusted=trusted, pickle_protocol=channel.pickle_protocol
-        )
+        self._dump_options = DumpOptions(trusted=trusted, pickle_protocol=channel.pickle_protocol)
         self._load_options = LoadOptions(
             trusted=trusted,
             deserialize=deserialize,
@@ -49,15 +47,21 @@ class ChannelComm(Comm):
         options = self._dump_options
         if serializers is not None or on_error is not None:
             options = self._chosen(serializers, on_error)
-        return await self._channel.write(dumps(msg, options))
+        channel = self._channel
+        nbytes = channel.send(dumps(msg, options))
+        if channel.full:
+            await channel.drain()
+        return nbytes
 
     def _chosen(self, serializers: Iterable[str] | None, on_error: str | None) -> DumpOptions:
-        if on_error not in {None, "raise", "message"}:
+        if on_error is None:
+            on_error = "raise"
+        elif on_error not in {"raise", "message"}:
             raise ValueError(f"on_error={on_error!r}, expected 'raise' or 'message'")
         return replace(
             self._dump_options,
             serializers=None if serializers is None else tuple(serializers),
-            on_error=on_error or "raise",
+            on_error=on_error,
         )
 
     async def close(self) -> None:

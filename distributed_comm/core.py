@@ -11,10 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from .errors import CommClosedError
+from .frames import Frames
 
 __all__ = ["Channel", "Comm", "Connector", "HandleComm", "Listener"]
-
-Buffer = bytes | bytearray | memoryview
 
 
 class Channel(ABC):
@@ -24,13 +23,17 @@ class Channel(ABC):
     writable memory of their own.
     """
 
+    __slots__ = ()
+
     local_address: str
     peer_address: str
     #: The smaller pickle protocol of both sides.
     pickle_protocol: int
+    #: Whether so much was sent that the caller has to await `drain`.
+    full: bool
 
     @abstractmethod
-    async def read(self) -> list[Buffer]:
+    async def read(self) -> Frames:
         """Return the next message.
 
         Cancelling it loses nothing. Raises CommClosedError once all that arrived was
@@ -38,11 +41,18 @@ class Channel(ABC):
         """
 
     @abstractmethod
-    async def write(self, frames: list[Buffer]) -> int:
-        """Send a message and return its bytes; wait while too much is unsent.
+    def send(self, frames: Frames) -> int:
+        """Send a message, or queue it; return its bytes. Raises CommClosedError.
 
-        Once it returned, or was cancelled, the frames' memory is not used any more and
-        the whole message goes out. Raises CommClosedError.
+        While `full` is then true the caller awaits `drain` before it sends again.
+        """
+
+    @abstractmethod
+    async def drain(self) -> None:
+        """Wait until little enough is unsent.
+
+        Once it returned, or was cancelled, the memory of the frames that were sent is not
+        used any more, and the messages go out whole. Raises CommClosedError.
         """
 
     @abstractmethod
@@ -162,9 +172,7 @@ class Comm(ABC):
     def __repr__(self) -> str:
         label = f" {self.name}" if self.name else ""
         state = "closed" if self.closed() else "open"
-        return (
-            f"<{type(self).__name__}{label} {self.local_address} -> {self.peer_address} {state}>"
-        )
+        return f"<{type(self).__name__}{label} {self.local_address} -> {self.peer_address} {state}>"
 
 
 HandleComm = Callable[[Comm], Awaitable[None] | None]

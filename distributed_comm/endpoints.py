@@ -88,9 +88,7 @@ async def _dial(
         pause *= 2
         cap *= 1.5
     reason = str(cause) or "no answer"
-    raise OSError(
-        f"Timed out trying to connect to {addr} after {timeout:g} s: {reason}"
-    ) from cause
+    raise OSError(f"Timed out trying to connect to {addr} after {timeout:g} s: {reason}") from cause
 
 
 def listen(

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 try:
     import uvloop
 except ImportError:  # Windows
-    uvloop = None
+    uvloop = None  # type: ignore[assignment]
 
 __all__ = ["run"]
 

@@ -6,28 +6,24 @@ frames of its own. Decoding looks for markers only where the bytes of one occur,
 msgpack's hook costs a Python call per map.
 """
 
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, EnumMeta
-from functools import partial
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any
 
-import msgpack
+from msgpack import Packer, packb, unpackb
 
 from .._kernels import framing as kernel
 from ..errors import MessageError, UnserializableError, UntrustedError
+from ..frames import Buffer, Frames
 from . import pickles
 
 __all__ = ["DumpOptions", "LoadOptions", "Pickled", "dumps", "loads"]
 
-Buffer = bytes | bytearray | memoryview
-
 SERIALIZED, PICKLED, SET, ENUM = "__Serialized__", "__Pickled__", "__Set__", "__Enum__"
 MARKERS = (SERIALIZED, PICKLED, SET, ENUM)
-_find_marker = re.compile("|".join(MARKERS).encode()).search
 
 #: An encoder whose buffer has grown past this is not kept.
 KEEP = 1024 * 1024
@@ -46,7 +42,7 @@ class DumpOptions:
     trusted: bool = False
     pickle_protocol: int = 5
     serializers: tuple[str, ...] | None = None
-    on_error: Literal["raise", "message"] = "raise"
+    on_error: str = "raise"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +70,7 @@ class Pickled:
 
     __slots__ = ("frames", "header")
 
-    def __init__(self, header: dict[str, Any], frames: list[Buffer]) -> None:
+    def __init__(self, header: dict[str, Any], frames: Frames) -> None:
         self.header = header
         self.frames = frames
 
@@ -85,8 +81,8 @@ class _Encoder:
     __slots__ = ("frames", "markers", "options", "pack")
 
     def __init__(self) -> None:
-        self.pack: Callable[[Any], bytes] = msgpack.Packer(default=self.default).pack
-        self.frames: list[Buffer] = []
+        self.pack: Callable[[Any], bytes] = Packer(default=self.default).pack
+        self.frames: Frames = []
         self.markers = 0  # that stand in frame 0
         self.options = DUMP_DEFAULTS
 
@@ -118,10 +114,10 @@ class _Encoder:
         header = {"pickled-obj": data, "compression": (None,) * len(buffers)}
         return {PICKLED: self._append(header, list(buffers))}
 
-    def _append(self, header: dict[str, Any], frames: list[Buffer]) -> int:
+    def _append(self, header: dict[str, Any], frames: Frames) -> int:
         """Add a header's frame and what belongs to it; return its index."""
         index = len(self.frames) + 1
-        self.frames.append(msgpack.packb({**header, "num-sub-frames": len(frames)}))
+        self.frames.append(packb({**header, "num-sub-frames": len(frames)}))
         self.frames += frames
         return index
 
@@ -140,7 +136,7 @@ def _can_be_found(member: Enum) -> bool:
 _idle: list[_Encoder] = []
 
 
-def dumps(msg: Any, options: DumpOptions = DUMP_DEFAULTS) -> list[Buffer]:
+def dumps(msg: Any, options: DumpOptions = DUMP_DEFAULTS) -> Frames:
     """Return the frames of a message; large buffers are views of the objects' memory.
 
     Raises UntrustedError for what only goes as a pickle, unless ``options.trusted``;
@@ -152,14 +148,12 @@ def dumps(msg: Any, options: DumpOptions = DUMP_DEFAULTS) -> list[Buffer]:
         frame = encoder.pack(msg)
     except RecursionError as exc:
         raise ValueError("the message is nested too deeply, or contains itself") from exc
-    frames: list[Buffer] = [frame]
-    markers = encoder.markers
-    if markers:
+    frames: Frames = [frame]
+    if kernel.marked(frame):
+        _check_keys(msg, frame, encoder.markers)
         frames += encoder.frames
         encoder.frames = []
         encoder.markers = 0
-    if b"__" in frame:
-        _check_keys(msg, frame, markers)
     if len(frame) <= KEEP:
         _idle.append(encoder)
     return frames
@@ -181,10 +175,7 @@ def _check_keys(msg: Any, frame: bytes, markers: int) -> None:
             pending += obj
 
 
-_unpack = partial(msgpack.unpackb, raw=False, strict_map_key=False, use_list=False)
-
-
-def loads(frames: list[Buffer], options: LoadOptions = LOAD_DEFAULTS) -> Any:
+def loads(frames: Frames, options: LoadOptions = LOAD_DEFAULTS) -> Any:
     """Return the message; lists arrive as tuples.
 
     Raises MessageError for what is no message, UntrustedError for a pickle, and
@@ -202,9 +193,10 @@ def loads(frames: list[Buffer], options: LoadOptions = LOAD_DEFAULTS) -> Any:
         except ValueError as exc:
             raise MessageError(f"frame 0 is not decoded: {exc}") from exc
     try:
-        if (type(frame) is not bytes or b"__" in frame) and _find_marker(frame):
-            return _unpack(frame, object_hook=_Decoder(frames, options).hook)
-        return _unpack(frame)
+        if kernel.marked(frame):
+            hook = _Decoder(frames, options).hook
+            return unpackb(frame, object_hook=hook, use_list=False, strict_map_key=False)
+        return unpackb(frame, use_list=False, strict_map_key=False)
     except (MessageError, UnserializableError, UntrustedError):
         raise
     except Exception as exc:  # msgpack's own, ValueError, TypeError for an unhashable key
@@ -216,7 +208,7 @@ class _Decoder:
 
     __slots__ = ("frames", "options")
 
-    def __init__(self, frames: list[Buffer], options: LoadOptions) -> None:
+    def __init__(self, frames: Frames, options: LoadOptions) -> None:
         self.frames = frames
         self.options = options
 
@@ -261,19 +253,19 @@ class _Decoder:
             return self._unpickle(frames[0], frames[1:])
         raise MessageError(f"the message holds an object of the family {family!r:.40}")
 
-    def _unpickle(self, data: Buffer, frames: list[Buffer]) -> Any:
+    def _unpickle(self, data: Buffer, frames: Frames) -> Any:
         allowed = self.options.deserializers
         if allowed is not None and "pickle" not in allowed:
             raise MessageError(f"the message holds a pickle, expected one of {allowed}")
         return pickles.loads(data, frames, self.options.trusted)
 
-    def _sub_frames(self, index: Any) -> tuple[dict[str, Any], list[Buffer]]:
+    def _sub_frames(self, index: Any) -> tuple[dict[str, Any], Frames]:
         """Return the header in frame ``index`` and the frames that belong to it."""
         if type(index) is not int or not 0 < index < len(self.frames):
             raise MessageError(f"a header in frame {index!r:.40}, of {len(self.frames)} frames")
         if not self.options.trusted:
             kernel.scan(self.frames[index], MOST_LEVELS)
-        header = msgpack.unpackb(self.frames[index], raw=False)
+        header = unpackb(self.frames[index])
         count = header.pop("num-sub-frames")
         if type(count) is not int or not 0 <= count < len(self.frames) - index:
             raise MessageError(f"{count!r:.40} frames after frame {index}, of {len(self.frames)}")

@@ -10,10 +10,9 @@ from typing import Any
 import cloudpickle
 
 from ..errors import MessageError, UnserializableError, UntrustedError
+from ..frames import Buffer
 
 __all__ = ["dumps", "loads"]
-
-Buffer = bytes | bytearray | memoryview
 
 HOW_TO_TRUST = (
     "pass trusted=True to connect() and listen() where everybody who can reach the address "

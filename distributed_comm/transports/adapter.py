@@ -12,28 +12,28 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, cast
 
-from ..core import Buffer, Channel
 from ..errors import CommClosedError, LocalProtocolError
+from ..frames import Frames
 from ..options import CommOptions
-from ..wire.connection import Connection, State
-from ..wire.framing import Message
+from ..wire.connection import OPEN, Connection, State
 from . import forks
-from .sender import JOIN, Sender
+from .sender import CREDIT, TOLL, Sender
 
 __all__ = ["Adapter"]
 
-#: A task that finds its messages waiting gives way to others once every 64 KiB or 1,000
-#: messages: each costs its bytes and 65 more of this.
-CREDIT = 64 * 1024
-TOLL = 65
 
-
-class Adapter(asyncio.BufferedProtocol, Channel):
+class Adapter(Sender, asyncio.BufferedProtocol):
     """One connection over a socket of ours.
 
     ``opened(adapter)`` is called when the handshake is done, if it succeeds, and
     ``lost(adapter)`` in any case when the connection is gone.
     """
+
+    __slots__ = (
+        "__weakref__", "_delivered", "_ended", "_inbox", "_lost", "_messages_received",
+        "_opened", "_patience", "_paused", "_reader", "_received", "get_buffer",
+        "local_address", "peer_address", "pickle_protocol",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -44,24 +44,17 @@ class Adapter(asyncio.BufferedProtocol, Channel):
         opened: Callable[["Adapter"], None],
         lost: Callable[["Adapter"], None],
     ) -> None:
-        self._loop = loop
-        self._sock = sock
-        self._connection = connection
-        self._options = options
+        super().__init__(loop, sock, connection, options.limits)
+        self._patience = options.timeouts.close
         self._opened: Callable[[Adapter], None] | None = opened  # until it was called
         self._lost = lost
-        forks.watch()
-        self._thread = get_ident()
-        self._generation = forks.generation
-        self._inbox: deque[Message] = deque()
+        forks.watch(self)
+        self._inbox: deque[Frames] = deque()
         self._reader: asyncio.Future[None] | None = None
         self._paused = False
-        self._credit = CREDIT
         self._received = 0  # bytes …
         self._delivered = 0  # … and how many of them when the inbox was last empty
-        self._sent = 0
         self._messages_received = 0
-        self._messages_sent = 0
         self._ended: asyncio.Future[None] | None = None  # made by whoever waits for the end
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
         self.pickle_protocol = 5  # until the peer's hello
@@ -71,66 +64,55 @@ class Adapter(asyncio.BufferedProtocol, Channel):
     # -- callbacks of the transport ----------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast(asyncio.Transport, transport)
+        transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(0)
         self._transport = transport
-        self._sender = Sender(self._loop, self._sock, transport, self._send_failed)
-        self._sent += self._sender.send(self._connection.hello())
+        self._post(self._connection.hello())
 
     def buffer_updated(self, nbytes: int) -> None:
-        connection, sender = self._connection, self._sender
+        connection = self._connection
         messages = connection.receive(nbytes)
         self._received += nbytes
-        sender.fresh = not sender.queued
-        if connection.state is not State.OPEN or self._opened is not None:
-            self._transition(messages)
-        elif messages:
-            self._deliver(messages)
-
-    def _deliver(self, messages: list[Message]) -> None:
-        inbox, reader = self._inbox, self._reader
-        inbox.extend(messages)
-        self._messages_received += len(messages)
-        taken = 0
-        if reader is not None:
-            taken = 1
-            if not reader.done():
+        self._fresh = not self._queued
+        if connection.state is not OPEN or self._opened is not None:
+            messages = self._transition(messages)
+        if messages:
+            inbox, reader = self._inbox, self._reader
+            inbox += messages
+            if reader is not None and not reader.done():
                 reader.set_result(None)
-        if (
-            self._received - self._delivered > self._options.limits.undelivered
-            and len(inbox) > taken
-            and not self._paused
-        ):
+            if self._received - self._delivered > self._limits.undelivered:
+                self._hold_back(len(inbox) - (reader is not None))
+
+    def _hold_back(self, waiting: int) -> None:
+        """Stop reading while more than one message waits, not counting the reader's."""
+        if waiting > 0 and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
-    def _transition(self, messages: list[Message]) -> None:
-        """Deliver messages where the state has just changed, or is not open."""
+    def _transition(self, messages: list[Frames]) -> list[Frames]:
+        """Act on a state that has just changed, or is not open; return what to deliver."""
         state = self._connection.state
-        if self._opened is not None and state is State.OPEN:
+        if self._opened is not None and state is OPEN:
             opened, self._opened = self._opened, None
             assert self._connection.remote is not None
             self.pickle_protocol = self._connection.remote.pickle_protocol
             opened(self)
-        if messages and state is not State.LEAVING:
-            self._deliver(messages)
         if state is State.CLOSED:
             self._wake()
             self._transport.abort()
+        return [] if state is State.LEAVING else messages
 
     def eof_received(self) -> bool:
         self._connection.end()
         self._wake()
-        if self._sender.queued:  # no peer reads on after it has ended
+        if self._queued:  # no peer reads on after it has ended
             self._transport.abort()
         return False
 
-    def resume_writing(self) -> None:
-        self._sender.resume()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.lose(f"the connection was lost: {exc}" if exc else "closed", exc)
-        self._sender.drop()
+        self._drop()
         self._wake()
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
@@ -139,7 +121,7 @@ class Adapter(asyncio.BufferedProtocol, Channel):
     def _send_failed(self, exc: OSError) -> None:
         """Stop sending; what had arrived stays readable, and reading finds the end."""
         self._connection.stop_sending(exc)
-        self._sender.drop()
+        self._drop()
         if self._connection.state is State.CLOSED:
             self._transport.abort()
 
@@ -150,26 +132,25 @@ class Adapter(asyncio.BufferedProtocol, Channel):
 
     # -- the Channel ---------------------------------------------------------------
 
-    async def read(self) -> list[Buffer]:
-        if get_ident() != self._thread or forks.generation != self._generation:
-            raise self._not_ours()
-        if self._reader is not None:
-            raise LocalProtocolError(f"another task is reading from {self.peer_address}")
+    async def read(self) -> Frames:
+        if self._reader is not None or get_ident() != self._thread:
+            raise self._misused()
         inbox = self._inbox
-        if inbox and self._credit <= 0:
-            self._credit = CREDIT
-            await asyncio.sleep(0)
+        if inbox:
+            self._credit -= TOLL + len(inbox[0][-1])
+            if self._credit < 0:
+                self._credit = CREDIT
+                await asyncio.sleep(0)
         while not inbox:
-            if self._connection.state is not State.OPEN:
+            if self._connection.state is not OPEN:
                 raise self._connection.closed_error()
-            self._credit = CREDIT
             self._reader = self._loop.create_future()
             try:
                 await self._reader
             finally:
                 self._reader = None
         message = inbox.popleft()
-        self._credit -= TOLL + (len(message[0]) if len(message) == 1 else sum(map(len, message)))
+        self._messages_received += 1
         if not inbox:
             self._delivered = self._received
             if self._paused:
@@ -177,39 +158,13 @@ class Adapter(asyncio.BufferedProtocol, Channel):
                 self._transport.resume_reading()
         return message
 
-    async def write(self, frames: list[Buffer]) -> int:
-        if get_ident() != self._thread or forks.generation != self._generation:
-            raise self._not_ours()
-        sender = self._sender
-        buffers = self._connection.encode(frames)
-        nbytes = sender.send(buffers)
-        self._sent += nbytes
-        self._messages_sent += 1
-        limits = self._options.limits
-        if len(buffers) > 1 or len(buffers[0]) >= JOIN:
-            await self._drained(0)  # the caller's memory is in the queue
-        elif sender.queued > limits.high_water:
-            await self._drained(limits.low_water)
-        else:
-            self._credit -= TOLL + nbytes
-            if self._credit <= 0:
-                self._credit = CREDIT
-                await asyncio.sleep(0)
-        return nbytes
-
-    async def _drained(self, allowance: int) -> None:
-        self._credit = CREDIT
-        await self._sender.drain(allowance)
-        if self._connection.state is not State.OPEN:
-            raise self._connection.closed_error()
-
     async def close(self) -> None:
-        if get_ident() != self._thread or forks.generation != self._generation:
-            raise self._not_ours()
+        if get_ident() != self._thread:
+            raise self._misused()
         goodbye = self._connection.close()
         try:
             if self._connection.state is State.LEAVING:
-                async with asyncio.timeout(self._options.timeouts.close):
+                async with asyncio.timeout(self._patience):
                     await self._leave(goodbye)
         except TimeoutError:
             pass
@@ -226,21 +181,23 @@ class Adapter(asyncio.BufferedProtocol, Channel):
         if self._ended is None:
             self._ended = self._loop.create_future()
             if goodbye:
-                self._sender.send(goodbye)
-            await self._sender.drain(0)
+                self._post(goodbye)
+            await self._all_but(0)
             if not self._transport.is_closing():
                 self._transport.write_eof()
         await asyncio.shield(self._ended)
 
+    def forked(self) -> None:
+        """Disown the connection: its socket and its loop's selector are the parent's."""
+        self._thread = forks.ELSEWHERE
+
     def abort(self, why: str = "aborted by this side") -> None:
-        if forks.generation != self._generation:
-            return  # the transport, and the loop's selector with it, are the parent's
         if get_ident() == self._thread:
             self._connection.lose(why)
-            self._sender.drop()
+            self._drop()
             self._wake()
             self._transport.abort()
-        elif not self._loop.is_closed():
+        elif self._thread != forks.ELSEWHERE and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.abort, why)
 
     def closed(self) -> bool:
@@ -253,7 +210,7 @@ class Adapter(asyncio.BufferedProtocol, Channel):
     def stats(self) -> dict[str, int]:
         return {
             "bytes_received": self._received,
-            "bytes_sent": self._sent,
+            "bytes_sent": self._accepted - self._queued,
             "messages_received": self._messages_received,
             "messages_sent": self._messages_sent,
         }
@@ -267,8 +224,10 @@ class Adapter(asyncio.BufferedProtocol, Channel):
         remote = self._connection.remote
         return {"peer": remote}
 
-    def _not_ours(self) -> LocalProtocolError:
-        where = "process" if self._generation != forks.generation else "thread"
-        return LocalProtocolError(
-            f"{self.local_address} -> {self.peer_address} belongs to another {where}"
-        )
+    def _misused(self) -> LocalProtocolError:
+        ends = f"{self.local_address} -> {self.peer_address}"
+        if self._thread == forks.ELSEWHERE:
+            return LocalProtocolError(f"{ends} belongs to the process that this was forked from")
+        if get_ident() != self._thread:
+            return LocalProtocolError(f"{ends} belongs to another thread")
+        return LocalProtocolError(f"another task is reading from {ends}")

@@ -185,5 +185,3 @@ class SocketListener(Listener):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.listen_address}>"
-
-

@@ -5,12 +5,10 @@ import socket
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-from ..wire.framing import LARGE
-
 __all__ = ["attach", "scratch_of"]
 
 #: Bytes received at once, by whichever connection of a loop is being read.
-SCRATCH = 4 * LARGE
+SCRATCH = 256 * 1024
 
 _scratches: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 

@@ -1,4 +1,4 @@
-"""The send queue of one connection: the least system calls, and no borrowed memory.
+"""The sending half of a connection: the least system calls, and no borrowed memory.
 
 Strategy: the socket is ours (we dialled or accepted it), so bytes go into it directly and
 the transport is only asked to tell when a full socket takes bytes again. The first
@@ -10,10 +10,17 @@ memory back: the rest is copied here.
 
 import asyncio
 import socket
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable
+from threading import get_ident
 
-__all__ = ["Sender"]
+from ..core import Channel
+from ..errors import LocalProtocolError
+from ..frames import Frames
+from ..options import Limits
+from ..wire.connection import OPEN, Connection
+
+__all__ = ["CREDIT", "TOLL", "Sender"]
 
 #: Small buffers are copied together up to this; a longer queue is sent without waiting
 #: for the end of the turn.
@@ -25,106 +32,160 @@ PARK = 16 * 1024
 #: Buffers of one system call.
 GATHER = 16
 GATHERS = hasattr(socket.socket, "sendmsg")
+#: A task that never has to wait gives way to others once every 64 KiB or 1,000 messages:
+#: each message costs its bytes and 65 more of this.
+CREDIT = 64 * 1024
+TOLL = 65
 
 
-class Sender:
-    """Sends buffers in order; ``fail`` is called once with the error of a broken socket."""
+class Sender(Channel):
+    """Sends what `send` is given, in order, into a socket that `_transport` also reads.
+
+    A half of a class and not one of its own: a call between the two for each message
+    would cost as much as all that `send` does beside the system call.
+    """
 
     __slots__ = (
-        "_accepted", "_fail", "_loop", "_parked", "_queue", "_scheduled", "_sock", "_tail",
-        "_transport", "_waiters", "fresh", "queued",
+        "_accepted", "_connection", "_credit", "_fresh", "_limits", "_loop", "_messages_sent",
+        "_parked", "_queue", "_queued", "_scheduled", "_sock", "_tail", "_thread",
+        "_transport", "_waiters", "full",
     )  # fmt: skip
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        transport: asyncio.Transport,
-        fail: Callable[[OSError], None],
+        connection: Connection,
+        limits: Limits,
     ) -> None:
         self._loop = loop
         self._sock = sock
-        self._transport = transport
-        self._fail = fail
+        self._connection = connection
+        self._limits = limits
+        self._thread = get_ident()
+        self._transport: asyncio.Transport  # comes when the connection is made
+        self.full = False
         self._queue: deque[bytearray | bytes | memoryview] = deque()
         self._tail: bytearray | None = None  # the queue's last entry, if it is ours to extend
         self._parked = 0  # bytes that the transport holds
         self._scheduled = False  # a flush is due at the end of this turn
-        self._accepted = 0  # bytes in all, sent or queued
+        # Nothing is queued and nothing was sent in this turn of the loop: the next bytes
+        # may leave at once. Whoever reads from the socket sets it, for that began a turn.
+        self._fresh = True
+        self._accepted = 0  # bytes in all, sent or not
+        self._queued = 0  # bytes that the socket has not taken
+        self._credit = CREDIT
+        self._messages_sent = 0
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
-        #: Nothing is queued and nothing was sent in this turn: the next bytes may leave
-        #: at once. The owner sets it when the socket was read, for that began a turn.
-        self.fresh = True
-        #: Bytes that the socket has not taken.
-        self.queued = 0
 
-    def send(self, buffers: list[bytes | memoryview]) -> int:
-        """Send or queue buffers, views of long ones as they are; return their bytes."""
-        first = buffers[0]
-        nbytes = len(first)
-        if self.fresh and len(buffers) == 1:
-            self.fresh = False
+    @abstractmethod
+    def _send_failed(self, exc: OSError) -> None:
+        """Act on a socket that takes no more bytes."""
+
+    @abstractmethod
+    def _misused(self) -> LocalProtocolError:
+        """Return the error for a call that is wrong here: from another thread, say."""
+
+    # -- the Channel ---------------------------------------------------------------
+
+    def send(self, frames: Frames) -> int:
+        if get_ident() != self._thread:
+            raise self._misused()
+        connection = self._connection
+        if connection.state is not OPEN:
+            raise connection.closed_error()
+        buffers = connection.encode(frames)
+        if self._fresh and len(buffers) == 1:
+            # _enqueue and _flush would do the same; this is nearly every message's way
+            first = buffers[0]
+            nbytes = len(first)
+            self._fresh = False
             self._accepted += nbytes
             try:
                 sent = self._sock.send(first)
             except BlockingIOError:
                 sent = 0
             except OSError as exc:
-                self._fail(exc)
-                return nbytes
-            if sent < nbytes:
+                self._send_failed(exc)
+                sent = nbytes
+            if sent != nbytes:
                 self._queue.append(memoryview(first)[sent:])
-                self.queued = nbytes - sent
-                self.flush()
-            return nbytes
-        self.fresh = False
-        total = 0
+                self._queued = nbytes - sent
+                self._flush()
+        else:
+            nbytes = self._enqueue(buffers)
+        self._messages_sent += 1
+        self._credit -= TOLL + nbytes
+        if self._credit < 0:  # as always after a message with a large frame
+            self.full = True
+        return nbytes
+
+    async def drain(self) -> None:
+        self.full = False
+        self._credit = CREDIT
+        if any(isinstance(entry, memoryview) for entry in self._queue):
+            await self._all_but(0)  # a caller's own memory may be in the queue
+        elif self._queued > self._limits.high_water:
+            await self._all_but(self._limits.low_water)
+        else:
+            await asyncio.sleep(0)
+        if self._connection.state is not OPEN:
+            raise self._connection.closed_error()
+
+    # -- the queue -------------------------------------------------------------------
+
+    def _post(self, buffers: list[bytes | memoryview]) -> None:
+        """Send what is no message of the user's."""
+        self._enqueue(buffers)
+        self._flush()
+
+    def _enqueue(self, buffers: list[bytes | memoryview]) -> int:
+        """Queue buffers, small ones copied together; a lot is sent without delay."""
+        self._fresh = False
+        queue, total = self._queue, 0
         for buffer in buffers:
             total += len(buffer)
-            self._enqueue(buffer)
+            if len(buffer) >= JOIN:
+                queue.append(buffer)
+                self._tail = None
+            elif self._tail is None or len(self._tail) >= JOIN:
+                self._tail = bytearray(buffer)
+                queue.append(self._tail)
+            else:
+                self._tail += buffer
         self._accepted += total
-        self.queued += total
-        if total >= JOIN or self.queued >= JOIN:
-            self.flush()
+        self._queued += total
+        if self._queued >= JOIN:
+            self._flush()
         elif not self._scheduled and not self._parked:
             self._scheduled = True
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self._flush)
         return total
 
-    def _enqueue(self, buffer: bytes | memoryview) -> None:
-        """Append a buffer to the queue, a small one to its last entry."""
-        if len(buffer) >= JOIN:
-            self._queue.append(buffer)
-            self._tail = None
-        elif self._tail is None or len(self._tail) >= JOIN:
-            self._tail = bytearray(buffer)
-            self._queue.append(self._tail)
-        else:
-            self._tail += buffer
-
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Send until the queue is empty, the socket full, or the turn's share used up."""
         self._scheduled = False
         share = SHARE
         while self._queue and not self._parked:
             if share <= 0:
                 self._scheduled = True
-                self._loop.call_soon(self.flush)
+                self._loop.call_soon(self._flush)
                 return
             try:
                 sent = self._transmit()
             except BlockingIOError:
                 self._park()
             except OSError as exc:
-                self._fail(exc)
+                self._send_failed(exc)
                 return
             else:
                 share -= sent
                 self._remove(sent)
                 self._settle(sent)
-        self.fresh = not self.queued
+        self._fresh = not self._queued
 
     def _transmit(self) -> int:
+        """Offer the socket the front of the queue; return how many bytes it took."""
         queue = self._queue
         if len(queue) == 1 or not GATHERS:
             return self._sock.send(queue[0])
@@ -148,14 +209,14 @@ class Sender:
 
     def _settle(self, nbytes: int) -> None:
         """Count bytes as sent and wake the writers that waited for them."""
-        self.queued -= nbytes
-        sent = self._accepted - self.queued
+        self._queued -= nbytes
+        sent = self._accepted - self._queued
         for target, waiter in self._waiters:
             if sent >= target and not waiter.done():
                 waiter.set_result(None)
 
     def _park(self) -> None:
-        """Hand the transport a few bytes, copied; `resume` comes when it has sent them."""
+        """Hand the transport a few bytes, copied; it calls `resume_writing` once sent."""
         piece = bytes(memoryview(self._queue[0])[:PARK])
         self._remove(len(piece))
         self._parked = len(piece)
@@ -167,36 +228,36 @@ class Sender:
         nbytes, self._parked = self._parked, 0
         self._settle(nbytes)
 
-    def resume(self) -> None:
-        """The transport has sent what it held."""
+    def resume_writing(self) -> None:
         self._unpark()
-        self.flush()
+        self._flush()
 
-    async def drain(self, allowance: int) -> None:
-        """Wait until all but ``allowance`` bytes of what was accepted so far is sent.
+    async def _all_but(self, allowance: int) -> None:
+        """Wait until all but so many bytes of what was accepted so far is sent.
 
-        Returns early when the connection fails. Cancelled, it leaves no buffer of a
-        caller in the queue.
+        Returns early when the connection ends. Cancelled, it leaves no buffer of a caller
+        in the queue.
         """
         target = self._accepted - allowance
-        if self._accepted - self.queued >= target:
+        if self._accepted - self._queued >= target:
             return
-        waiter = self._loop.create_future()
-        self._waiters.append((target, waiter))
+        entry = (target, self._loop.create_future())
+        self._waiters.append(entry)
         try:
-            await waiter
+            await entry[1]
         except asyncio.CancelledError:
             self._queue = deque(
-                bytes(entry) if isinstance(entry, memoryview) else entry for entry in self._queue
+                bytes(buffer) if isinstance(buffer, memoryview) else buffer
+                for buffer in self._queue
             )
             raise
         finally:
-            self._waiters = [entry for entry in self._waiters if entry[1] is not waiter]
+            self._waiters.remove(entry)
 
-    def drop(self) -> None:
+    def _drop(self) -> None:
         """Forget what is queued and let every writer go: the connection is gone."""
         self._queue.clear()
         self._tail = None
         self._parked = 0
-        self.fresh = False
-        self._settle(self.queued)
+        self._fresh = False
+        self._settle(self._queued)

@@ -39,7 +39,7 @@ def make_adapter(
 class TCPConnector(Connector):
     """Dials tcp addresses."""
 
-    async def connect(
+    async def connect(  # type: ignore[override]  # takes no other connection_args
         self,
         address: str,
         deserialize: bool = True,
@@ -71,9 +71,7 @@ class TCPConnector(Connector):
             adapter.abort()
             sock.close()
             raise
-        return ChannelComm(
-            adapter, trusted=trusted, deserialize=deserialize, limits=options.limits
-        )
+        return ChannelComm(adapter, trusted=trusted, deserialize=deserialize, limits=options.limits)
 
 
 class TCPListener(SocketListener):

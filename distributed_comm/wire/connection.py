@@ -5,16 +5,18 @@ Nothing here raises because of what a peer sent: the first thing that ended the
 connection is kept, and `closed_error` builds the exception for everybody who asks.
 """
 
+from collections.abc import Callable
 from enum import Enum
 
 from ..errors import CommClosedError, RemoteProtocolError
+from ..frames import Frames
 from ..options import Limits
 from . import control
-from .framing import Buffer, LengthFraming, Message, encode
+from .framing import LengthFraming
 from .hello import Hello, decode, local_hello
 from .hello import encode as encode_hello
 
-__all__ = ["TRANSITIONS", "Connection", "Event", "State"]
+__all__ = ["OPEN", "TRANSITIONS", "Connection", "Event", "State"]
 
 
 class State(Enum):
@@ -25,6 +27,10 @@ class State(Enum):
     LEAVING = "leaving"  # we said goodbye; what still comes is discarded
     LEFT = "left"  # the peer ended; what it had sent can be read
     CLOSED = "closed"
+
+
+#: A name of its own: before Python 3.12 looking up an enum's member takes a failed lookup.
+OPEN = State.OPEN
 
 
 class Event(Enum):
@@ -61,20 +67,17 @@ NO_CAP = (1 << 63) - 1
 class Connection:
     """The state of one connection and the bytes it sends and receives.
 
-    Write received bytes into `get_buffer()`, then call `receive`; ``local`` and ``peer`` are
-    addresses for error texts.
+    ``local`` and ``peer`` are addresses for error texts.
     """
 
     __slots__ = (
-        "_clean", "_failure", "_farewell", "_framing", "_limits", "_why", "get_buffer",
-        "local", "peer", "remote", "state",
+        "_clean", "_failure", "_farewell", "_framing", "_limits", "_why", "encode",
+        "get_buffer", "local", "peer", "receive", "remote", "state",
     )  # fmt: skip
 
     def __init__(self, scratch: memoryview, limits: Limits, local: str, peer: str) -> None:
         self._limits = limits
-        self._framing = LengthFraming(scratch, limits.hello, 1)
-        #: Where the next received bytes belong; valid until the next `receive`.
-        self.get_buffer = self._framing.get_buffer
+        self._framing = LengthFraming(scratch, limits.hello, 1, self._obey, self._accuse)
         self._farewell = False  # the peer said goodbye
         self._why = ""
         self._clean = False
@@ -84,65 +87,55 @@ class Connection:
         self.peer = peer
         self.state = State.HANDSHAKE
         self.remote: Hello | None = None
+        #: Return the bytes of a message's frames as buffers; for an open connection.
+        self.encode = self._framing.encode
+        #: Return where the next received bytes belong, until they are.
+        self.get_buffer = self._framing.get_buffer
+        #: Return the messages that so many bytes, just written there, complete. Once the
+        #: hello has come this is the framing's own method, without a layer in between.
+        self.receive: Callable[[int], list[Frames]] = self._receive_hello
 
     # -- sending ---------------------------------------------------------------
 
     def hello(self) -> list[bytes | memoryview]:
         """Return the bytes of our hello, the first that are sent."""
-        return encode([encode_hello(local_hello())])
-
-    def encode(self, frames: list[Buffer]) -> list[bytes | memoryview]:
-        """Return the bytes of a message; CommClosedError unless the connection is open."""
-        if self.state is not State.OPEN:
-            raise self.closed_error()
-        return encode(frames)
+        return self.encode([encode_hello(local_hello())])
 
     def close(self) -> list[bytes | memoryview]:
         """Close our side; return the bytes of the goodbye, where one is to be said."""
         opened = self.state is State.OPEN
         self._move(Event.CLOSE, "closed by this side", clean=True)
         if opened and self.remote is not None and self.remote.says_goodbye:
-            return encode([control.encode(control.Kind.GOODBYE)])
+            return self.encode([control.encode(control.Kind.GOODBYE)])
         return []
 
     # -- receiving -------------------------------------------------------------
 
-    def receive(self, nbytes: int) -> list[Message]:
-        """Return the messages that the ``nbytes`` just written into `get_buffer()` complete."""
-        framing = self._framing
-        messages = framing.receive(nbytes)
-        if self.state is State.HANDSHAKE and messages:
-            messages = self._greet(messages[0])
-        if framing.controls:
-            self._obey()
-        if framing.error is not None:
-            self._accuse(framing.error)
-        return messages
-
-    def _greet(self, message: Message) -> list[Message]:
+    def _receive_hello(self, nbytes: int) -> list[Frames]:
         """Take the peer's hello; return the messages that came right behind it."""
+        messages = self._framing.receive(nbytes)
+        if not messages or self.state is not State.HANDSHAKE:
+            return []
         try:
-            self.remote = decode(bytes(message[0]))
+            self.remote = decode(bytes(messages[0][0]))
         except ValueError as exc:
             self._accuse(exc)
             return []
         self._move(Event.HELLO)
+        self.receive = self._framing.receive
         limit = self._limits.message
         return self._framing.open(NO_CAP if limit is None else limit, self._limits.frames)
 
-    def _obey(self) -> None:
-        """Act on the control messages that have come."""
-        framing = self._framing
-        if self.remote is None or not self.remote.says_goodbye:
-            self._accuse(ValueError("a control message that was not agreed on"))
-        for frame in framing.controls:
-            try:
-                control.decode(frame)
-            except ValueError as exc:
-                self._accuse(exc)
-            else:
-                self._farewell = True
-        framing.controls.clear()
+    def _obey(self, frame: bytes) -> None:
+        """Act on a control message."""
+        try:
+            if self.remote is None or not self.remote.says_goodbye:
+                raise ValueError("a control message that was not agreed on")
+            control.decode(frame)
+        except ValueError as exc:
+            self._accuse(exc)
+        else:
+            self._farewell = True
 
     def _accuse(self, cause: ValueError) -> None:
         """End the connection because of what the peer sent."""
@@ -182,10 +175,14 @@ class Connection:
         self.state = TRANSITIONS[self.state, event]
         if why and not self._why:
             self._why, self._clean, self._failure = why, clean, (kind, cause)
+        if self.state is State.CLOSED:
+            self._framing.drop()
 
     def closed_error(self) -> CommClosedError:
         """Return the exception for whoever uses the connection after its end."""
         kind, cause = self._failure
-        error = kind(f"{self._why or self.state.value}: {self.local} -> {self.peer}", clean=self._clean)
+        error = kind(
+            f"{self._why or self.state.value}: {self.local} -> {self.peer}", clean=self._clean
+        )
         error.__cause__ = cause
         return error

@@ -10,120 +10,138 @@ No length is believed before it was compared with the limits, and memory for a l
 grows as its bytes arrive. This file knows no socket, no hello and no role.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .._kernels import blocks
 from .._kernels import framing as kernel
+from ..frames import Frames
 
-__all__ = ["Buffer", "LengthFraming", "Message", "encode"]
+__all__ = ["LengthFraming"]
 
-Buffer = bytes | bytearray | memoryview
-Message = list[Buffer]
-
-#: Frames below this are copied together with their neighbours when they are sent, and
-#: through the scratch block when they are received.
-LARGE = 64 * 1024
 #: An incomplete message below this is carried over and looked at again when more came.
 SHORT = 4 * 1024
 #: How much memory an announcement alone obtains.
 EAGER = 1024 * 1024
 
 
-def encode(frames: list[Buffer]) -> list[bytes | memoryview]:
-    """Return the bytes of a message as buffers, large frames as views of their own memory."""
-    return kernel.pack(frames, LARGE)
-
-
 class LengthFraming:
     """The receiving half: write into `get_buffer()`, then call `receive`.
 
-    ``scratch`` needs more than 64 KiB. A wrong message sets `error` and ends the stream;
-    the messages before it are still returned.
+    ``scratch`` needs more than 64 KiB. A control message goes to ``on_control``. A wrong
+    message goes to ``on_error``, once, and ends the stream; those before it are returned.
     """
 
     __slots__ = (
-        "_block", "_carry", "_end", "_filled", "_frames", "_lengths", "_max_count",
-        "_max_frames", "_max_message", "_offset", "_scratch", "_size", "_view", "controls", "error",
+        "_block", "_carry", "_end", "_filled", "_frames", "_last", "_lengths", "_max_count",
+        "_max_frames", "_max_message", "_memory", "_offset", "_on_control", "_on_error", "_scratch",
+        "_size", "_view", "_wrong", "encode", "mid_message",
     )  # fmt: skip
 
-    def __init__(self, scratch: memoryview, max_message: int, max_frames: int) -> None:
+    def __init__(
+        self,
+        scratch: memoryview,
+        max_message: int,
+        max_frames: int,
+        on_control: Callable[[bytes], None],
+        on_error: Callable[[ValueError], None],
+    ) -> None:
         self._scratch = scratch
+        self._memory: bytearray = scratch.obj  # type: ignore[assignment] # the kernel gets at it faster without a view
         self._max_message = max_message
         self._max_frames = max_frames
         self._max_count = 1  # the hello is looked at before what follows it
+        self._on_control = on_control
+        self._on_error = on_error
+        self._wrong = False
         self._offset = self._end = 0  # of what is left in the scratch, during `receive`
         self._carry = b""
         self._lengths: Sequence[int] = ()  # of the message under way
-        self._frames: Message = []
+        self._frames: Frames = []
         self._block: memoryview | None = None  # of the large frame under way …
         self._size = 0  # … its length …
         self._filled = 0  # … and how much of it has come
-        self._view = scratch  # where the next bytes belong
-        #: Control messages that came, for the caller to take out.
-        self.controls: list[bytes] = []
-        self.error: ValueError | None = None
+        #: Return the bytes of a message's frames as buffers, large frames as they are.
+        self.encode = kernel.pack
+        self._view: memoryview | None = scratch  # where the next bytes belong
+        self._last: memoryview | None = None  # the last view of a block that has to grow
+        #: Whether an end of stream would now cut a message.
+        self.mid_message = False
 
-    @property
-    def mid_message(self) -> bool:
-        """Whether an end of stream would now cut a message."""
-        return bool(self._carry or self._lengths or self._block is not None)
-
-    def get_buffer(self, sizehint: int = -1) -> memoryview:
+    def get_buffer(self, sizehint: int = -1) -> memoryview:  # noqa: ARG002 - asyncio's
         """Return where the next bytes belong; valid until the next `receive`."""
-        # The block under way is full and its frame is not. It grows here, because
+        view = self._view
+        # None: the block under way is full and its frame is not. It grows here, because
         # uvloop still holds the last view while it calls `receive`.
-        return self._view or self._grow()
+        return self._grow() if view is None else view
 
-    def receive(self, nbytes: int) -> list[Message]:
+    def receive(self, nbytes: int) -> list[Frames]:
         """Return the messages that the ``nbytes`` just written into `get_buffer()` complete."""
+        if self.mid_message:
+            return self._resume(nbytes)
+        messages, offset = kernel.unpack(
+            self._memory, 0, nbytes, self._max_message, self._max_frames, self._max_count
+        )
+        if offset != nbytes:
+            self._offset, self._end = offset, nbytes
+            self._rest(messages)
+        return messages
+
+    def _resume(self, nbytes: int) -> list[Frames]:
+        """Go on with the message under way."""
+        messages: list[Frames] = []
         if self._block is not None:
-            return self._fill(nbytes)
-        carry = self._carry
-        if carry:
-            start = len(carry)
-            self._scratch[:start] = carry
+            self._fill(nbytes, messages)
+        else:
+            start = len(self._carry)
+            self._scratch[:start] = self._carry
             self._carry = b""
             self._view = self._scratch
-            nbytes += start
-        if not self._lengths:
-            messages, offset = kernel.unpack(
-                self._scratch, 0, nbytes, self._max_message, self._max_frames, self._max_count
-            )
-            if offset == nbytes:
-                return messages
-            self._offset, self._end = offset, nbytes
-            return self._rest(messages)
-        self._offset, self._end = 0, nbytes
-        return self._assemble([])
+            self._offset, self._end = 0, start + nbytes
+            if self._lengths:
+                self._assemble(messages)
+            else:
+                self._rest(messages)
+        self.mid_message = bool(self._carry or self._lengths or self._block is not None)
+        return messages
 
-    def open(self, max_message: int, max_frames: int) -> list[Message]:
+    def open(self, max_message: int, max_frames: int) -> list[Frames]:
         """Set the limits that hold after the hello; return the messages that came with it."""
         self._max_message = max_message
         self._max_frames = max_frames
         self._max_count = 1 << 32
-        return self._rest([])
+        messages: list[Frames] = []
+        self._rest(messages)
+        return messages
 
-    def _rest(self, messages: list[Message]) -> list[Message]:
+    def drop(self) -> None:
+        """Give memory back: the connection is gone."""
+        self._view = self._scratch
+        self._block = None
+        self._frames = []
+        self._on_control = self._on_error = _ignore
+
+    def _rest(self, messages: list[Frames]) -> None:
         """Take all that the scratch holds from here on."""
-        while self._offset < self._end and not self.error:
+        while self._offset < self._end and not self._wrong:
             if self._max_count == 1 and messages:
-                break  # the rest is for `open`
+                return  # the rest is for `open`
             more, self._offset = kernel.unpack(
                 self._scratch, self._offset, self._end,
                 self._max_message, self._max_frames, self._max_count,
             )  # fmt: skip
             messages += more
             if self._offset < self._end and len(more) < self._max_count:
-                self._classify(messages)
-        return messages
+                self._classify()
+        self.mid_message = bool(self._carry or self._lengths or self._block is not None)
 
-    def _classify(self, messages: list[Message]) -> None:
+    def _classify(self) -> None:
         """Deal with what `unpack` left: a control message, an incomplete or a wrong one."""
         scratch, start, end = self._scratch, self._offset, self._end
         try:
             lengths = kernel.inspect(scratch, start, end, self._max_message, self._max_frames)
         except ValueError as exc:
-            self.error = exc
+            self._give_up(exc)
             return
         if lengths is None:
             header = 16
@@ -132,19 +150,23 @@ class LengthFraming:
             if header <= SHORT:
                 self._hold()
             else:  # so many frames that their lengths are received like a large frame
-                self._begin((), header)
+                self._begin(header)
             return
         body = start + 16 + 8 * len(lengths)
-        total = sum(lengths)
-        if body + total <= end:  # complete, and yet not unpacked
-            self.controls.append(bytes(scratch[body : body + total]))
-            self._offset = body + total
-        elif body + total - start <= SHORT:
+        stop = body + sum(lengths)
+        if stop <= end:  # complete, and yet not unpacked
+            self._offset = stop
+            self._on_control(bytes(scratch[body:stop]))
+        elif stop - start <= SHORT:
             self._hold()
         else:
             self._offset = body
             self._lengths = lengths
-            self._assemble(messages)
+            self._assemble([])  # which cannot complete it
+
+    def _give_up(self, error: ValueError) -> None:
+        self._wrong = True
+        self._on_error(error)
 
     def _hold(self) -> None:
         """Carry what is left over to the next chunk, in which it comes first."""
@@ -152,70 +174,75 @@ class LengthFraming:
         self._view = self._scratch[len(self._carry) :]
         self._offset = self._end
 
-    def _assemble(self, messages: list[Message]) -> list[Message]:
+    def _assemble(self, messages: list[Frames]) -> None:
         """Go on with the frames of the message under way, then with what follows it."""
         lengths, frames = self._lengths, self._frames
         while len(frames) < len(lengths):
             length = lengths[len(frames)]
             if length > self._end - self._offset:
-                if length < LARGE:
+                if length < kernel.LARGE:
                     self._hold()
                 else:
-                    self._begin(lengths, length)
-                return messages
+                    self._begin(length)
+                return
             stop = self._offset + length
             piece = self._scratch[self._offset : stop]
             frames.append(bytearray(piece) if frames else bytes(piece))
             self._offset = stop
         self._lengths, self._frames = (), []
         messages.append(frames)
-        return self._rest(messages)
+        self._rest(messages)
 
-    def _begin(self, lengths: Sequence[int], size: int) -> None:
-        """Make room for a large frame (or, without lengths, a large header)."""
+    def _begin(self, size: int) -> None:
+        """Make room for a large frame, or for a large header where no lengths are known."""
         start, end = self._offset, self._end
         filled = end - start
         block = memoryview(blocks.allocate(size, max(filled, EAGER)))
         block[:filled] = self._scratch[start:end]
-        self._lengths, self._block, self._size, self._filled = lengths, block, size, filled
+        self._block, self._size, self._filled = block, size, filled
         self._view = block[filled:]
         self._offset = end
 
-    def _fill(self, nbytes: int) -> list[Message]:
+    def _fill(self, nbytes: int, messages: list[Frames]) -> None:
         """Count bytes that were received in place, and take the frame once it is complete."""
         block = self._block
         assert block is not None
         self._filled += nbytes
         if self._filled < self._size:
-            self._view = block[self._filled :]
-            return []
+            if self._filled < len(block):
+                self._view = block[self._filled :]
+            else:
+                self._last, self._view = self._view, None
+            return
         self._view = self._scratch
         self._block = None
         self._offset = self._end = 0
         if self._lengths:
             self._frames.append(block)
-            return self._assemble([])
-        return self._header(block)
+        else:
+            try:
+                lengths = kernel.inspect(block, 0, self._size, self._max_message, self._max_frames)
+            except ValueError as exc:
+                self._give_up(exc)
+                return
+            assert lengths is not None
+            self._lengths = lengths
+        self._assemble(messages)
 
     def _grow(self) -> memoryview:
         """Double the memory of the large frame, up to its length."""
-        block = self._block
+        block, last = self._block, self._last
         assert block is not None
-        memory = block.obj
-        self._view.release()  # memory that has views cannot grow
+        assert last is not None
+        memory: Any = block.obj  # what blocks.allocate gave
+        last.release()  # memory that has views cannot grow
         block.release()
         blocks.grow(memory, min(2 * self._filled, self._size))
         self._block = block = memoryview(memory)
-        self._view = block[self._filled :]
-        return self._view
+        self._last = None
+        self._view = view = block[self._filled :]
+        return view
 
-    def _header(self, block: memoryview) -> list[Message]:
-        """Take the lengths out of a header that was too long for the scratch block."""
-        try:
-            lengths = kernel.inspect(block, 0, len(block), self._max_message, self._max_frames)
-        except ValueError as exc:
-            self.error = exc
-            return []
-        assert lengths is not None
-        self._lengths = lengths
-        return self._assemble([])
+
+def _ignore(_: object) -> None:
+    pass

@@ -44,7 +44,7 @@ def local_hello() -> Hello:
 
 def encode(hello: Hello) -> bytes:
     """Return frame 0 of the hello."""
-    message = {
+    message: dict[str, object] = {
         "compression": hello.compression,
         "python": hello.python,
         "pickle-protocol": hello.pickle_protocol,
