@@ -19,7 +19,7 @@ if choice != "no":
     from Cython.Build import cythonize
 
     sources = sorted(str(path) for path in Path("distributed_comm/_kernels").glob("*.pyx"))
-    extensions = cythonize(sources, language_level=3)
+    extensions = cythonize(sources)
     for extension in extensions:  # cythonize() drops optional=, so it is set afterwards
         extension.optional = choice == "auto"
 

@@ -1,0 +1,121 @@
+"""Imports go downward: the source of every module against the table in docs/design.md."""
+
+import ast
+import re
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from importlib.util import resolve_name
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "distributed_comm"
+
+#: Entries of the table that do no I/O, and what they therefore never import.
+SANS_IO = {"serialize/", "wire/", "addressing", "_kernels/"}
+IO = {"asyncio", "select", "selectors", "socket", "ssl", "uvloop"}
+
+#: Imports elsewhere than at the top of their file, "module: target", and the reason of each.
+EXCEPTIONS = {
+    "bench.systems: import_module()": "a library is loaded where it is measured",
+    "bench.workloads: import_module()": "so is a workload, in its own process",
+    "registry: import_module()": "a backend is loaded on first use",
+    "serialize.codec: import_module()": "a trusted peer names an enum by its module",
+}
+
+
+class Import(NamedTuple):
+    importer: str
+    target: str
+    line: int
+    late: bool
+
+    def __str__(self) -> str:
+        return f"{MODULES[self.importer].relative_to(ROOT)}:{self.line} imports {self.target}"
+
+
+def read_floors() -> dict[str, int]:
+    """Return the height of each entry of the table, `core` or `wire/`; the ground is 0."""
+    section = (ROOT / "docs/design.md").read_text().split("\n## Floors\n")[1].split("\n## ")[0]
+    cells = [line.split("|")[2] for line in section.splitlines() if line.startswith("|")]
+    rows = [re.findall(r"`(.+?)`", cell) for cell in cells[2:]]
+    return {entry: height for height, row in enumerate(reversed(rows)) for entry in row}
+
+
+def read_imports(module: str) -> Iterator[Import]:
+    """Yield what a module imports when it runs; a type checker's imports do not count."""
+    file, source = MODULES[module], MODULES[module].read_text()
+    if file.suffix == ".pyx":  # beyond `ast`, but for its import lines
+        source = re.sub(r"^(?!import |from \S+ import ).*$", "", source, flags=re.M)
+    package = module if file.stem == "__init__" else module.rpartition(".")[0]
+    nodes = list(ast.walk(ast.parse(source)))
+    checks = [n for n in nodes if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    functions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    unseen = {inner for check in checks for part in check.body for inner in ast.walk(part)}
+    late = {inner for function in functions for inner in ast.walk(function)}
+    for node in nodes:
+        match node:
+            case ast.Import(names):
+                targets = [alias.name for alias in names]
+            case ast.ImportFrom(base, names, level):
+                base = resolve_name("." * level + (base or ""), package)
+                targets = [f"{base}.{alias.name}" for alias in names]
+            case ast.Call(ast.Name("import_module") | ast.Attribute(attr="import_module")):
+                targets, late = ["import_module()"], late | {node}
+            case _:
+                continue
+        if node not in unseen:
+            yield from (Import(module, target, node.lineno, node in late) for target in targets)
+
+
+FLOORS = read_floors()
+FILES = [*ROOT.glob(f"{PACKAGE}/**/*.py"), *ROOT.glob(f"{PACKAGE}/**/*.pyx")]
+MODULES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in FILES
+}
+IMPORTS = [item for module in sorted(MODULES) for item in read_imports(module)]
+
+
+def entry(module: str) -> str:
+    """Return the entry of the table that a module belongs to."""
+    first = [*module.split("."), "__init__"][1]
+    return f"{first}/" if f"{first}/" in FLOORS else first
+
+
+def ours(target: str) -> str:
+    """Return the module of ours that a target is or lies in; empty for anybody else's."""
+    while target and target not in MODULES:
+        target = target.rpartition(".")[0]
+    return target
+
+
+def test_the_table_names_every_module() -> None:
+    present = {entry(module) for module in MODULES}
+    assert present <= FLOORS.keys(), f"without a floor: {sorted(present - FLOORS.keys())}"
+    assert present >= FLOORS.keys(), f"not there any more: {sorted(FLOORS.keys() - present)}"
+
+
+def test_imports_go_downward() -> None:
+    heights = [(i, FLOORS[entry(i.importer)], ours(i.target)) for i in IMPORTS]
+    wrong = [str(i) for i, height, there in heights if there and FLOORS[entry(there)] > height]
+    assert not wrong, "\n".join(["upward, by the table in docs/design.md:", *wrong])
+
+
+def test_imports_make_no_cycle() -> None:
+    graph = {name: {ours(i.target) for i in IMPORTS if i.importer == name} for name in MODULES}
+    TopologicalSorter(graph).prepare()  # a CycleError names the modules
+
+
+def test_imports_are_at_the_top() -> None:
+    late = {f"{i.importer.removeprefix(f'{PACKAGE}.')}: {i.target}": i for i in IMPORTS if i.late}
+    wrong = [str(item) for key, item in late.items() if key not in EXCEPTIONS]
+    assert not wrong, "\n".join(["move up, or add to EXCEPTIONS with a reason:", *wrong])
+    assert late.keys() >= EXCEPTIONS.keys(), f"needless: {EXCEPTIONS.keys() - late.keys()}"
+
+
+def test_what_only_computes_does_no_io() -> None:
+    assert FLOORS.keys() >= SANS_IO, "an entry that is not in the table of docs/design.md"
+    computing = [item for item in IMPORTS if entry(item.importer) in SANS_IO]
+    wrong = [str(item) for item in computing if item.target.partition(".")[0] in IO]
+    assert not wrong, "\n".join(wrong)
