@@ -7,7 +7,8 @@ from typing import Any
 
 from .core import Channel, Comm
 from .options import Limits
-from .serialize.codec import DumpOptions, LoadOptions, dumps, loads
+from .serialize.decoding import LoadOptions, loads
+from .serialize.encoding import DumpOptions, dumps
 
 __all__ = ["ChannelComm"]
 
@@ -23,7 +24,9 @@ class ChannelComm(Comm):
         self, channel: Channel, *, trusted: bool, deserialize: bool, limits: Limits
     ) -> None:
         self._channel = channel
-        self._dump_options = DumpOptions(trusted=trusted, pickle_protocol=channel.pickle_protocol)
+        self._dump_options = DumpOptions(
+            trusted=trusted, pickle_protocol=channel.pickle_protocol, max_frames=limits.frames
+        )
         self._load_options = LoadOptions(
             trusted=trusted,
             deserialize=deserialize,
@@ -100,5 +103,6 @@ class ChannelComm(Comm):
         # _warn is bound here because at the interpreter's end the module may be empty.
         channel = getattr(self, "_channel", None)
         if channel is not None and not channel.closed():
-            _warn(f"unclosed {self!r}", ResourceWarning, source=self)
-            channel.abort()
+            text = f"unclosed {self!r}"
+            channel.abort()  # first, for the warning may be an error
+            _warn(text, ResourceWarning, source=self)

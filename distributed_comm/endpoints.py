@@ -72,18 +72,19 @@ async def _dial(
     deadline = clock() + timeout
     cap = timeout / 5  # a first attempt that hangs must not use up everything
     pause = BACKOFF
-    cause: OSError
-    while True:
+    cause: OSError = TimeoutError()
+    while (now := clock()) < deadline:
         try:
-            async with asyncio.timeout_at(min(clock() + cap, deadline)):
+            async with asyncio.timeout_at(min(now + cap, deadline)):
                 return await connector.connect(loc, deserialize, **arguments)
         except FatalCommClosedError:
             raise
-        except OSError as exc:  # TimeoutError is one
+        except TimeoutError as exc:
+            if str(exc) or not str(cause):  # a last attempt cut short says less than the others
+                cause = exc
+        except OSError as exc:
             cause = exc
-        left = deadline - clock()
-        if left <= 0:
-            break
+        left = max(0, deadline - clock())
         await asyncio.sleep(min(left, random.uniform(0, pause)))  # noqa: S311 - jitter
         pause *= 2
         cap *= 1.5

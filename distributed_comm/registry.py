@@ -10,7 +10,10 @@ from .core import Connector, HandleComm, Listener
 __all__ = ["Backend", "get_backend"]
 
 #: Scheme -> module and class.
-BUILT_IN = {"tcp": ("distributed_comm.transports.tcp", "TCPBackend")}
+BUILT_IN = {
+    "inproc": ("distributed_comm.transports.inproc", "InProcBackend"),
+    "tcp": ("distributed_comm.transports.tcp", "TCPBackend"),
+}
 
 
 class Backend(ABC):

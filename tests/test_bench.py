@@ -62,6 +62,17 @@ def test_json(tmp_path: Path) -> None:
         assert (result["p99_us"] is not None) == (result["workload"] == "roundtrip")
 
 
+def test_inproc(tmp_path: Path) -> None:
+    """The client is its own server, and who has no such transport is left out of the table."""
+    file = tmp_path / "bench.json"
+    systems = "distributed_comm,socket,uvloop,dask"
+    done = bench("--json", str(file), "--transport", "inproc", "--systems", systems)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(file.read_text())["results"]
+    assert {r["system"] for r in results} == {"distributed_comm", "dask"}
+    assert {r["transport"] for r in results} == {"inproc"}
+
+
 @needs_proc
 def test_memory() -> None:
     case = Case("memory", "distributed_comm", "tcp", 64 * 2**20)

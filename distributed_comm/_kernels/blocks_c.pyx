@@ -122,10 +122,12 @@ def allocate(Py_ssize_t size, Py_ssize_t eager):
 def grow(Block block not None, Py_ssize_t size):
     """See the pure twin."""
     cdef char* data
-    if block.exports:
-        raise BufferError("Existing exports of data: object cannot be re-sized")
     if size < block.size:
         raise ValueError("negative count")
+    if size == block.size:
+        return
+    if block.exports:
+        raise BufferError("Existing exports of data: object cannot be re-sized")
     if size > block.capacity:
         data = <char*>PyMem_RawRealloc(block.data, size)
         if data == NULL:

@@ -19,6 +19,6 @@ def allocate(size: int, eager: int) -> bytearray:
 def grow(block: bytearray, size: int) -> None:
     """Enlarge a block in place to ``size`` bytes, keeping its contents.
 
-    Raises BufferError while a view of the block exists.
+    Raises BufferError where it would have to move under a view.
     """
     block.extend(bytes(size - len(block)))

@@ -14,11 +14,13 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
 )
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.memoryview cimport PyMemoryView_Check
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 cdef enum:
     CONTROL_TYPE = 0xBC
+    CONTROL_SIZE = 3 + 255
     LARGE_FRAME = 64 * 1024
     MOST_LEVELS = 1024
 
@@ -85,15 +87,23 @@ cdef list pack_many(list frames, Py_ssize_t count):
     cdef object head = PyBytes_FromStringAndSize(NULL, 16 + 8 * count)
     cdef uint8_t* out = <uint8_t*>PyBytes_AS_STRING(head)
     cdef uint64_t before = 0, limit
-    cdef bint seen = False, ended = False
+    cdef bint ended = False
+    cdef object owner, joined = None
     store64(out + 8, <uint64_t>count)
     for i in range(count):
         length = len(views[i])
         store64(out + 16 + 8 * i, <uint64_t>length)
-        if not ended and not isinstance(frames[i], bytes):
-            limit = max(2048, length // 20)
-            ended = seen or before > limit
-            seen = True
+        if not ended:
+            owner = frames[i]
+            if PyMemoryView_Check(owner):
+                owner = owner.obj
+            if not isinstance(owner, bytes):
+                if joined is None:
+                    limit = max(2048, length // 20)
+                    ended = before > limit
+                    joined = owner
+                else:
+                    ended = joined is not owner
         if not ended:
             before += <uint64_t>length
     store64(out, <uint64_t>(8 * (1 + count)) + before)
@@ -143,10 +153,12 @@ cdef Verdict examine(
     count = load64(p + 8)
     if count == 0 or count > limits.frames:
         return WRONG
-    header = 8 * (1 + count)
-    if block < header or block - header > limits.message:
+    if count >= block >> 3:  # the block is shorter than the header; no overflow below
         return WRONG
-    if <uint64_t>size < 8 + header:
+    header = 8 * (1 + count)
+    if block - header > limits.message:
+        return WRONG
+    if <uint64_t>size - 8 < header:
         return INCOMPLETE
     left = block - header
     ends = left == 0
@@ -161,7 +173,8 @@ cdef Verdict examine(
     if acc > <uint64_t>size - 8 - header:
         return INCOMPLETE
     if count == 1 and acc >= 3 and p[24] == 0xC7 and p[26] == CONTROL_TYPE:
-        return CONTROLLING
+        if acc <= CONTROL_SIZE:
+            return CONTROLLING
     total[0] = <Py_ssize_t>(8 + header + acc)
     return COMPLETE
 
@@ -192,15 +205,22 @@ def unpack(
     cdef const uint8_t* p
     cdef Py_ssize_t total = 0
     cdef Limits limits = Limits(max_message, max_frames)
-    cdef list messages = []
+    cdef list messages
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         check_span(&view, start, end)
         p = <const uint8_t*>view.buf
-        while max_count > 0 and examine(p + start, end - start, limits, &total) == COMPLETE:
+        if max_count > 0 and examine(p + start, end - start, limits, &total) == COMPLETE:
+            messages = [take(p + start)]  # not an append: a chunk is mostly one message
+            start += total
+        else:
+            messages = []
+        while (
+            PyList_GET_SIZE(messages) and PyList_GET_SIZE(messages) < max_count
+            and examine(p + start, end - start, limits, &total) == COMPLETE
+        ):
             messages.append(take(p + start))
             start += total
-            max_count -= 1
     finally:
         PyBuffer_Release(&view)
     return messages, start
@@ -217,7 +237,7 @@ def inspect(data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t max_message, Py_s
         p = <const uint8_t*>view.buf + start
         if examine(p, end - start, limits, &total) == WRONG:
             complain(p, end - start, limits)
-        if end - start < 16 or <uint64_t>(end - start) < 16 + 8 * load64(p + 8):
+        if end - start < 16 or <uint64_t>(end - start) - 16 < 8 * load64(p + 8):
             return None
         return [load64(p + 16 + 8 * i) for i in range(<Py_ssize_t>load64(p + 8))]
     finally:
@@ -232,10 +252,11 @@ cdef complain(const uint8_t* p, Py_ssize_t size, Limits limits):
     if count > limits.frames:
         raise ValueError(f"a message of {count} frames exceeds the limit of {limits.frames}")
     header = 8 * (1 + count)
-    if block < header or block - header > limits.message:
+    if block < header:
+        raise ValueError(f"a first block of {block} bytes, expected {header} for {count} lengths")
+    if block - header > limits.message:
         raise ValueError(
-            f"a first block of {block} bytes for {count} frames, "
-            f"expected from {header} to {header + limits.message}"
+            f"a message of at least {block - header} bytes exceeds the limit of {limits.message}"
         )
     cdef Py_ssize_t i
     total = sum([load64(p + 16 + 8 * i) for i in range(<Py_ssize_t>load64(p + 8))])

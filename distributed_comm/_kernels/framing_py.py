@@ -20,12 +20,17 @@ __all__ = ["CONTROL", "LARGE", "inspect", "marked", "pack", "scan", "unpack"]
 #: The type byte of a control message: frame 0 is a msgpack "ext 8" of this (negative,
 #: so reserved) type, which no packer produces from an object.
 CONTROL = 0xBC
+#: The bytes of the longest one; a longer frame is none, whatever it begins with.
+CONTROL_SIZE = 3 + 255
 
 #: Frames below this are copied together with their neighbours when they are sent, and
 #: through a common block when they are received.
 LARGE = 64 * 1024
 
 PRELUDE = Struct("<QQ")
+
+#: What `scan` can be asked to allow.
+MOST_LEVELS = 1024
 
 
 def pack(frames: Frames) -> list[bytes | memoryview]:
@@ -65,17 +70,21 @@ def _flat(frame: Buffer) -> memoryview:
 def _first_block(frames: Frames, lengths: list[int]) -> int:
     """Return F as Dask chooses it, so that two arrays never share a receiver's memory.
 
-    The first frame that is no bytes object joins the block unless more than a twentieth
-    of it (and 2 kB) stands before it; a second one ends the block.
+    Memory that no bytes object owns joins the block unless more than a twentieth of it
+    (and 2 kB) stands before it, and so do further parts of it; other memory ends the block.
     """
     total = 8 * (1 + len(frames))
     before = 0
-    seen = False
+    joined: object = None
     for frame, length in zip(frames, lengths, strict=True):
-        if not isinstance(frame, bytes):
-            if seen or before > max(2048, length // 20):
+        owner = frame.obj if isinstance(frame, memoryview) else frame
+        if not isinstance(owner, bytes):
+            if joined is None:
+                if before > max(2048, length // 20):
+                    break
+                joined = owner
+            elif joined is not owner:
                 break
-            seen = True
         before += length
     return total + before
 
@@ -115,7 +124,7 @@ def unpack(
 def _is_control(view: memoryview, offset: int, lengths: list[int]) -> bool:
     return (
         len(lengths) == 1
-        and lengths[0] >= 3
+        and 3 <= lengths[0] <= CONTROL_SIZE
         and view[offset] == 0xC7
         and view[offset + 2] == CONTROL
     )
@@ -137,10 +146,11 @@ def inspect(
     if count > max_frames:
         raise ValueError(f"a message of {count} frames exceeds the limit of {max_frames}")
     header = 8 * (1 + count)
-    if block < header or block - header > max_message:
+    if block < header:
+        raise ValueError(f"a first block of {block} bytes, expected {header} for {count} lengths")
+    if block - header > max_message:
         raise ValueError(
-            f"a first block of {block} bytes for {count} frames, "
-            f"expected from {header} to {header + max_message}"
+            f"a message of at least {block - header} bytes exceeds the limit of {max_message}"
         )
     if end - start < 8 + header:
         return None
@@ -193,6 +203,8 @@ def scan(data: Buffer, max_depth: int) -> None:
     containers around an item, or containers that together declare more items than
     bytes are left: msgpack allocates for every declared item at each level.
     """
+    if not 0 <= max_depth <= MOST_LEVELS:
+        raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
     view = memoryview(data)
     end = len(view)
     offset = 0

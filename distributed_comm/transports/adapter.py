@@ -22,6 +22,10 @@ from .sender import CREDIT, TOLL, Sender
 __all__ = ["Adapter"]
 
 
+#: Takes the reader's place where nobody may read.
+_NOBODY: Any = object()
+
+
 class Adapter(Sender, asyncio.BufferedProtocol):
     """One connection over a socket of ours.
 
@@ -30,8 +34,8 @@ class Adapter(Sender, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "__weakref__", "_delivered", "_ended", "_inbox", "_lost", "_messages_received",
-        "_opened", "_patience", "_paused", "_reader", "_received", "get_buffer",
+        "__weakref__", "_allowance", "_delivered", "_ended", "_inbox", "_lost",
+        "_messages_received", "_opened", "_patience", "_paused", "_reader", "_received", "get_buffer",
         "local_address", "peer_address", "pickle_protocol",
     )  # fmt: skip
 
@@ -54,6 +58,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         self._paused = False
         self._received = 0  # bytes …
         self._delivered = 0  # … and how many of them when the inbox was last empty
+        self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
         self._messages_received = 0
         self._ended: asyncio.Future[None] | None = None  # made by whoever waits for the end
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
@@ -65,8 +70,11 @@ class Adapter(Sender, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
-        transport.set_write_buffer_limits(0)
         self._transport = transport
+        if self._connection.state is State.CLOSED:  # aborted before it was made
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(0)
         self._post(self._connection.hello())
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -79,6 +87,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         if messages:
             inbox, reader = self._inbox, self._reader
             inbox += messages
+            self._messages_received += len(messages)
             if reader is not None and not reader.done():
                 reader.set_result(None)
             if self._received - self._delivered > self._limits.undelivered:
@@ -133,30 +142,43 @@ class Adapter(Sender, asyncio.BufferedProtocol):
     # -- the Channel ---------------------------------------------------------------
 
     async def read(self) -> Frames:
-        if self._reader is not None or get_ident() != self._thread:
+        if self._reader is not None:
             raise self._misused()
         inbox = self._inbox
         if inbox:
-            self._credit -= TOLL + len(inbox[0][-1])
-            if self._credit < 0:
-                self._credit = CREDIT
-                await asyncio.sleep(0)
+            if get_ident() != self._thread:
+                raise self._misused()
+            if self._allowance < 0:
+                await self._give_way()
         while not inbox:
             if self._connection.state is not OPEN:
                 raise self._connection.closed_error()
             self._reader = self._loop.create_future()
             try:
                 await self._reader
+            except RuntimeError as exc:  # the future of another thread's, or process's, loop
+                raise self._misused() from exc
             finally:
                 self._reader = None
         message = inbox.popleft()
-        self._messages_received += 1
-        if not inbox:
+        if inbox:
+            self._allowance -= TOLL + len(message[-1])
+        else:
             self._delivered = self._received
             if self._paused:
                 self._paused = False
                 self._transport.resume_reading()
         return message
+
+    async def _give_way(self) -> None:
+        """Let others run, without letting another reader in."""
+        self._allowance = CREDIT
+        self._reader = self._loop.create_future()
+        self._reader.set_result(None)
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._reader = None
 
     async def close(self) -> None:
         if get_ident() != self._thread:
@@ -166,7 +188,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
             if self._connection.state is State.LEAVING:
                 async with asyncio.timeout(self._patience):
                     await self._leave(goodbye)
-        except TimeoutError:
+        except OSError:  # a TimeoutError, or the socket has just gone
             pass
         finally:
             self.abort()
@@ -190,15 +212,22 @@ class Adapter(Sender, asyncio.BufferedProtocol):
     def forked(self) -> None:
         """Disown the connection: its socket and its loop's selector are the parent's."""
         self._thread = forks.ELSEWHERE
+        self._reader = _NOBODY  # so that a read looks no further
 
     def abort(self, why: str = "aborted by this side") -> None:
         if get_ident() == self._thread:
             self._connection.lose(why)
             self._drop()
             self._wake()
-            self._transport.abort()
+            self._abort_transport()
         elif self._thread != forks.ELSEWHERE and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.abort, why)
+
+    def _abort_transport(self) -> None:
+        if self._loop.is_closed():  # nobody would close the socket any more
+            self._sock.close()
+        elif hasattr(self, "_transport"):  # else connection_made does it
+            self._transport.abort()
 
     def closed(self) -> bool:
         return self._connection.state not in {State.OPEN, State.HANDSHAKE}
@@ -210,7 +239,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
     def stats(self) -> dict[str, int]:
         return {
             "bytes_received": self._received,
-            "bytes_sent": self._accepted - self._queued,
+            "bytes_sent": self._bytes_sent(),
             "messages_received": self._messages_received,
             "messages_sent": self._messages_sent,
         }

@@ -10,12 +10,13 @@ import errno
 import logging
 import socket
 from abc import abstractmethod
-from collections.abc import Awaitable
 
 from ..comms import ChannelComm
-from ..core import Comm, HandleComm, Listener
+from ..core import HandleComm, Listener
 from ..options import CommOptions
+from . import forks
 from .adapter import Adapter
+from .handling import Handling
 from .provider import attach
 
 __all__ = ["SocketListener"]
@@ -36,16 +37,17 @@ class SocketListener(Listener):
     def __init__(
         self, handle_comm: HandleComm, deserialize: bool, trusted: bool, options: CommOptions
     ) -> None:
-        self._handle_comm = handle_comm
+        self._handling = Handling(handle_comm)
         self._deserialize = deserialize
         self._trusted = trusted
         self._options = options
         self._sockets: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # once started
         self._accepting = False
+        self._retry: asyncio.TimerHandle | None = None  # after the system refused
         self._handshakes: dict[Adapter, asyncio.TimerHandle] = {}
         self._connections: set[Adapter] = set()
-        self._tasks: set[asyncio.Future[None]] = set()
+        forks.watch(self)
 
     @abstractmethod
     def _bind(self) -> list[socket.socket]:
@@ -74,6 +76,12 @@ class SocketListener(Listener):
         for adapter in list(self._handshakes):
             adapter.abort()
 
+    def forked(self) -> None:
+        """Disown the loop, whose selector is the parent's; the sockets are this process's."""
+        self._loop = None
+        self._accepting = False
+        self._handshakes.clear()
+
     # -- accepting ---------------------------------------------------------------
 
     def _pause(self) -> None:
@@ -84,6 +92,9 @@ class SocketListener(Listener):
 
     def _resume(self) -> None:
         if self._loop is not None and not self._accepting and self._sockets[0].fileno() >= 0:
+            if self._retry is not None:
+                self._retry.cancel()
+                self._retry = None
             self._accepting = True
             for sock in self._sockets:
                 self._loop.add_reader(sock, self._accept, sock)
@@ -110,7 +121,7 @@ class SocketListener(Listener):
                     raise
                 logger.warning("%r pauses accepting: %s", self, exc)
                 self._pause()
-                self._loop.call_later(PAUSE, self._resume)
+                self._retry = self._loop.call_later(PAUSE, self._resume)
                 return
             self._welcome(self._loop, accepted)
 
@@ -124,7 +135,7 @@ class SocketListener(Listener):
         deadline = loop.call_later(self._options.timeouts.handshake, self._expire, adapter)
         self._handshakes[adapter] = deadline
         self._connections.add(adapter)
-        self._keep(loop.create_task(self._attach(loop, sock, adapter)))
+        self._handling.keep(loop.create_task(self._attach(loop, sock, adapter)))
 
     async def _attach(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, adapter: Adapter
@@ -132,7 +143,6 @@ class SocketListener(Listener):
         try:
             await attach(loop, sock, lambda: adapter)
         except OSError as exc:
-            sock.close()
             logger.info("%r could not serve a connection: %s", self, exc)
             self._lost(adapter)
 
@@ -144,7 +154,7 @@ class SocketListener(Listener):
     def _opened(self, adapter: Adapter) -> None:
         """The handshake is done."""
         self._handshakes.pop(adapter).cancel()
-        if not self._accepting:
+        if self._retry is None:  # a handshake that is done frees no descriptor
             self._resume()
         comm = ChannelComm(
             adapter,
@@ -152,21 +162,7 @@ class SocketListener(Listener):
             deserialize=self._deserialize,
             limits=self._options.limits,
         )
-        try:
-            result = self._handle_comm(comm)
-        except Exception:
-            logger.exception("the handler of %r failed", comm)
-            comm.abort()
-            return
-        if isinstance(result, Awaitable):
-            self._keep(asyncio.ensure_future(self._watch(result, comm)))
-
-    async def _watch(self, handling: Awaitable[None], comm: Comm) -> None:
-        try:
-            await handling
-        except Exception:
-            logger.exception("the handler of %r failed", comm)
-            comm.abort()
+        self._handling.begin(comm)
 
     def _lost(self, adapter: Adapter) -> None:
         """A connection is gone, perhaps before its handshake was done."""
@@ -177,11 +173,6 @@ class SocketListener(Listener):
             logger.info("%r: a handshake failed: %s", self, adapter.closed_error())
         if not self._accepting:
             self._resume()
-
-    def _keep(self, task: "asyncio.Future[None]") -> None:
-        """Hold a task until it is done, for the loop itself does not."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.listen_address}>"

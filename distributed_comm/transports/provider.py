@@ -30,9 +30,13 @@ async def attach(
     sock: socket.socket,
     protocol: Callable[[], asyncio.BaseProtocol],
 ) -> None:
-    """Make a transport over a connected socket; the loop's own, for it is the fastest.
+    """Make a transport over a connected socket: the loop's own, which here is the fastest.
 
-    On plain sockets the transport only reads, and tells when a full socket takes bytes
-    again; see bench/README.md for what others would gain.
+    On plain sockets it only reads, and tells when a full socket takes bytes again; see
+    bench/README.md for what another would gain. OSError where it cannot be made.
     """
-    await loop.connect_accepted_socket(protocol, sock)
+    try:
+        await loop.connect_accepted_socket(protocol, sock)
+    except OSError:
+        sock.close()
+        raise

@@ -38,6 +38,11 @@ CREDIT = 64 * 1024
 TOLL = 65
 
 
+def _is_borrowed(buffer: bytes | bytearray | memoryview) -> bool:
+    """Whether a queued buffer is memory that its owner, a caller of write, may change."""
+    return isinstance(buffer, memoryview) and not isinstance(buffer.obj, bytes)
+
+
 class Sender(Channel):
     """Sends what `send` is given, in order, into a socket that `_transport` also reads.
 
@@ -46,8 +51,8 @@ class Sender(Channel):
     """
 
     __slots__ = (
-        "_accepted", "_connection", "_credit", "_fresh", "_limits", "_loop", "_messages_sent",
-        "_parked", "_queue", "_queued", "_scheduled", "_sock", "_tail", "_thread",
+        "_charged", "_connection", "_credit", "_fresh", "_limits", "_loop", "_messages_sent",
+        "_parked", "_queue", "_queued", "_scheduled", "_sock", "_tail", "_taken", "_thread",
         "_transport", "_waiters", "full",
     )  # fmt: skip
 
@@ -63,7 +68,7 @@ class Sender(Channel):
         self._connection = connection
         self._limits = limits
         self._thread = get_ident()
-        self._transport: asyncio.Transport  # comes when the connection is made
+        self._transport: asyncio.Transport  # comes with connection_made
         self.full = False
         self._queue: deque[bytearray | bytes | memoryview] = deque()
         self._tail: bytearray | None = None  # the queue's last entry, if it is ours to extend
@@ -72,9 +77,11 @@ class Sender(Channel):
         # Nothing is queued and nothing was sent in this turn of the loop: the next bytes
         # may leave at once. Whoever reads from the socket sets it, for that began a turn.
         self._fresh = True
-        self._accepted = 0  # bytes in all, sent or not
         self._queued = 0  # bytes that the socket has not taken
-        self._credit = CREDIT
+        self._taken = 0  # bytes that it has, of those that were queued
+        # A message costs its bytes and a toll; these count messages and bytes at once.
+        self._credit = CREDIT  # what may be spent until the next pause
+        self._charged = 0  # what was spent until the last one
         self._messages_sent = 0
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
 
@@ -100,7 +107,6 @@ class Sender(Channel):
             first = buffers[0]
             nbytes = len(first)
             self._fresh = False
-            self._accepted += nbytes
             try:
                 sent = self._sock.send(first)
             except BlockingIOError:
@@ -115,16 +121,17 @@ class Sender(Channel):
         else:
             nbytes = self._enqueue(buffers)
         self._messages_sent += 1
-        self._credit -= TOLL + nbytes
-        if self._credit < 0:  # as always after a message with a large frame
+        self._credit = credit = self._credit - nbytes - TOLL
+        if credit < 0:  # as always after a message with a large frame
             self.full = True
         return nbytes
 
     async def drain(self) -> None:
         self.full = False
+        self._charged += CREDIT - self._credit
         self._credit = CREDIT
-        if any(isinstance(entry, memoryview) for entry in self._queue):
-            await self._all_but(0)  # a caller's own memory may be in the queue
+        if any(map(_is_borrowed, self._queue)):
+            await self._all_but(0)
         elif self._queued > self._limits.high_water:
             await self._all_but(self._limits.low_water)
         else:
@@ -136,7 +143,7 @@ class Sender(Channel):
 
     def _post(self, buffers: list[bytes | memoryview]) -> None:
         """Send what is no message of the user's."""
-        self._enqueue(buffers)
+        self._charged += self._enqueue(buffers)
         self._flush()
 
     def _enqueue(self, buffers: list[bytes | memoryview]) -> int:
@@ -153,7 +160,6 @@ class Sender(Channel):
                 queue.append(self._tail)
             else:
                 self._tail += buffer
-        self._accepted += total
         self._queued += total
         if self._queued >= JOIN:
             self._flush()
@@ -210,9 +216,9 @@ class Sender(Channel):
     def _settle(self, nbytes: int) -> None:
         """Count bytes as sent and wake the writers that waited for them."""
         self._queued -= nbytes
-        sent = self._accepted - self._queued
+        self._taken += nbytes
         for target, waiter in self._waiters:
-            if sent >= target and not waiter.done():
+            if self._taken >= target and not waiter.done():
                 waiter.set_result(None)
 
     def _park(self) -> None:
@@ -233,26 +239,29 @@ class Sender(Channel):
         self._flush()
 
     async def _all_but(self, allowance: int) -> None:
-        """Wait until all but so many bytes of what was accepted so far is sent.
+        """Wait until all but so many bytes of what is queued now are sent.
 
         Returns early when the connection ends. Cancelled, it leaves no buffer of a caller
         in the queue.
         """
-        target = self._accepted - allowance
-        if self._accepted - self._queued >= target:
+        if self._queued <= allowance:
             return
-        entry = (target, self._loop.create_future())
+        entry = (self._taken + self._queued - allowance, self._loop.create_future())
         self._waiters.append(entry)
         try:
             await entry[1]
         except asyncio.CancelledError:
             self._queue = deque(
-                bytes(buffer) if isinstance(buffer, memoryview) else buffer
-                for buffer in self._queue
+                bytes(buffer) if _is_borrowed(buffer) else buffer for buffer in self._queue
             )
             raise
         finally:
             self._waiters.remove(entry)
+
+    def _bytes_sent(self) -> int:
+        """Return how many bytes of messages the socket has taken."""
+        charged = self._charged + CREDIT - self._credit
+        return charged - TOLL * self._messages_sent - self._queued
 
     def _drop(self) -> None:
         """Forget what is queued and let every writer go: the connection is gone."""
@@ -260,4 +269,8 @@ class Sender(Channel):
         self._tail = None
         self._parked = 0
         self._fresh = False
-        self._settle(self._queued)
+        self._charged -= self._queued
+        self._queued = 0
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)

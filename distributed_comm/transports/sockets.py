@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Sequence
 
@@ -56,7 +57,8 @@ async def dial(loop: asyncio.AbstractEventLoop, found: Sequence[AddrInfo]) -> so
             await loop.sock_connect(sock, address)
         except OSError as exc:
             sock.close()
-            errors.append(exc)
+            reason = exc.strerror if exc.errno is None else os.strerror(exc.errno)
+            errors.append(OSError(exc.errno, f"{reason} by {host_port(address)}"))
         except BaseException:
             sock.close()
             raise

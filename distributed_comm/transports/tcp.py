@@ -68,8 +68,8 @@ class TCPConnector(Connector):
             await attach(loop, sock, lambda: adapter)
             await greeted
         except BaseException:
+            greeted.cancel()  # else it may get an exception that nobody retrieves
             adapter.abort()
-            sock.close()
             raise
         return ChannelComm(adapter, trusted=trusted, deserialize=deserialize, limits=options.limits)
 

@@ -15,6 +15,7 @@ from . import control
 from .framing import LengthFraming
 from .hello import Hello, decode, local_hello
 from .hello import encode as encode_hello
+from .sentinel import SentinelFraming
 
 __all__ = ["OPEN", "TRANSITIONS", "Connection", "Event", "State"]
 
@@ -54,6 +55,7 @@ TRANSITIONS = {
     (State.LEAVING, Event.END): State.CLOSED,
     (State.LEAVING, Event.LOST): State.CLOSED,
     (State.LEFT, Event.CLOSE): State.CLOSED,
+    (State.LEFT, Event.END): State.LEFT,  # sending had failed, now the stream has ended
     (State.LEFT, Event.LOST): State.CLOSED,
     (State.CLOSED, Event.CLOSE): State.CLOSED,
     (State.CLOSED, Event.END): State.CLOSED,
@@ -67,7 +69,8 @@ NO_CAP = (1 << 63) - 1
 class Connection:
     """The state of one connection and the bytes it sends and receives.
 
-    ``local`` and ``peer`` are addresses for error texts.
+    ``local`` and ``peer`` are addresses for error texts; ``framing`` cuts bytes into messages,
+    by lengths unless it is told otherwise.
     """
 
     __slots__ = (
@@ -75,9 +78,16 @@ class Connection:
         "get_buffer", "local", "peer", "receive", "remote", "state",
     )  # fmt: skip
 
-    def __init__(self, scratch: memoryview, limits: Limits, local: str, peer: str) -> None:
+    def __init__(
+        self,
+        scratch: memoryview,
+        limits: Limits,
+        local: str,
+        peer: str,
+        framing: type[LengthFraming | SentinelFraming] = LengthFraming,
+    ) -> None:
         self._limits = limits
-        self._framing = LengthFraming(scratch, limits.hello, 1, self._obey, self._accuse)
+        self._framing = framing(scratch, limits.hello, 1, self._obey, self._accuse)
         self._farewell = False  # the peer said goodbye
         self._why = ""
         self._clean = False
@@ -114,7 +124,7 @@ class Connection:
     def _receive_hello(self, nbytes: int) -> list[Frames]:
         """Take the peer's hello; return the messages that came right behind it."""
         messages = self._framing.receive(nbytes)
-        if not messages or self.state is not State.HANDSHAKE:
+        if not messages:
             return []
         try:
             self.remote = decode(bytes(messages[0][0]))

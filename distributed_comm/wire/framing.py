@@ -33,9 +33,9 @@ class LengthFraming:
     """
 
     __slots__ = (
-        "_block", "_carry", "_end", "_filled", "_frames", "_last", "_lengths", "_max_count",
-        "_max_frames", "_max_message", "_memory", "_offset", "_on_control", "_on_error", "_scratch",
-        "_size", "_view", "_wrong", "encode", "mid_message",
+        "_block", "_carry", "_dropped", "_end", "_filled", "_frames", "_last", "_lengths",
+        "_max_count", "_max_frames", "_max_message", "_memory", "_offset", "_on_control",
+        "_on_error", "_scratch", "_size", "_view", "encode", "mid_message",
     )  # fmt: skip
 
     def __init__(
@@ -53,7 +53,7 @@ class LengthFraming:
         self._max_count = 1  # the hello is looked at before what follows it
         self._on_control = on_control
         self._on_error = on_error
-        self._wrong = False
+        self._dropped = False
         self._offset = self._end = 0  # of what is left in the scratch, during `receive`
         self._carry = b""
         self._lengths: Sequence[int] = ()  # of the message under way
@@ -115,15 +115,19 @@ class LengthFraming:
         return messages
 
     def drop(self) -> None:
-        """Give memory back: the connection is gone."""
+        """Give memory back and take no more messages: the connection is gone."""
+        self._dropped = True
+        self._max_count = 0  # so that `receive` needs no look at `_dropped`
         self._view = self._scratch
-        self._block = None
-        self._frames = []
+        self._block = self._last = None
+        self._carry = b""
+        self._lengths, self._frames = (), []
+        self.mid_message = False
         self._on_control = self._on_error = _ignore
 
     def _rest(self, messages: list[Frames]) -> None:
         """Take all that the scratch holds from here on."""
-        while self._offset < self._end and not self._wrong:
+        while self._offset < self._end and not self._dropped:
             if self._max_count == 1 and messages:
                 return  # the rest is for `open`
             more, self._offset = kernel.unpack(
@@ -165,8 +169,9 @@ class LengthFraming:
             self._assemble([])  # which cannot complete it
 
     def _give_up(self, error: ValueError) -> None:
-        self._wrong = True
-        self._on_error(error)
+        on_error = self._on_error
+        self.drop()
+        on_error(error)
 
     def _hold(self) -> None:
         """Carry what is left over to the next chunk, in which it comes first."""
@@ -197,7 +202,7 @@ class LengthFraming:
         """Make room for a large frame, or for a large header where no lengths are known."""
         start, end = self._offset, self._end
         filled = end - start
-        block = memoryview(blocks.allocate(size, max(filled, EAGER)))
+        block = memoryview(blocks.allocate(size, max(2 * filled, EAGER)))
         block[:filled] = self._scratch[start:end]
         self._block, self._size, self._filled = block, size, filled
         self._view = block[filled:]

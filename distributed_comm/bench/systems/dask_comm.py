@@ -1,4 +1,4 @@
-"""Dask's comm over tcp, on uvloop, which suits it better than asyncio's own loop."""
+"""Dask's comm on uvloop, which suits it better than asyncio's own loop."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +12,8 @@ from distributed.protocol import to_serialize
 from distributed_comm.bench import payloads
 from distributed_comm.bench.systems import Comm, Handler, ObjectComm
 
-TRANSPORTS = frozenset({"tcp"})
+ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "inproc": "inproc://"}
+TRANSPORTS = frozenset(ADDRESSES)
 KINDS = frozenset({"small", "bulk"})
 
 run = uvloop.run
@@ -32,7 +33,7 @@ async def listen(transport: str, _kind: str, serve: Handler) -> AsyncIterator[st
     async def handle(comm: Any) -> None:
         await serve(ObjectComm(comm))
 
-    listener = await listen_comm(f"{transport}://127.0.0.1:0", handle)
+    listener = await listen_comm(ADDRESSES[transport], handle)
     try:
         yield listener.contact_address
     finally:

@@ -8,9 +8,9 @@ import distributed_comm as dc
 from distributed_comm.bench import payloads
 from distributed_comm.bench.systems import Comm, Handler, ObjectComm
 
-TRANSPORTS = frozenset({"tcp"})
+ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "inproc": "inproc://"}
+TRANSPORTS = frozenset(ADDRESSES)
 KINDS = frozenset({"small", "bulk"})
-ADDRESSES = {"tcp": "tcp://127.0.0.1:0"}
 
 run = dc.run
 

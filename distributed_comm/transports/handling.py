@@ -1,0 +1,49 @@
+"""What a listener does with a new comm: it calls handle_comm and watches what that started."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+
+from ..core import Comm, HandleComm
+from ..errors import CommClosedError
+
+__all__ = ["Handling"]
+
+logger = logging.getLogger("distributed_comm")
+
+
+class Handling:
+    """Calls a function or a coroutine function with each comm; its failures are logged."""
+
+    def __init__(self, handle_comm: HandleComm) -> None:
+        self._handle_comm = handle_comm
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    def begin(self, comm: Comm) -> None:
+        """Hand the comm over; it is aborted where that fails, now or later."""
+        try:
+            result = self._handle_comm(comm)
+        except Exception:
+            logger.exception("the handler of %r failed", comm)
+            comm.abort()
+            return
+        if isinstance(result, Awaitable):
+            self.keep(asyncio.ensure_future(self._watch(result, comm)))
+
+    async def _watch(self, handling: Awaitable[None], comm: Comm) -> None:
+        try:
+            await handling
+        except CommClosedError as exc:  # what connections do
+            logger.info("the handler of %r ended: %s", comm, exc)
+            comm.abort()
+        except Exception:
+            logger.exception("the handler of %r failed", comm)
+            comm.abort()
+        except BaseException:  # the loop ends
+            comm.abort()
+            raise
+
+    def keep(self, task: "asyncio.Future[None]") -> None:
+        """Hold a task until it is done, for the loop itself does not."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

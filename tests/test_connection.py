@@ -1,0 +1,196 @@
+"""One connection's life: every event in every state, the hello and control messages."""
+
+import re
+from itertools import chain, product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distributed_comm.errors import RemoteProtocolError
+from distributed_comm.options import Limits
+from distributed_comm.wire import hello
+from distributed_comm.wire.connection import TRANSITIONS, Connection, Event, State
+from distributed_comm.wire.hello import Hello
+
+from .connecting import DASKS, ENDS, GOODBYE, OURS, A, B, check_end, connect, each_peer
+from .feeding import FULL, feed, peak_of_memory
+from .hostile import honest, message
+
+pytestmark = pytest.mark.usefixtures("kernels")
+
+
+# -- the table --------------------------------------------------------------------
+
+#: How a connection gets into each state, and what can then move it.
+WAYS = {
+    State.HANDSHAKE: connect,
+    State.OPEN: lambda: connect(OURS),
+    State.LEAVING: lambda: moved(connect(OURS), Connection.close),
+    State.LEFT: lambda: moved(connect(OURS), Connection.end),
+    State.CLOSED: lambda: moved(connect(OURS), lambda connection: connection.lose("lost")),
+}
+MOVES = {
+    Event.HELLO: [lambda connection: feed(connection, OURS)],
+    Event.CLOSE: [Connection.close],
+    Event.END: [Connection.end, lambda connection: connection.stop_sending(OSError("full"))],
+    Event.LOST: [
+        lambda connection: connection.lose("lost"),
+        lambda connection: feed(connection, message(0, [1])),
+    ],
+}
+
+
+def moved(connection, move):
+    move(connection)
+    return connection
+
+
+def test_the_table_names_every_event_in_every_state():
+    """But the hello, which is a message like any other once it has come."""
+    hello_again = {(state, Event.HELLO) for state in State} - {(State.HANDSHAKE, Event.HELLO)}
+    assert TRANSITIONS.keys() == set(product(State, Event)) - hello_again
+
+
+@pytest.mark.parametrize(("state", "event"), TRANSITIONS, ids=str)
+def test_every_event_in_every_state(state, event):
+    for move in MOVES[event]:
+        connection = WAYS[state]()
+        assert connection.state is state
+        move(connection)
+        assert connection.state is TRANSITIONS[state, event]
+
+
+def test_closed_is_the_end():
+    assert {TRANSITIONS[State.CLOSED, event] for event in Event if event is not Event.HELLO} == {
+        State.CLOSED
+    }
+
+
+any_moves = st.sampled_from([*chain(*MOVES.values()), lambda c: feed(c, A + GOODBYE)])
+
+
+@given(st.lists(any_moves))
+def test_events_in_any_order(moves):
+    connection = connect()
+    states = [connection.state]
+    for move in moves:
+        move(connection)
+        states.append(connection.state)
+    rank = {State.HANDSHAKE: 0, State.OPEN: 1, State.LEAVING: 2, State.LEFT: 2, State.CLOSED: 3}
+    ranks = [rank[state] for state in states]
+    assert ranks == sorted(ranks)
+    assert str(connection.closed_error()).endswith(ENDS)
+
+
+# -- the hello -------------------------------------------------------------------------
+
+
+def test_the_hello_that_we_send():
+    assert b"".join(connect().hello()) == OURS
+
+
+@each_peer
+def test_the_hello_opens_and_what_follows_it_is_read(greeting):
+    stream = greeting + A + B
+    for split in range(1, len(stream)):
+        connection = connect()
+        messages = feed(connection, stream, [split, FULL])
+        assert messages == [[b"a"], [b"b", b"bb"]]
+        assert connection.state is State.OPEN
+        assert connection.remote == hello.decode(greeting[24:])
+
+
+def test_the_limits_of_before_and_after_the_hello():
+    long = honest([bytes(990)] + [b"x"] * 8)
+    check_end(
+        connect(long),
+        "protocol error: a message of 9 frames exceeds the limit of 1",
+        kind=RemoteProtocolError,
+        cause=ValueError,
+    )
+    connection = connect(OURS)
+    assert len(feed(connection, long)) == 1
+    assert feed(connection, honest([bytes(1001)])) == []
+    text = "protocol error: a message of at least 1001 bytes exceeds the limit of 1000"
+    check_end(connection, text, kind=RemoteProtocolError, cause=ValueError)
+
+
+def test_without_a_cap_only_the_number_itself_is_one():
+    connection = connect(OURS, limits=Limits(message=None))
+    assert feed(connection, message(16, [2**62])) == []
+    assert connection.state is State.OPEN
+
+
+@pytest.mark.parametrize("size", [4096, 4097])
+def test_a_hello_has_at_most_4_kib(size):
+    frame = hello.encode(Hello("c" * 4000, (), 5, None))
+    frame = hello.encode(Hello("c" * (4000 + size - len(frame)), (), 5, None))
+    assert len(frame) == size
+    connection = connect(honest([frame]))
+    if size == 4096:
+        assert connection.state is State.OPEN
+    else:
+        text = "protocol error: a message of at least 4097 bytes exceeds the limit of 4096"
+        check_end(connection, text, kind=RemoteProtocolError, cause=ValueError)
+
+
+def test_a_stranger_costs_nothing():
+    connection = connect()
+    data = message(16, [2**34]) + bytes(50_000)
+    with peak_of_memory() as peak:
+        feed(connection, data)
+    assert connection.state is State.CLOSED
+    assert peak[0] < 8 * 1024
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (honest([b"\x91\x01"]), "the hello is a list, expected a map"),
+        (honest([b"\xc1"]), "0xc1 is not msgpack"),
+        (honest([b"\x81\xac__Pickled__\x01"]), "truncated msgpack"),
+        (honest([b"\x81\xab__Pickled__\x01"]), "pickle-protocol None in the hello, .*"),
+        (GOODBYE, "a control message that was not agreed on"),
+        (honest([b"GET / HTTP/1.1"]), "13 bytes after the msgpack object"),
+        (b"GET / HTTP/1.1\r\n\r\n", "a message of [0-9]+ frames exceeds the limit of 1"),
+    ],
+)
+def test_what_is_no_hello(sent, text):
+    connection = connect(sent + A + B)
+    assert connection.state is State.CLOSED
+    error = connection.closed_error()
+    assert type(error) is RemoteProtocolError
+    assert re.fullmatch(f"protocol error: {text}{re.escape(ENDS)}", str(error))
+    assert isinstance(error.__cause__, ValueError)
+    assert connection.remote is None
+    assert feed(connection, OURS + A) == []
+
+
+# -- control messages ------------------------------------------------------------------
+
+
+def test_a_goodbye_is_no_message_and_not_the_end():
+    connection = connect(OURS)
+    assert feed(connection, A + GOODBYE) == [[b"a"]]
+    assert connection.state is State.OPEN
+
+
+@pytest.mark.parametrize(
+    ("greeting", "control", "text"),
+    [
+        (DASKS, GOODBYE, "a control message that was not agreed on"),
+        (OURS, honest([b"\xc7\x01\xbc\x63"]), "99 is not a valid Kind"),
+        (
+            OURS,
+            honest([b"\xc7\x00\xbc"]),
+            "a control message of 3 bytes that states another length",
+        ),
+    ],
+)
+def test_a_control_message_that_is_wrong(greeting, control, text):
+    connection = connect(greeting)
+    assert feed(connection, A + control + B) == [[b"a"]]
+    text = f"protocol error: {text}"
+    check_end(connection, text, kind=RemoteProtocolError, cause=ValueError)
+    assert feed(connection, B) == []

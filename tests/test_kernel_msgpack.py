@@ -1,0 +1,244 @@
+"""The look at msgpack before msgpack decodes it: chosen kernel, specification and msgpack."""
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from distributed_comm._kernels import framing as chosen
+from distributed_comm._kernels import framing_py as specification
+
+from .feeding import peak_of_memory
+
+KERNELS = dict.fromkeys([chosen, specification])  # one where only that is built
+DEPTH = 1024
+KIB = 1024
+
+each_kernel = pytest.mark.parametrize(
+    "kernel", KERNELS, ids=lambda kernel: kernel.__name__.rpartition("_")[2]
+)
+
+
+def verdict(function, *args):
+    """Return what the function says, or the text of its ValueError."""
+    try:
+        return function(*args)
+    except ValueError as exc:
+        return str(exc)
+
+
+def decode(data):
+    """Decode as the library does, with lists."""
+    return msgpack.unpackb(data, raw=False, strict_map_key=False, use_list=True)
+
+
+scalars = st.one_of(
+    *[st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats()],
+    *[st.binary(max_size=40), st.text(max_size=9)],
+    st.builds(msgpack.Timestamp, st.sampled_from([0, 2**32, 2**34, -1]), st.sampled_from([0, 5])),
+    st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=17)),
+    st.sampled_from([255, 256, 65_535, 65_536]).map(bytes),  # lengths of 1, 2 and 4 bytes
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=20), st.dictionaries(st.text(max_size=3), inner, max_size=20)
+    ),
+    max_leaves=10,
+)
+packed = values.map(msgpack.packb)
+
+FIRST_BYTES = st.sampled_from([0x80, 0x81, 0x8F, 0x90, 0x91, 0x9F, *range(0xC0, 0xE0)])
+pieces = st.one_of(FIRST_BYTES.map(lambda b: bytes([b])), st.binary(max_size=5), packed)
+hostile = st.one_of(
+    st.binary(),
+    st.lists(pieces, max_size=8).map(b"".join),
+    st.builds(
+        lambda data, at, byte: data[: at % len(data)] + bytes([byte]) + data[at % len(data) + 1 :],
+        *[packed, st.integers(0, 999), st.integers(0, 255)],
+    ),
+)
+
+
+@given(packed)
+def test_what_msgpack_makes_is_accepted(data):
+    for buffer in (data, bytearray(data), memoryview(data)):
+        assert chosen.scan(buffer, DEPTH) is None
+
+
+@given(packed, st.binary(min_size=1, max_size=3))
+def test_one_object_and_nothing_else(data, more):
+    for size in {0, 1, 2, 3, 4, 5, 6, len(data) // 2, len(data) - 1} & set(range(len(data))):
+        with pytest.raises(ValueError, match=r"^(truncated msgpack|msgpack declares more items)"):
+            chosen.scan(data[:size], DEPTH)
+    with pytest.raises(ValueError, match=rf"^{len(more)} bytes after the msgpack object$"):
+        chosen.scan(data + more, DEPTH)
+
+
+@each_kernel
+def test_truncated_at_every_byte(kernel):
+    everything = [None, -1, 200, -200, 2**40, 1.5, "a", "b" * 40, b"c" * 300, {"k": [{}, []]}]
+    data = msgpack.packb([*everything, msgpack.ExtType(5, b"abc"), msgpack.Timestamp(1, 2)])
+    kernel.scan(data, DEPTH)
+    for size in range(len(data)):
+        with pytest.raises(ValueError, match=r"^(truncated msgpack|msgpack declares more items)"):
+            kernel.scan(data[:size], DEPTH)
+
+
+@given(hostile, st.integers(0, 5))
+@example(b"\xc1", 1)
+def test_scanned_as_specified(data, depth):
+    for max_depth in (depth, DEPTH):
+        expected = verdict(specification.scan, data, max_depth)
+        assert verdict(chosen.scan, data, max_depth) == expected
+
+
+@given(hostile)
+def test_what_msgpack_decodes_is_accepted(data):
+    try:
+        decode(data)
+    except Exception:  # of many types, and msgpack is right in them
+        return
+    assert chosen.scan(data, DEPTH) is None
+
+
+@pytest.mark.parametrize("first", range(256))
+def test_every_first_byte(first):
+    """Followed by zeros and small numbers, it is accepted with the same length as msgpack."""
+    for body in (bytes(33), b"\x01" * 33, b"\0\0\0\x01" * 8, b"\0\x01" * 16):
+        accepted = []
+        for size in range(len(body) + 1):
+            data = bytes([first]) + body[:size]
+            answer = verdict(specification.scan, data, DEPTH)
+            assert verdict(chosen.scan, data, DEPTH) == answer
+            if answer is None:
+                accepted.append(data)
+        unpacker = msgpack.Unpacker(strict_map_key=False, raw=True)
+        unpacker.feed(bytes([first]) + body)
+        try:
+            unpacker.skip()
+        except (ValueError, msgpack.OutOfData):
+            assert accepted == []
+        else:
+            assert [len(data) for data in accepted] == [unpacker.tell()]
+
+
+@each_kernel
+@pytest.mark.parametrize("opening", [b"\x91", b"\x81\x01", b"\xdc\x00\x01", b"\xdf\0\0\0\x01\x01"])
+def test_levels_are_counted(kernel, opening):
+    for levels in (0, 1, 5, DEPTH):
+        data = opening * levels + b"\xc0"
+        kernel.scan(data, levels)
+        kernel.scan(data.removesuffix(b"\xc0") + b"\x90", levels)  # an empty one is no level
+        for allowed in {0, levels // 2, levels - 1} - {levels, -1}:
+            match = f"^msgpack nested deeper than {allowed} levels$"
+            with pytest.raises(ValueError, match=match):
+                kernel.scan(data, allowed)
+    with pytest.raises(ValueError, match=r"^msgpack nested deeper than 1024 levels$"):
+        kernel.scan(opening * (DEPTH + 1) + b"\xc0", DEPTH)
+
+
+@each_kernel
+def test_levels_beside_each_other_do_not_add_up(kernel):
+    kernel.scan(msgpack.packb([[[1], [2]], [[3], {"4": 5}]] * 10), 3)
+
+
+@each_kernel
+@pytest.mark.parametrize("depth", [-1, 1025, 2**31])
+def test_a_depth_that_cannot_be_asked_for(kernel, depth):
+    with pytest.raises(ValueError, match=f"^a depth of {depth}, expected from 0 to 1024$"):
+        kernel.scan(b"\xc0", depth)
+
+
+@each_kernel
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xdd\xff\xff\xff\xff" + bytes(100),
+        b"\xdf\xff\xff\xff\xff" + bytes(100),
+        b"\xdf\x80\0\0\0" + bytes(100),  # whose items are 2**32
+        b"\xdd\0\0\0\x65" + bytes(100),
+        b"\xdf\0\0\0\x33" + bytes(100),
+        b"\xdd\0\0\0\x60" + b"\xdd\0\0\0\x20" + bytes(120),  # each would fit, both do not
+        b"".join(b"\xdd" + n.to_bytes(4, "big") for n in range(5000, 0, -5)),
+        b"\x82\x01\x92\xc0\xc0\x01",
+        b"\x91",
+    ],
+)
+def test_containers_that_declare_more_than_there_is(kernel, data):
+    with pytest.raises(ValueError, match=r"^msgpack declares more items than bytes are left$"):
+        kernel.scan(data, DEPTH)
+
+
+@each_kernel
+@pytest.mark.parametrize("first", [0xC4, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9, 0xD9, 0xDA, 0xDB])
+def test_strings_longer_than_what_there_is(kernel, first):
+    with pytest.raises(ValueError, match=r"^truncated msgpack$"):
+        kernel.scan(bytes([first]) + b"\xff" * 200, DEPTH)
+
+
+# -- and then msgpack takes little memory ----------------------------------------
+
+AMPLE = 64 * KIB  # what decoding takes whatever the size
+
+
+def check_memory(data):
+    with peak_of_memory() as peak:
+        verdict(decode, data)
+    assert peak[0] <= 100 * len(data) + AMPLE
+
+
+@given(hostile)
+def test_what_was_accepted_decodes_in_little_memory(data):
+    if verdict(specification.scan, data, DEPTH) is None:
+        check_memory(data)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        *[b"\x80", b"\x90", b"\x81\x01\x01", b"\x91\x90", b"\x91" * 500 + b"\x90", b"\xc0"],
+        *[b"\xa0", b"\xa1a", b"\xa2\xc3\xa9", b"\xc4\x00", b"\xc4\x02ab", b"\xcd\xff\xff"],
+        *[b"\xd4\x05a", b"\xd6\xff\0\0\0\1", b"\xc7\0\5", b"\x92\x80\x80", b"\x81\xa1a\x80"],
+    ],
+    ids=lambda item: item[:4].hex(),
+)
+def test_many_small_items_decode_in_little_memory(item):
+    """Those that cost the most memory a byte; 16 MiB of them would be 1.6 GB at most."""
+    count = 200 * KIB // len(item)
+    data = b"\xdd" + count.to_bytes(4, "big") + item * count
+    chosen.scan(data, DEPTH)
+    check_memory(data)
+
+
+# -- markers ---------------------------------------------------------------------
+
+MARKERS = [b"__Serialized__", b"__Pickled__", b"__Set__", b"__Enum__"]
+texts = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [*MARKERS, b"_", b"__", b"__Set_", b"__Enum", b"Pickled__", b"__Serialized"]
+        ),
+        st.binary(max_size=3),
+    ),
+    max_size=6,
+).map(b"".join)
+
+
+@given(texts)
+def test_marked_as_specified(data):
+    expected = any(marker in data for marker in MARKERS)
+    for kernel in KERNELS:
+        for buffer in (data, bytearray(data), memoryview(b"__Set" + data)[5:]):
+            assert kernel.marked(buffer) is expected
+
+
+@each_kernel
+@pytest.mark.parametrize("marker", MARKERS)
+def test_a_marker_is_found_at_any_place_and_only_whole(kernel, marker):
+    for before in range(20):
+        for after in range(20):
+            assert kernel.marked(b"_" * before + marker + b"_" * after)
+    for size in range(len(marker)):
+        assert not kernel.marked(marker[:size])
+        assert not kernel.marked(memoryview(marker)[:size])
