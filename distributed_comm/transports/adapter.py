@@ -35,8 +35,8 @@ class Adapter(Sender, asyncio.BufferedProtocol):
 
     __slots__ = (
         "__weakref__", "_allowance", "_delivered", "_ended", "_inbox", "_lost",
-        "_messages_received", "_opened", "_patience", "_paused", "_reader", "_received", "get_buffer",
-        "local_address", "peer_address", "pickle_protocol",
+        "_messages_received", "_opened", "_patience", "_paused", "_reader", "_received",
+        "get_buffer", "local_address", "peer_address", "pickle_protocol",
     )  # fmt: skip
 
     def __init__(

@@ -49,8 +49,11 @@ class TCPConnector(Connector):
     ) -> ChannelComm:
         options = options or CommOptions()
         host, port = parse_host_port(address)
-        if not host or not port:
-            raise ValueError(f"cannot connect to {address!r}: expected a host and a port")
+        if host in WILDCARDS or not port:
+            raise ValueError(
+                f"cannot connect to {address!r}, which can only be listened on: expected a host "
+                f"and a port"
+            )
         loop = asyncio.get_running_loop()
         sock = await sockets.dial(loop, await sockets.lookup(host, port))
         greeted: asyncio.Future[None] = loop.create_future()
