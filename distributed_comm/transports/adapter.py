@@ -217,6 +217,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
     def abort(self, why: str = "aborted by this side") -> None:
         if get_ident() == self._thread:
             self._connection.lose(why)
+            self._inbox.clear()
             self._drop()
             self._wake()
             self._abort_transport()
