@@ -219,6 +219,7 @@ with asyncio.Runner(loop_factory=LOOPS[{loop!r}]) as runner:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_listener_goes_on_when_a_forked_child_stops_its_copy(loop, pytestconfig):
     script = FORK.format(folder=str(pytestconfig.rootpath / "tests"), loop=loop)
-    command = [sys.executable, "-c", script]
+    # From Python 3.12 on a fork beside threads is warned of, and a loop may have some.
+    command = [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", script]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (result.returncode, result.stderr) == (0, "")
