@@ -12,6 +12,7 @@ from .addressing import (
     unparse_address,
     unparse_host_port,
 )
+from .comms import ChannelComm
 from .core import Channel, Comm, Connector, Listener
 from .endpoints import (
     connect,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Backend",
     "Channel",
+    "ChannelComm",
     "Comm",
     "CommClosedError",
     "CommOptions",

@@ -1,4 +1,4 @@
-"""Backends by scheme, loaded on first use."""
+"""Backends by scheme, ours and those of other distributions, loaded on first use."""
 
 from abc import ABC, abstractmethod
 from functools import cache
@@ -9,7 +9,9 @@ from .core import Connector, HandleComm, Listener
 
 __all__ = ["Backend", "get_backend"]
 
-#: Scheme -> module and class.
+#: The entry points by which a distribution announces a backend: its scheme, and its class.
+GROUP = "distributed_comm.backends"
+#: Scheme -> module and class; nobody else can take one of these schemes.
 BUILT_IN = {
     "inproc": ("distributed_comm.transports.inproc", "InProcBackend"),
     "tcp": ("distributed_comm.transports.tcp", "TCPBackend"),
@@ -49,10 +51,19 @@ class Backend(ABC):
 @cache
 def get_backend(scheme: str) -> Backend:
     """Return the backend of a scheme; ValueError lists the known ones."""
-    try:
-        module, name = BUILT_IN[scheme]
-    except KeyError:
-        known = ", ".join(sorted(BUILT_IN))
-        raise ValueError(f"unknown scheme {scheme!r}, expected one of: {known}") from None
+    if scheme not in BUILT_IN:
+        return _load_from_outside(scheme)
+    module, name = BUILT_IN[scheme]
     backend: Backend = getattr(import_module(module), name)()
+    return backend
+
+
+def _load_from_outside(scheme: str) -> Backend:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - takes 12 ms
+
+    outside = entry_points(group=GROUP)
+    if scheme not in outside.names:
+        known = ", ".join(sorted({*BUILT_IN, *outside.names}))
+        raise ValueError(f"unknown scheme {scheme!r}, expected one of: {known}")
+    backend: Backend = outside[scheme].load()()
     return backend

@@ -11,7 +11,7 @@ from hypothesis import settings
 import distributed_comm
 from distributed_comm import _kernels
 
-pytest_plugins = ["loops"]
+pytest_plugins = ["loops", "schemes"]
 
 # A slow machine is no failure; `timeout` in pyproject.toml catches what hangs.
 settings.register_profile("suite", deadline=None)

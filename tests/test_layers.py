@@ -20,6 +20,7 @@ EXCEPTIONS = {
     "bench.systems: import_module()": "a library is loaded where it is measured",
     "bench.workloads: import_module()": "so is a workload, in its own process",
     "registry: import_module()": "a backend is loaded on first use",
+    "registry: importlib.metadata.entry_points": "12 ms, for schemes from outside alone",
     "serialize.decoding: import_module()": "a trusted peer names an enum by its module",
 }
 

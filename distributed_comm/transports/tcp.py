@@ -11,6 +11,8 @@ from ..core import Connector, HandleComm, Listener
 from ..options import CommOptions
 from ..registry import Backend
 from ..wire.connection import Connection
+from ..wire.framing import LengthFraming
+from ..wire.sentinel import SentinelFraming
 from . import sockets
 from .adapter import Adapter
 from .listener import SocketListener
@@ -28,16 +30,20 @@ def make_adapter(
     options: CommOptions,
     opened: Callable[[Adapter], None],
     lost: Callable[[Adapter], None],
+    framing: type[LengthFraming | SentinelFraming],
 ) -> Adapter:
     """Return the protocol of a connected socket; OSError where it is connected no more."""
     local = f"{SCHEME}://{sockets.host_port(sock.getsockname())}"
     peer = f"{SCHEME}://{sockets.host_port(sock.getpeername())}"
-    connection = Connection(scratch_of(loop), options.limits, local, peer)
+    connection = Connection(scratch_of(loop), options.limits, local, peer, framing)
     return Adapter(loop, sock, connection, options, opened, lost)
 
 
 class TCPConnector(Connector):
     """Dials tcp addresses."""
+
+    #: What cuts the bytes into messages; a subclass may name another.
+    framing: type[LengthFraming | SentinelFraming] = LengthFraming
 
     async def connect(  # type: ignore[override]  # takes no other connection_args
         self,
@@ -66,7 +72,7 @@ class TCPConnector(Connector):
             if not greeted.done():
                 greeted.set_exception(adapter.closed_error())
 
-        adapter = make_adapter(loop, sock, options, opened, lost)
+        adapter = make_adapter(loop, sock, options, opened, lost, self.framing)
         try:
             await attach(loop, sock, lambda: adapter)
             await greeted
@@ -79,6 +85,9 @@ class TCPConnector(Connector):
 
 class TCPListener(SocketListener):
     """Listens on one TCP address, or on every one of this machine."""
+
+    #: As that of the connectors that dial it.
+    framing: type[LengthFraming | SentinelFraming] = LengthFraming
 
     def __init__(
         self,
@@ -101,7 +110,7 @@ class TCPListener(SocketListener):
 
     def _make_adapter(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Adapter:
         sockets.tune(sock)
-        return make_adapter(loop, sock, self._options, self._opened, self._lost)
+        return make_adapter(loop, sock, self._options, self._opened, self._lost, self.framing)
 
     @property
     def listen_address(self) -> str:

@@ -1,0 +1,66 @@
+"""A plugin: schemes that the library does not bring, built, installed and registered."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distributed_comm import registry
+from distributed_comm.transports.tcp import TCPBackend, TCPConnector, TCPListener
+from distributed_comm.wire.sentinel import SentinelFraming
+
+SOURCES = Path(__file__).with_name("backends")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """Return a folder into which pip has installed the distributions of tests/backends."""
+    pytest.importorskip("setuptools")
+    folder = tmp_path_factory.mktemp("outside")
+    # pip builds in the folder of the sources
+    sources = shutil.copytree(SOURCES, folder / "sources")
+    offline = ["--no-build-isolation", "--no-deps", "--no-index", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *offline, "--target", folder / "site"]
+    done = subprocess.run(
+        [*command, *sources.iterdir()], capture_output=True, text=True, check=False
+    )
+    assert not done.returncode, done.stderr
+    return folder / "site"
+
+
+@pytest.fixture(scope="session")
+def outside(site):
+    """Have what is installed there found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        yield
+    registry.get_backend.cache_clear()
+
+
+class SentinelConnector(TCPConnector):
+    framing = SentinelFraming
+
+
+class SentinelListener(TCPListener):
+    framing = SentinelFraming
+
+    @property
+    def contact_address(self) -> str:
+        return super().contact_address.replace("tcp://", "sentinel://")
+
+
+class SentinelBackend(TCPBackend):
+    """tcp, but for what stands between the messages."""
+
+    def get_connector(self):
+        return SentinelConnector()
+
+    def get_listener(self, loc, handle_comm, deserialize, **connection_args):
+        return SentinelListener(loc, handle_comm, deserialize, **connection_args)
+
+
+@pytest.fixture
+def sentinel(monkeypatch):
+    monkeypatch.setitem(registry.BUILT_IN, "sentinel", (__name__, "SentinelBackend"))
