@@ -40,6 +40,15 @@ class Channel(ABC):
         read, LocalProtocolError where another task is reading.
         """
 
+    def push(self, receiver: Callable[[Frames | None], None] | None) -> None:
+        """Hand each message to a function, in the callback that received it, from now on.
+
+        What waited for `read` is handed over at once; None follows when the connection has
+        ended. ``push(None)`` goes back to `read`. NotImplementedError where a channel can
+        only be read.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def send(self, frames: Frames) -> int:
         """Send a message, or queue it; return its bytes. Raises CommClosedError.

@@ -22,10 +22,13 @@ pytestmark = pytest.mark.usefixtures("kernels")
 
 # -- the table --------------------------------------------------------------------
 
+NO_ROOM = OSError("full")
+
 #: How a connection gets into each state, and what can then move it.
 WAYS = {
     State.HANDSHAKE: connect,
     State.OPEN: lambda: connect(OURS),
+    State.MUTE: lambda: moved(connect(OURS), lambda connection: connection.stop_sending(NO_ROOM)),
     State.LEAVING: lambda: moved(connect(OURS), Connection.close),
     State.LEFT: lambda: moved(connect(OURS), Connection.end),
     State.CLOSED: lambda: moved(connect(OURS), lambda connection: connection.lose("lost")),
@@ -33,7 +36,8 @@ WAYS = {
 MOVES = {
     Event.HELLO: [lambda connection: feed(connection, OURS)],
     Event.CLOSE: [Connection.close],
-    Event.END: [Connection.end, lambda connection: connection.stop_sending(OSError("full"))],
+    Event.BROKEN: [lambda connection: connection.stop_sending(NO_ROOM)],
+    Event.END: [Connection.end],
     Event.LOST: [
         lambda connection: connection.lose("lost"),
         lambda connection: feed(connection, message(0, [1])),
@@ -77,7 +81,8 @@ def test_events_in_any_order(moves):
     for move in moves:
         move(connection)
         states.append(connection.state)
-    rank = {State.HANDSHAKE: 0, State.OPEN: 1, State.LEAVING: 2, State.LEFT: 2, State.CLOSED: 3}
+    rank = {State.HANDSHAKE: 0, State.OPEN: 1, State.MUTE: 2}
+    rank |= {State.LEAVING: 3, State.LEFT: 3, State.CLOSED: 4}
     ranks = [rank[state] for state in states]
     assert ranks == sorted(ranks)
     assert str(connection.closed_error()).endswith(ENDS)

@@ -82,7 +82,7 @@ def test_after_a_failed_send_the_rest_is_read_until_the_end():
     connection = connect(OURS)
     cause = BrokenPipeError("gone")
     connection.stop_sending(cause)
-    assert connection.state is State.LEFT
+    assert connection.state is State.MUTE
     assert feed(connection, A + GOODBYE) == [[b"a"]]
     connection.end()
     assert connection.state is State.LEFT

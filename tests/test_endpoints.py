@@ -142,3 +142,8 @@ def test_the_local_address_for_anywhere_is_one_that_can_be_bound(address):
 def test_a_malformed_address_is_refused_by_each(function, address, match):
     with pytest.raises(ValueError, match=match):
         function(address)
+
+
+def test_a_host_that_no_resolver_takes_is_named():
+    with pytest.raises(ValueError, match=r"invalid host 'a\.\.b'"):
+        dc.resolve_address("tcp://a..b:80")

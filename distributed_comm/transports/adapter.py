@@ -9,6 +9,7 @@ import asyncio
 import socket
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from threading import get_ident
 from typing import Any, cast
 
@@ -34,9 +35,24 @@ class Adapter(Sender, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "__weakref__", "_allowance", "_delivered", "_ended", "_inbox", "_lost",
-        "_messages_received", "_opened", "_patience", "_paused", "_reader", "_received",
-        "get_buffer", "local_address", "peer_address", "pickle_protocol",
+        "__weakref__",
+        "_allowance",
+        "_delivered",
+        "_ended",
+        "_inbox",
+        "_intercept",
+        "_lost",
+        "_messages_received",
+        "_opened",
+        "_patience",
+        "_paused",
+        "_reader",
+        "_received",
+        "_receiver",
+        "get_buffer",
+        "local_address",
+        "peer_address",
+        "pickle_protocol",
     )  # fmt: skip
 
     def __init__(
@@ -50,7 +66,10 @@ class Adapter(Sender, asyncio.BufferedProtocol):
     ) -> None:
         super().__init__(loop, sock, connection, options.limits)
         self._patience = options.timeouts.close
-        self._opened: Callable[[Adapter], None] | None = opened  # until it was called
+        self._opened = opened
+        # What gets messages before the inbox does: the handshake's end, a pushed receiver.
+        self._intercept: Callable[[list[Frames]], list[Frames]] | None = self._open
+        self._receiver: Callable[[Frames | None], None] | None = None
         self._lost = lost
         forks.watch(self)
         self._inbox: deque[Frames] = deque()
@@ -82,7 +101,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         messages = connection.receive(nbytes)
         self._received += nbytes
         self._fresh = not self._queued
-        if connection.state is not OPEN or self._opened is not None:
+        if connection.state is not OPEN or self._intercept is not None:
             messages = self._transition(messages)
         if messages:
             inbox, reader = self._inbox, self._reader
@@ -100,17 +119,44 @@ class Adapter(Sender, asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def _transition(self, messages: list[Frames]) -> list[Frames]:
-        """Act on a state that has just changed, or is not open; return what to deliver."""
+        """Act where the state is not plainly open; return what is left for the inbox."""
         state = self._connection.state
-        if self._opened is not None and state is OPEN:
-            opened, self._opened = self._opened, None
-            assert self._connection.remote is not None
-            self.pickle_protocol = self._connection.remote.pickle_protocol
-            opened(self)
         if state is State.CLOSED:
             self._wake()
             self._transport.abort()
-        return [] if state is State.LEAVING else messages
+        if state is State.LEAVING:
+            return []
+        if self._intercept is not None and self._connection.remote is not None:
+            return self._intercept(messages)
+        return messages
+
+    def _open(self, messages: list[Frames]) -> list[Frames]:
+        """Announce that the handshake is done, before what came behind it is delivered."""
+        assert self._connection.remote is not None
+        self._intercept = None
+        self.pickle_protocol = self._connection.remote.pickle_protocol
+        self._opened(self)
+        return messages if self._receiver is None else self._hand_over(messages)
+
+    def _hand_over(self, messages: list[Frames]) -> list[Frames]:
+        """Call the pushed receiver; what comes after it was taken away is for the inbox."""
+        self._messages_received += len(messages)
+        self._delivered = self._received
+        for index, message in enumerate(messages):
+            if self._receiver is None:
+                self._messages_received -= len(messages) - index
+                return messages[index:]
+            self._notify(message)
+        return []
+
+    def _notify(self, message: Frames | None) -> None:
+        assert self._receiver is not None
+        try:
+            copy_context().run(self._receiver, message)
+        except Exception as exc:
+            context = {"message": "the receiver of messages failed", "exception": exc}
+            self._loop.call_exception_handler(context)
+            self.abort("the receiver of messages failed")
 
     def eof_received(self) -> bool:
         self._connection.end()
@@ -123,6 +169,8 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         self._connection.lose(f"the connection was lost: {exc}" if exc else "closed", exc)
         self._drop()
         self._wake()
+        if self._receiver is not None:
+            self._notify(None)
         if self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
         self._lost(self)
@@ -151,7 +199,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
             if self._allowance < 0:
                 await self._give_way()
         while not inbox:
-            if self._connection.state is not OPEN:
+            if self._connection.state is not OPEN and self._connection.state is not State.MUTE:
                 raise self._connection.closed_error()
             self._reader = self._loop.create_future()
             try:
@@ -169,6 +217,20 @@ class Adapter(Sender, asyncio.BufferedProtocol):
                 self._paused = False
                 self._transport.resume_reading()
         return message
+
+    def push(self, receiver: Callable[[Frames | None], None] | None) -> None:
+        if get_ident() != self._thread or self._reader is not None:
+            raise self._misused()
+        self._receiver = receiver
+        self._intercept = None if receiver is None else self._hand_over
+        if receiver is not None:
+            waiting = list(self._inbox)
+            self._inbox.clear()
+            self._messages_received -= len(waiting)
+            self._inbox.extend(self._hand_over(waiting))
+            if self._paused:
+                self._paused = False
+                self._transport.resume_reading()
 
     async def _give_way(self) -> None:
         """Let others run, without letting another reader in."""

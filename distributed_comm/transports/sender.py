@@ -118,6 +118,13 @@ class Sender(Channel):
                 self._queue.append(memoryview(first)[sent:])
                 self._queued = nbytes - sent
                 self._flush()
+        elif self._tail is not None and len(buffers) == 1 and len(self._tail) < JOIN:
+            # again what _enqueue would do: a small message behind others of its turn
+            self._tail += buffers[0]
+            nbytes = len(buffers[0])
+            self._queued += nbytes
+            if self._queued >= JOIN:
+                self._flush()
         else:
             nbytes = self._enqueue(buffers)
         self._messages_sent += 1
@@ -250,7 +257,7 @@ class Sender(Channel):
         self._waiters.append(entry)
         try:
             await entry[1]
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or its coroutine closed
             self._queue = deque(
                 bytes(buffer) if _is_borrowed(buffer) else buffer for buffer in self._queue
             )

@@ -4,13 +4,16 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from ..addressing import unparse_host_port
 
-__all__ = ["bind", "dial", "get_ip", "host_port", "lookup", "resolve", "tune"]
+__all__ = ["adopt", "bind", "dial", "get_ip", "host_port", "lookup", "resolve", "tune"]
 
 BACKLOG = 2048
+#: Seconds that one address of a name has before the next one is dialled beside it.
+HEAD_START = 0.3
 #: How often a random port is tried on the second address family.
 TRIES = 20
 #: Idle seconds before the kernel asks whether the peer is alive, between asking, and how
@@ -21,20 +24,34 @@ AddrInfo = tuple[int, tuple[object, ...]]  # family and socket address
 
 
 def lookup_now(host: str, port: int, *, numeric: bool) -> list[AddrInfo]:
-    """Resolve a host, which blocks unless it is a ``numeric`` address."""
+    """Resolve a host, which blocks unless it is a ``numeric`` address.
+
+    Raises gaierror, an OSError, where it is unknown, ValueError where it is no name.
+    """
     flags = socket.AI_NUMERICHOST if numeric else 0
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    with _names(host):
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
     return [(family, address) for family, _, _, _, address in found]
 
 
 async def lookup(host: str, port: int) -> list[AddrInfo]:
-    """Resolve a host without blocking the loop; gaierror, an OSError, where it is unknown."""
+    """Do what `lookup_now` does, without blocking the loop."""
     try:
         return lookup_now(host, port, numeric=True)
     except socket.gaierror:
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with _names(host):
+            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         return [(family, address) for family, _, _, _, address in found]
+
+
+@contextmanager
+def _names(host: str) -> Iterator[None]:
+    """Say which host it was that cannot be written in a DNS query."""
+    try:
+        yield
+    except UnicodeError as exc:
+        raise ValueError(f"invalid host {host!r:.120}: {exc}") from exc
 
 
 def tune(sock: socket.socket) -> None:
@@ -48,25 +65,59 @@ def tune(sock: socket.socket) -> None:
 
 
 async def dial(loop: asyncio.AbstractEventLoop, found: Sequence[AddrInfo]) -> socket.socket:
-    """Return a socket connected to the first address that answers; OSError names each."""
-    errors = []
-    for family, address in found:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            tune(sock)
-            await loop.sock_connect(sock, address)
-        except OSError as exc:
-            sock.close()
-            reason = exc.strerror if exc.errno is None else os.strerror(exc.errno)
-            errors.append(OSError(exc.errno, f"{reason} by {host_port(address)}"))
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    if len(errors) == 1:
-        raise errors[0]
+    """Return a socket connected to the first address that answers; OSError names each.
+
+    Each address gets a head start on the next one, so that one which swallows what it is
+    sent (IPv6, often) does not hide another that works.
+    """
+    if len(found) == 1:
+        return await _dial(loop, *found[0])
+    untried, errors = list(found), []
+    trying: set[asyncio.Task[socket.socket]] = set()
+    try:
+        while untried or trying:
+            if untried:
+                trying.add(loop.create_task(_dial(loop, *untried.pop(0))))
+            patience = HEAD_START if untried else None
+            done, trying = await asyncio.wait(
+                trying, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+            )
+            connected = []
+            for task in done:
+                exc = task.exception()
+                if exc is None:
+                    connected.append(task.result())
+                elif isinstance(exc, OSError):
+                    errors.append(exc)
+                else:
+                    raise exc
+            for sock in connected[1:]:
+                sock.close()
+            if connected:
+                return connected[0]
+    finally:
+        for task in trying:
+            task.cancel()  # which closes its socket
     raise OSError("; ".join(map(str, errors)) or "the name has no address")
+
+
+async def _dial(
+    loop: asyncio.AbstractEventLoop, family: int, address: tuple[object, ...]
+) -> socket.socket:
+    """Return a socket connected to one address; OSError names it."""
+    sock = None
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        tune(sock)
+        await loop.sock_connect(sock, address)
+    except BaseException as exc:
+        if sock is not None:
+            sock.close()
+        if isinstance(exc, OSError) and exc.errno is not None:
+            text = f"{os.strerror(exc.errno)} by {host_port(address)}"
+            raise OSError(exc.errno, text) from exc
+        raise
+    return sock
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -85,6 +136,14 @@ def bind(host: str, port: int) -> list[socket.socket]:
             if port or exc.errno != errno.EADDRINUSE or attempt == TRIES - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def adopt(given: Sequence[socket.socket]) -> list[socket.socket]:
+    """Return sockets that somebody else has bound, listening."""
+    for sock in given:
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+    return list(given)
 
 
 def _bind_all(found: Sequence[AddrInfo]) -> list[socket.socket]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..addressing import parse_host_port, unparse_host_port
@@ -13,7 +13,7 @@ from ..registry import Backend
 from ..wire.connection import Connection
 from ..wire.framing import LengthFraming
 from ..wire.sentinel import SentinelFraming
-from . import sockets
+from . import sockets as ip
 from .adapter import Adapter
 from .listener import SocketListener
 from .provider import attach, scratch_of
@@ -33,8 +33,8 @@ def make_adapter(
     framing: type[LengthFraming | SentinelFraming],
 ) -> Adapter:
     """Return the protocol of a connected socket; OSError where it is connected no more."""
-    local = f"{SCHEME}://{sockets.host_port(sock.getsockname())}"
-    peer = f"{SCHEME}://{sockets.host_port(sock.getpeername())}"
+    local = f"{SCHEME}://{ip.host_port(sock.getsockname())}"
+    peer = f"{SCHEME}://{ip.host_port(sock.getpeername())}"
     connection = Connection(scratch_of(loop), options.limits, local, peer, framing)
     return Adapter(loop, sock, connection, options, opened, lost)
 
@@ -61,7 +61,7 @@ class TCPConnector(Connector):
                 f"and a port"
             )
         loop = asyncio.get_running_loop()
-        sock = await sockets.dial(loop, await sockets.lookup(host, port))
+        sock = await ip.dial(loop, await ip.lookup(host, port))
         greeted: asyncio.Future[None] = loop.create_future()
 
         def opened(_: Adapter) -> None:
@@ -72,7 +72,11 @@ class TCPConnector(Connector):
             if not greeted.done():
                 greeted.set_exception(adapter.closed_error())
 
-        adapter = make_adapter(loop, sock, options, opened, lost, self.framing)
+        try:
+            adapter = make_adapter(loop, sock, options, opened, lost, self.framing)
+        except OSError:  # it has gone already
+            sock.close()
+            raise
         try:
             await attach(loop, sock, lambda: adapter)
             await greeted
@@ -84,7 +88,11 @@ class TCPConnector(Connector):
 
 
 class TCPListener(SocketListener):
-    """Listens on one TCP address, or on every one of this machine."""
+    """Listens on one TCP address, on every one of this machine, or on ``sockets`` it is given.
+
+    Given sockets are bound, by a supervisor for instance, and are the listener's from then
+    on; the address says only what to advertise.
+    """
 
     #: As that of the connectors that dial it.
     framing: type[LengthFraming | SentinelFraming] = LengthFraming
@@ -98,18 +106,20 @@ class TCPListener(SocketListener):
         trusted: bool = False,
         options: CommOptions | None = None,
         contact_host: str | None = None,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         super().__init__(handle_comm, deserialize, trusted, options or CommOptions())
         self._host, self._port = parse_host_port(loc, 0)
         self._contact_host = contact_host
+        self._given = list(sockets)
 
     def _bind(self) -> list[socket.socket]:
-        bound = sockets.bind(self._host, self._port)
+        bound = ip.adopt(self._given) if self._given else ip.bind(self._host, self._port)
         self._port = bound[0].getsockname()[1]
         return bound
 
     def _make_adapter(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Adapter:
-        sockets.tune(sock)
+        ip.tune(sock)
         return make_adapter(loop, sock, self._options, self._opened, self._lost, self.framing)
 
     @property
@@ -120,7 +130,7 @@ class TCPListener(SocketListener):
     def contact_address(self) -> str:
         host = self._contact_host or self._host
         if host in WILDCARDS:
-            host = sockets.get_ip(host)
+            host = ip.get_ip(host)
         return f"{SCHEME}://{unparse_host_port(host, self._port)}"
 
 
@@ -143,8 +153,8 @@ class TCPBackend(Backend):
 
     def resolve_address(self, loc: str) -> str:
         host, port = parse_host_port(loc)
-        return unparse_host_port(sockets.resolve(host), port)
+        return unparse_host_port(ip.resolve(host), port)
 
     def get_local_address_for(self, loc: str) -> str:
         host, _ = parse_host_port(loc, 0)
-        return unparse_host_port(sockets.get_ip(sockets.resolve(host)))
+        return unparse_host_port(ip.get_ip(ip.resolve(host)))

@@ -25,6 +25,7 @@ class State(Enum):
 
     HANDSHAKE = "handshake"  # the peer's hello has not come
     OPEN = "open"
+    MUTE = "mute"  # nothing can be sent any more; what the peer had sent still arrives
     LEAVING = "leaving"  # we said goodbye; what still comes is discarded
     LEFT = "left"  # the peer ended; what it had sent can be read
     CLOSED = "closed"
@@ -39,6 +40,7 @@ class Event(Enum):
 
     HELLO = "hello"  # the peer's hello has come
     CLOSE = "close"  # our side closes
+    BROKEN = "broken"  # the socket takes no more bytes
     END = "end"  # the peer's end of stream
     LOST = "lost"  # abort, a lost connection, a protocol error
 
@@ -46,18 +48,27 @@ class Event(Enum):
 TRANSITIONS = {
     (State.HANDSHAKE, Event.HELLO): State.OPEN,
     (State.HANDSHAKE, Event.CLOSE): State.CLOSED,
+    (State.HANDSHAKE, Event.BROKEN): State.CLOSED,
     (State.HANDSHAKE, Event.END): State.CLOSED,
     (State.HANDSHAKE, Event.LOST): State.CLOSED,
     (State.OPEN, Event.CLOSE): State.LEAVING,
+    (State.OPEN, Event.BROKEN): State.MUTE,
     (State.OPEN, Event.END): State.LEFT,
     (State.OPEN, Event.LOST): State.CLOSED,
+    (State.MUTE, Event.CLOSE): State.CLOSED,
+    (State.MUTE, Event.BROKEN): State.MUTE,
+    (State.MUTE, Event.END): State.LEFT,
+    (State.MUTE, Event.LOST): State.CLOSED,
     (State.LEAVING, Event.CLOSE): State.LEAVING,
+    (State.LEAVING, Event.BROKEN): State.CLOSED,
     (State.LEAVING, Event.END): State.CLOSED,
     (State.LEAVING, Event.LOST): State.CLOSED,
     (State.LEFT, Event.CLOSE): State.CLOSED,
-    (State.LEFT, Event.END): State.LEFT,  # sending had failed, now the stream has ended
+    (State.LEFT, Event.BROKEN): State.LEFT,
+    (State.LEFT, Event.END): State.LEFT,
     (State.LEFT, Event.LOST): State.CLOSED,
     (State.CLOSED, Event.CLOSE): State.CLOSED,
+    (State.CLOSED, Event.BROKEN): State.CLOSED,
     (State.CLOSED, Event.END): State.CLOSED,
     (State.CLOSED, Event.LOST): State.CLOSED,
 }
@@ -166,7 +177,7 @@ class Connection:
 
     def stop_sending(self, cause: OSError) -> None:
         """Take note that the socket takes no more bytes; what has arrived can be read."""
-        self._move(Event.END, f"sending failed: {cause}", cause=cause)
+        self._move(Event.BROKEN, f"sending failed: {cause}", cause=cause)
 
     def lose(self, why: str, cause: BaseException | None = None) -> None:
         """Take note that the connection is gone, or has to go at once."""
