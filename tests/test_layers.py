@@ -15,6 +15,12 @@ PACKAGE = "distributed_comm"
 SANS_IO = {"serialize/", "wire/", "addressing", "_kernels/"}
 IO = {"asyncio", "select", "selectors", "socket", "ssl", "uvloop"}
 
+#: Modules that import one of these all the same, and the reason of each.
+TASKS = {
+    "_kernels.mailbox_c": "it runs a task inside another",
+    "_kernels.mailbox_py": "so does its twin",
+}
+
 #: Imports elsewhere than at the top of their file, "module: target", and the reason of each.
 EXCEPTIONS = {
     "bench.systems: import_module()": "a library is loaded where it is measured",
@@ -118,5 +124,6 @@ def test_imports_are_at_the_top() -> None:
 def test_what_only_computes_does_no_io() -> None:
     assert FLOORS.keys() >= SANS_IO, "an entry that is not in the table of docs/design.md"
     computing = [item for item in IMPORTS if entry(item.importer) in SANS_IO]
-    wrong = [str(item) for item in computing if item.target.partition(".")[0] in IO]
+    found = [item for item in computing if item.target.partition(".")[0] in IO]
+    wrong = [str(i) for i in found if i.importer.removeprefix(f"{PACKAGE}.") not in TASKS]
     assert not wrong, "\n".join(wrong)

@@ -8,7 +8,7 @@ The pure twin of each pair is its specification and what type checkers read.
 import os
 from typing import TYPE_CHECKING, Literal
 
-__all__ = ["address", "blocks", "framing", "kind", "sentinel"]
+__all__ = ["address", "blocks", "framing", "kind", "mailbox", "sentinel"]
 
 kind: Literal["compiled", "pure"]
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING or _choice == "no":
     from . import address_py as address
     from . import blocks_py as blocks
     from . import framing_py as framing
+    from . import mailbox_py as mailbox
     from . import sentinel_py as sentinel
 
     kind = "pure"
@@ -28,6 +29,7 @@ else:
         from . import address_c as address
         from . import blocks_c as blocks
         from . import framing_c as framing
+        from . import mailbox_c as mailbox
         from . import sentinel_c as sentinel
 
         kind = "compiled"
@@ -37,6 +39,7 @@ else:
         from . import address_py as address
         from . import blocks_py as blocks
         from . import framing_py as framing
+        from . import mailbox_py as mailbox
         from . import sentinel_py as sentinel
 
         kind = "pure"
