@@ -43,6 +43,29 @@ def marked(data):
         PyBuffer_Release(&view)
 
 
+cdef bint find_tag(const uint8_t* p, Py_ssize_t size) noexcept nogil:
+    cdef const uint8_t* end = p + size
+    while end - p >= 3:
+        p = <const uint8_t*>memchr(p, 0xC7, end - p - 2)
+        if p == NULL:
+            return False
+        if p[1] == 0 and p[2] == 0xBD:
+            return True
+        p += 1
+    return False
+
+
+def tagged(data):
+    cdef Py_buffer view
+    if PyBytes_CheckExact(data):
+        return find_tag(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        return find_tag(<const uint8_t*>view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+
+
 cdef inline uint64_t load_big(const uint8_t* p, int width) noexcept nogil:
     cdef uint64_t value = 0
     cdef int i

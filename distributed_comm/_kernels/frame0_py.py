@@ -1,15 +1,15 @@
 """Frame 0, looked at before msgpack is asked: the specification.
 
 Frame 0 of a message is msgpack, and a peer wrote it. `scan` says whether it can be decoded
-without taking more memory than its size allows, and `marked` whether what was decoded may
-have to be replaced. Neither builds an object.
+without taking more memory than its size allows, `marked` and `tagged` whether what was
+decoded may have to be replaced. None of them builds an object.
 """
 
 import re
 
 from ..frames import Buffer
 
-__all__ = ["marked", "scan"]
+__all__ = ["marked", "scan", "tagged"]
 
 #: What `scan` can be asked to allow.
 MOST_LEVELS = 1024
@@ -31,6 +31,7 @@ _FIXED = {
     0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17,
 }  # fmt: skip
 
+_find_tag = re.compile(b"\xc7\x00\xbd").search
 _find_marker = re.compile(b"__(?:Serialized|Pickled|Set|Enum)__").search
 
 
@@ -41,6 +42,15 @@ def marked(data: Buffer) -> bool:
     (True, False)
     """
     return _find_marker(data) is not None
+
+
+def tagged(data: Buffer) -> bool:
+    """Return whether the bytes of a tag occur, a msgpack "ext 8" of no bytes and the type 0xBD.
+
+    >>> tagged(bytes.fromhex("93 c7 00 bd 01 02")), tagged(b"\\xc7\\x01\\xbd")
+    (True, False)
+    """
+    return _find_tag(data) is not None
 
 
 def scan(data: Buffer, max_depth: int) -> None:

@@ -181,6 +181,17 @@ def is_safe(header: dict[str, Any]) -> bool:
     return 0 not in strides or nbytes <= MAX_BROADCAST
 
 
+def _writes_at_once(array: np.ndarray[Any, Any]) -> bool:
+    return bool(array.flags.c_contiguous or array.flags.f_contiguous)
+
+
+def _reads_at_once(header: dict[str, Any]) -> bool:
+    """Whether no item has to be looked at: those of numbers and dates may be anything."""
+    dtype = header.get("dtype")
+    code = dtype[1] if type(dtype) is tuple and len(dtype) == 2 else None
+    return isinstance(code, str) and code[1:2] in "iufcmM"
+
+
 # -- matrices and scalars -------------------------------------------------------------
 
 
@@ -221,7 +232,15 @@ def _scalar_types() -> Iterator[type]:
 
 
 def registrations() -> Iterator[Registered]:
-    yield Registered("numpy.ndarray", np.ndarray, serialize_ndarray, deserialize_ndarray, is_safe)
+    yield Registered(
+        "numpy.ndarray",
+        np.ndarray,
+        serialize_ndarray,
+        deserialize_ndarray,
+        is_safe,
+        writes_at_once=_writes_at_once,
+        reads_at_once=_reads_at_once,
+    )
     yield Registered("numpy.matrix", np.matrix, _serialize_matrix, _deserialize_matrix, is_safe)
     for cls in _scalar_types():
         serialize, deserialize = partial(_serialize_scalar, cls), partial(_deserialize_scalar, cls)

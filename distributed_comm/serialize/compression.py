@@ -15,7 +15,7 @@ from typing import Any
 
 from ..frames import Buffer
 
-__all__ = ["available", "compress", "decompress"]
+__all__ = ["available", "choose", "compress", "decompress"]
 
 #: Frames of other sizes are not worth it, or more than lz4 takes: 2 GiB less 32 MiB.
 SMALLEST, LARGEST = 10_000, 0x7E000000
@@ -39,6 +39,21 @@ class Codec:
 def available() -> tuple[str, ...]:
     """Return the names of the codecs that are installed, the best first."""
     return tuple(name for name in CODECS if find_spec(CODECS[name].library.partition(".")[0]))
+
+
+def choose(wanted: str | None) -> tuple[str, ...]:
+    """Return the codecs that may be used: "auto" all that are installed, None none, or one.
+
+    ValueError for one that is not installed.
+    """
+    if wanted is None:
+        return ()
+    if wanted == "auto":
+        return tuple(name for name in available() if name != "zlib")  # slower than most networks
+    if wanted not in available():
+        known = ", ".join(("auto", *available()))
+        raise ValueError(f"compression={wanted!r:.40}, expected None or one of: {known}")
+    return (wanted,)
 
 
 def _load(name: str) -> tuple[Codec, Any]:

@@ -37,6 +37,11 @@ BUILT_IN = {
 REMEMBERED = 4096
 
 
+def never(_of: Any) -> bool:
+    """The default of what may be said of an object or of a header."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Registered:
     """How the instances of a class become a header and frames, and again an instance.
@@ -44,7 +49,9 @@ class Registered:
     ``serialize`` may raise NotImplementedError for an object that it leaves to another
     family. ``safe`` says of a header whether ``deserialize`` runs no code of the peer's
     choosing on it, and makes nothing of a size that the peer chose. ``known_to_dask`` is
-    False where a plain Dask peer cannot read the type, and has to be sent a pickle.
+    False where a plain Dask peer cannot read the type, and has to be sent a pickle. Many
+    bytes are no work for the event loop, unless these say of the object, or of the header,
+    that its bytes are neither copied nor looked at.
     """
 
     name: str
@@ -53,6 +60,8 @@ class Registered:
     deserialize: Callable[[dict[str, Any], list[Buffer]], Any]
     safe: Callable[[dict[str, Any]], bool]
     known_to_dask: bool = True
+    writes_at_once: Callable[[Any], bool] = never
+    reads_at_once: Callable[[dict[str, Any]], bool] = never
 
 
 def always_safe(_header: dict[str, Any]) -> bool:
