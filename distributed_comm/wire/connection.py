@@ -86,7 +86,7 @@ class Connection:
 
     __slots__ = (
         "_clean", "_codecs", "_failure", "_farewell", "_framing", "_limits", "_why", "encode",
-        "get_buffer", "local", "peer", "receive", "remote", "state",
+        "get_buffer", "local", "peer", "receive", "remote", "respond", "state",
     )  # fmt: skip
 
     def __init__(
@@ -110,6 +110,8 @@ class Connection:
         self.peer = peer
         self.state = State.HANDSHAKE
         self.remote: Hello | None = None
+        #: Called with the bytes that a control message asks for; set by whoever sends.
+        self.respond: Callable[[list[bytes | memoryview]], None] = _ignore
         #: Return the bytes of a message's frames as buffers; for an open connection.
         self.encode = self._framing.encode
         #: Return where the next received bytes belong, until they are.
@@ -137,6 +139,12 @@ class Connection:
         """The codec to compress by, for this peer."""
         return None if self.remote is None else self.remote.best_codec(self._codecs)
 
+    def ping(self) -> list[bytes | memoryview]:
+        """Return the bytes of a ping, for an open connection; none to who knows no pings."""
+        if self.remote is None or not self.remote.says_goodbye:
+            return []
+        return self.encode([control.encode(control.Kind.PING)])
+
     # -- receiving -------------------------------------------------------------
 
     def _receive_hello(self, nbytes: int) -> list[Frames]:
@@ -159,15 +167,38 @@ class Connection:
         try:
             if self.remote is None or not self.remote.says_goodbye:
                 raise ValueError("a control message that was not agreed on")
-            control.decode(frame)
+            match control.decode(frame):
+                case control.Kind.GOODBYE, b"":
+                    self._take_leave()
+                case control.Kind.PING, b"":
+                    if self.state is OPEN:
+                        self.respond(self.encode([control.encode(control.Kind.PONG)]))
+                case control.Kind.PONG, b"":
+                    pass  # that it came is all it says
+                case kind, payload:
+                    raise ValueError(f"a {kind.name.lower()} with {len(payload)} bytes of payload")
         except ValueError as exc:
             self._accuse(exc)
-        else:
-            self._farewell = True
+
+    def _take_leave(self) -> None:
+        """Take note of the goodbye, behind which nothing may come."""
+        if self._framing.unread:
+            raise ValueError("bytes after the goodbye")
+        self._farewell = True
+        self.receive = self._receive_no_more
+
+    def _receive_no_more(self, _: int) -> list[Frames]:
+        self._accuse(ValueError("bytes after the goodbye"))
+        return []
 
     def _accuse(self, cause: ValueError) -> None:
         """End the connection because of what the peer sent."""
         self._move(Event.LOST, f"protocol error: {cause}", RemoteProtocolError, cause)
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether a message has begun to arrive, and not ended."""
+        return self._framing.mid_message
 
     # -- the end ---------------------------------------------------------------
 
@@ -205,6 +236,7 @@ class Connection:
             self._why, self._clean, self._failure = why, clean, (kind, cause)
         if self.state is State.CLOSED:
             self._framing.drop()
+            self.respond = _ignore
 
     def closed_error(self) -> CommClosedError:
         """Return the exception for whoever uses the connection after its end."""
@@ -214,3 +246,7 @@ class Connection:
         )
         error.__cause__ = cause
         return error
+
+
+def _ignore(_: object) -> None:
+    pass
