@@ -14,7 +14,7 @@ from typing import Any
 
 from msgpack import unpackb
 
-from .._kernels import framing as kernel
+from .._kernels import frame0 as kernel
 from ..errors import MessageError, UnserializableError, UntrustedError
 from ..frames import Buffer, Frames
 from . import pickles

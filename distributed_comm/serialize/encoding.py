@@ -12,7 +12,7 @@ from typing import Any
 
 from msgpack import Packer, packb, unpackb
 
-from .._kernels import framing as kernel
+from .._kernels import frame0 as kernel
 from ..errors import UnserializableError, UntrustedError
 from ..frames import Frames
 from . import pickles

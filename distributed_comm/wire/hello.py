@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 
-from .._kernels import framing as kernel
+from .._kernels import frame0 as kernel
 
 __all__ = ["Hello", "decode", "encode", "local_hello"]
 

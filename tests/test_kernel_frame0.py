@@ -1,12 +1,12 @@
-"""The look at msgpack before msgpack decodes it: chosen kernel, specification and msgpack."""
+"""The look at frame 0 before msgpack decodes it: chosen kernel, specification and msgpack."""
 
 import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distributed_comm._kernels import framing as chosen
-from distributed_comm._kernels import framing_py as specification
+from distributed_comm._kernels import frame0 as chosen
+from distributed_comm._kernels import frame0_py as specification
 
 from .feeding import peak_of_memory
 
