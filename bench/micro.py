@@ -43,7 +43,7 @@ def elapsed(loops: int, expression: str, setup: str) -> float:
 
 
 def measure(runner: pyperf.Runner, cases: list[Case], passes: int) -> Times:
-    """Run everything; a worker of pyperf runs, and returns, one task of these alone."""
+    """Run everything; in a worker of pyperf only its task, which reports by itself."""
     times: Times = defaultdict(lambda: defaultdict(list))
     for number in range(passes):
         for case in cases:
@@ -52,7 +52,7 @@ def measure(runner: pyperf.Runner, cases: list[Case], passes: int) -> Times:
                 result = runner.bench_time_func(
                     name, elapsed, expression, setup, inner_loops=case.repeats * UNROLLED
                 )
-                if result is not None:
+                if result is not None and not runner.args.worker:
                     times[case.name][contender].append(result.median())
     return times
 

@@ -1,11 +1,14 @@
 """The table of bench/micro.py: every row runs, and its contenders do the same."""
 
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-ROWS = runpy.run_path(str(Path(__file__).parents[1] / "bench" / "micro_cases.py"))["CASES"]
+BENCH = Path(__file__).parents[1] / "bench"
+ROWS = runpy.run_path(str(BENCH / "micro_cases.py"))["CASES"]
 
 
 def result_of(setup, expression):
@@ -30,3 +33,16 @@ def test_a_row(row):
 
 def test_rows_have_names_of_their_own():
     assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_one_command_prints_the_table():
+    pytest.importorskip("pyperf")
+    command = [sys.executable, str(BENCH / "micro.py"), "--fast", "--only", "marked, a request"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr
+    *head, row = done.stdout.splitlines()
+    assert len(head) == 2
+    name, *figures = [cell.strip() for cell in row.strip("|").split("|")]
+    assert name == "frame0.marked, a request"
+    assert [float(figure) > 0 for figure in figures[:-1]] == [True] * 4
+    assert figures[-1] == ""  # Dask has no such function
