@@ -183,6 +183,9 @@ def test_unstuffed_as_specified(data, start, end, matched):
     expected = outcome(specification.unstuff, memories[0], start, end, matched)
     assert expected[0] in {tuple, ValueError}
     assert outcome(chosen.unstuff, memories[1], start, end, matched) == expected
+    view = memoryview(bytearray(data))
+    assert outcome(chosen.unstuff, view, start, end, matched) == expected
+    assert view == memories[1]
     if expected[0] is tuple:  # what stands between is arbitrary
         kept, stop, _ = specification.unstuff(bytearray(data), start, end, matched)
         assert memories[0][:kept] == memories[1][:kept]
