@@ -169,9 +169,9 @@ CASES = [
         "data.find(S)",
     ),
     Case(
-        "blocks.allocate and fill 4 MiB",
-        "source = bytes(1 << 22)",
-        "memoryview(blocks.allocate(1 << 22, 1 << 22))[:] = source",
-        "memoryview(bytearray(1 << 22))[:] = source",
+        "blocks.allocate, and fill 64 MiB",
+        "source = bytes(1 << 26)",
+        "memoryview(blocks.allocate(1 << 26, 1 << 26))[:] = source",
+        "memoryview(bytearray(1 << 26))[:] = source",
     ),
 ]

@@ -8,6 +8,7 @@ from distributed_comm._kernels import address as kernel
 from distributed_comm._kernels import address_py as specification
 
 from .feeding import peak_of_memory
+from .twins import outcome
 
 PIECES = [
     *["tcp", "://", "TLS+x://", "1a://", ":", "/", "[", "]", "%", "%eth0", "host", "my_host.", "é"],
@@ -32,14 +33,6 @@ ports_in_range = st.integers(0, 65535)
 names = st.text(st.characters(exclude_characters=" #%/:<>?@[\\]^|").filter(str.isprintable))
 ipv6 = st.ip_addresses(v=6).map(str)
 hosts = st.one_of(names, ipv6, st.tuples(ipv6, names.filter(bool)).map("%".join))
-
-
-def outcome(function, *args):
-    try:
-        result = function(*args)
-    except Exception as exc:
-        return type(exc), str(exc)
-    return type(result), repr(result)
 
 
 def check(name, *args):
