@@ -21,6 +21,7 @@ EXCEPTIONS = {
     "bench.workloads: import_module()": "so is a workload, in its own process",
     "registry: import_module()": "a backend is loaded on first use",
     "registry: importlib.metadata.entry_points": "12 ms, for schemes from outside alone",
+    "serialize.registered: import_module()": "a library's types load with the first of them",
     "serialize.decoding: import_module()": "a trusted peer names an enum by its module",
 }
 

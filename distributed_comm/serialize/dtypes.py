@@ -1,0 +1,166 @@
+"""numpy's dtypes as text or as maps of msgpack's types, which ``numpy.dtype`` takes as they are.
+
+A structured dtype is ``{"names", "formats", "offsets", "itemsize"}``, nested where a format
+is structured, too, and a format ``(base, shape)`` is a subarray. What is not said by that,
+titles and metadata, or cannot lie in a frame, objects, is left to pickle.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .buffers import show, sizes
+
+__all__ = ["check_items", "decode_dtype", "encode_dtype", "leaves"]
+
+#: What `dtype.str` returns for numpy's own types without fields.
+TEXT = re.compile(
+    r"[<>|](?:b1|[iu][1248]|f(?:2|4|8|12|16)|c(?:8|16|24|32)|[SUV]\d{1,10}"
+    r"|[mM]8(?:\[\d{0,10}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as|generic)\])?)",
+    re.ASCII,
+)
+#: Levels of structures within structures.
+MAX_DEPTH = 32
+#: The largest item of a kind that has more bits than values.
+LARGEST = {"b": 1, "U": 0x10FFFF}
+KEYS = {"names", "formats", "offsets", "itemsize"}
+
+
+def encode_dtype(dtype: np.dtype[Any]) -> Any:
+    """Return what `decode_dtype` makes the same dtype of, else raise NotImplementedError."""
+    if dtype.isbuiltin == 1 and dtype.metadata is None and dtype.itemsize and dtype.kind != "O":
+        return dtype.str  # the short way for the usual ones
+    code = _encode(dtype)
+    try:
+        if decode_dtype(code) == dtype:
+            return code
+    except ValueError as exc:
+        raise NotImplementedError(f"the dtype {dtype!r}: {exc}") from exc
+    raise NotImplementedError(f"the dtype {dtype!r}")
+
+
+def _encode(dtype: np.dtype[Any]) -> Any:
+    if dtype.metadata is not None or dtype.hasobject or not dtype.itemsize:
+        raise NotImplementedError(f"the dtype {dtype!r} is of objects, empty, or has metadata")
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return _encode(base), shape
+    if dtype.fields is None:
+        if np.dtype(dtype.str).type is not dtype.type:  # "V2" of a type that numpy does not know
+            raise NotImplementedError(f"the dtype {dtype!r} is not numpy's own")
+        return dtype.str
+    if dtype.type is not np.void or dtype.names is None:
+        raise NotImplementedError(f"the dtype {dtype!r} has elements of {dtype.type}")
+    if any(len(field) > 2 for field in dtype.fields.values()):
+        raise NotImplementedError(f"the dtype {dtype!r} has titles")
+    fields = [dtype.fields[name] for name in dtype.names]
+    code: dict[str, Any] = {
+        "names": dtype.names,
+        "formats": tuple(_encode(field[0]) for field in fields),
+        "offsets": tuple(field[1] for field in fields),
+        "itemsize": dtype.itemsize,
+    }
+    return {**code, "aligned": True} if dtype.isalignedstruct else code
+
+
+def decode_dtype(code: Any) -> np.dtype[Any]:
+    """Return the dtype, which holds no objects; ValueError for anything that is no code of one."""
+    return _decode(code, MAX_DEPTH)
+
+
+def _decode(code: Any, depth: int) -> np.dtype[Any]:
+    if depth == 0:
+        raise ValueError(f"a dtype of more than {MAX_DEPTH} levels")
+    if type(code) is str:
+        if not TEXT.fullmatch(code):
+            raise ValueError(
+                f"the dtype {code[:40]!r}, expected a number, a date or text, as '<f8'"
+            )
+        return _make(code)
+    if type(code) is dict:
+        return _structure(code, depth)
+    if type(code) is tuple and len(code) == 2:
+        return _make((_decode(code[0], depth - 1), sizes(code[1], "a subarray's shape")))
+    raise ValueError(f"a dtype of {show(code)}, expected text or a map of fields")
+
+
+def _structure(code: dict[Any, Any], depth: int) -> np.dtype[Any]:
+    aligned = code.get("aligned", False)
+    if code.keys() - {"aligned"} != KEYS or type(aligned) is not bool:
+        raise ValueError(f"a dtype with fields needs {', '.join(sorted(KEYS))}")
+    names, formats = code["names"], code["formats"]
+    offsets, itemsize = sizes(code["offsets"], "offsets", limit=None), code["itemsize"]
+    if type(names) is not tuple or not all(type(name) is str and name for name in names):
+        raise ValueError(f"names of {show(names)}, expected an array of text")
+    if type(formats) is not tuple or not 0 < len(names) == len(formats) == len(offsets):
+        raise ValueError(f"{len(names)} fields need as many formats and offsets, and at least one")
+    if type(itemsize) is not int or not 0 < itemsize < 2**31:
+        raise ValueError(f"an itemsize of {show(itemsize)}, expected 1 to {2**31 - 1}")
+    dtypes = [_decode(form, depth - 1) for form in formats]
+    for name, dtype, offset in zip(names, dtypes, offsets, strict=True):
+        if offset + dtype.itemsize > itemsize:
+            raise ValueError(
+                f"the field {name[:40]!r} ends at {offset + dtype.itemsize}, past {itemsize}"
+            )
+    fields = {"names": names, "formats": dtypes, "offsets": offsets, "itemsize": itemsize}
+    return _make({**fields, "aligned": aligned})
+
+
+def _make(spec: Any) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(spec)
+        return dtype
+    except (TypeError, OverflowError, MemoryError, RecursionError) as exc:
+        raise ValueError(f"numpy knows no such dtype: {exc}") from exc
+
+
+def leaves(dtype: np.dtype[Any]) -> Iterator[np.dtype[Any]]:
+    """Yield the dtypes without fields and shape that a dtype is made of."""
+    if dtype.subdtype is not None:
+        yield from leaves(dtype.subdtype[0])
+    elif dtype.fields is not None:
+        for field in dtype.fields.values():
+            yield from leaves(field[0])
+    else:
+        yield dtype
+
+
+def check_items(dtype: np.dtype[Any], frame: memoryview) -> None:
+    """Check what numpy believes unseen: that a bool is 0 or 1, and text made of code points.
+
+    With others it counts wrongly, and writes past the end of an array indexed by a mask, or
+    makes str that Python itself cannot handle.
+    """
+    if frame.nbytes and any(leaf.kind in LARGEST for leaf in leaves(dtype)):
+        _check_items(dtype, np.frombuffer(frame, _as_integers(dtype)))
+
+
+def _check_items(dtype: np.dtype[Any], items: Any) -> None:
+    if dtype.subdtype is not None:
+        _check_items(dtype.subdtype[0], items)
+    elif dtype.fields is not None:
+        for name, field in dtype.fields.items():
+            _check_items(field[0], items[name])
+    elif dtype.kind in LARGEST and items.size and items.max() > LARGEST[dtype.kind]:
+        raise ValueError(f"an item of {items.max()} in an array of {dtype.str}")
+
+
+def _as_integers(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype of the same layout with integers for bools and for the letters of text."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return _make((_as_integers(base), shape))
+    if dtype.fields is not None:
+        fields = dtype.fields.items()
+        layout = {
+            "names": [name for name, _ in fields],
+            "formats": [_as_integers(field[0]) for _, field in fields],
+            "offsets": [field[1] for _, field in fields],
+            "itemsize": dtype.itemsize,
+        }
+        return _make(layout)
+    if dtype.kind == "U":
+        return _make((dtype.str[0] + "u4", (dtype.itemsize // 4,)))
+    return np.dtype("u1") if dtype.kind == "b" else dtype
