@@ -32,6 +32,7 @@ BUILT_IN = {
     "array": ["buffers"],
     "builtins": ["buffers"],
     "numpy": ["arrays", "masked"],
+    "pyarrow": ["arrow_streams"],
 }
 #: A program may make classes without end: so many are remembered before all are forgotten.
 REMEMBERED = 4096
