@@ -181,6 +181,24 @@ def test_a_batch_is_one_batch():
             reader.deserialize({}, [stream])
 
 
+@pytest.mark.parametrize(("slot", "match"), [(1, "of the type unknown"), (2, "no contents")])
+def test_a_message_without_contents_is_refused(slot, match):
+    stream = stream_of(TABLE.select(["numbers"]))
+    _, batch = pa.ipc.MessageReader.open_stream(stream)
+    metadata = bytearray(batch.metadata.to_pybytes())
+    (table,) = struct.unpack_from("<I", metadata)
+    (back,) = struct.unpack_from("<i", metadata, table)
+    struct.pack_into("<H", metadata, table - back + 4 + 2 * slot, 0)  # the field is absent
+    with pytest.raises(ValueError, match=match):
+        find(pa.Table).deserialize({}, [stream.replace(batch.metadata.to_pybytes(), metadata)])
+
+
+def test_a_name_that_is_no_text_is_refused():
+    stream = stream_of(pa.table({"name": [1]}))
+    with pytest.raises(ValueError, match="utf-8"):
+        find(pa.Table).deserialize({}, [stream.replace(b"name", b"n\xffme")])
+
+
 @pytest.mark.parametrize("frames", [[], [b""], [b"abc"], [bytes(64)], [b"\xff" * 64], [b"", b""]])
 @pytest.mark.parametrize("name", ["pyarrow.lib.Table", "pyarrow.lib.RecordBatch"])
 def test_what_is_no_stream_is_a_value_error(name, frames):
@@ -202,4 +220,4 @@ def test_a_damaged_stream_gives_a_table_or_a_value_error(name, damage, cut):
     for position, value in damage:
         stream[position % (len(stream) or 1) : position % (len(stream) or 1) + 1] = bytes([value])
     with suppress(ValueError):
-        find_named(name).deserialize({}, [stream]).to_pydict()
+        find_named(name).deserialize({}, [stream])

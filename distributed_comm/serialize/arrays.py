@@ -25,9 +25,17 @@ from ..frames import Buffer
 from . import pickles
 from .buffers import only_frame, show, sizes, with_writeable
 from .dtypes import check_items, decode_dtype, encode_dtype, leaves
-from .registered import Registered, type_name
+from .registered import Registered, dask_header, type_name
 
-__all__ = ["deserialize_ndarray", "is_safe", "registrations", "serialize_ndarray"]
+__all__ = [
+    "deserialize_ndarray",
+    "is_safe",
+    "is_safe_wrapped",
+    "registrations",
+    "serialize_ndarray",
+    "unwrap_array",
+    "wrap_array",
+]
 
 #: A stranger's array that repeats its items may look as large as this, in bytes.
 MAX_BROADCAST = 2**30
@@ -181,6 +189,34 @@ def is_safe(header: dict[str, Any]) -> bool:
     return 0 not in strides or nbytes <= MAX_BROADCAST
 
 
+# -- arrays that are part of something else -------------------------------------------
+
+
+def wrap_array(array: Any) -> tuple[dict[str, Any], list[Buffer]]:
+    """Return an array's frames, and the whole header that Dask has for one inside another."""
+    header, frames = serialize_ndarray(array)
+    return dask_header(NDARRAY, header), frames
+
+
+def unwrap_array(header: Any, frames: list[Buffer]) -> np.ndarray[Any, Any]:
+    return deserialize_ndarray(_unwrap(header), frames)
+
+
+def is_safe_wrapped(header: Any) -> bool:
+    """Whether `unwrap_array` is safe; as it is for a header that it refuses."""
+    try:
+        return is_safe(_unwrap(header))
+    except ValueError:
+        return True
+
+
+def _unwrap(header: Any) -> dict[str, Any]:
+    inner = header.get("sub-header") if type(header) is dict else None
+    if type(inner) is not dict or header.get("type") != "numpy.ndarray":
+        raise ValueError("a part that is no array, expected a header of numpy.ndarray")
+    return inner
+
+
 # -- matrices and scalars -------------------------------------------------------------
 
 
@@ -220,8 +256,11 @@ def _scalar_types() -> Iterator[type]:
     yield np.void
 
 
+NDARRAY = Registered("numpy.ndarray", np.ndarray, serialize_ndarray, deserialize_ndarray, is_safe)
+
+
 def registrations() -> Iterator[Registered]:
-    yield Registered("numpy.ndarray", np.ndarray, serialize_ndarray, deserialize_ndarray, is_safe)
+    yield NDARRAY
     yield Registered("numpy.matrix", np.matrix, _serialize_matrix, _deserialize_matrix, is_safe)
     for cls in _scalar_types():
         serialize, deserialize = partial(_serialize_scalar, cls), partial(_deserialize_scalar, cls)

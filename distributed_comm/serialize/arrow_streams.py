@@ -7,7 +7,7 @@ Arrow trusts offsets and dictionary indices from there on.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ __all__ = ["registrations"]
 MAX_ROWS = 2**30
 #: How a schema names an extension type, in the metadata of a field.
 EXTENSION = b"ARROW:extension:name"
-FAULTS = (pa.ArrowException, OSError, KeyError, TypeError, OverflowError, MemoryError, struct.error)
+FAULTS = (pa.ArrowException, OSError, KeyError, TypeError, OverflowError, MemoryError)
 
 
 # -- writing --------------------------------------------------------------------------
@@ -53,12 +53,7 @@ def _write(sink: Any, table: Any) -> Any:
 
 def _deserialize_table(header: dict[str, Any], frames: list[Buffer]) -> Any:
     stream = _open(header, frames, "a table")
-    try:
-        table = pa.ipc.open_stream(stream).read_all()
-        table.validate(full=True)
-    except FAULTS as exc:
-        raise ValueError(f"a table that Arrow cannot read: {exc}") from exc
-    return _check_rows(table, stream)
+    return _read(stream, "a table", lambda reader: reader.read_all())
 
 
 def _deserialize_batch(header: dict[str, Any], frames: list[Buffer]) -> Any:
@@ -66,17 +61,19 @@ def _deserialize_batch(header: dict[str, Any], frames: list[Buffer]) -> Any:
     batches = sum(message.type == "record batch" for message in _messages(stream))
     if batches != 1:
         raise ValueError(f"{batches} record batches in a stream, expected one")
+    return _read(stream, "a record batch", lambda reader: reader.read_next_batch())
+
+
+def _read(stream: Any, what: str, read: Callable[[Any], Any]) -> Any:
+    """Decode a stream and validate what it holds, and the names of the columns."""
     try:
-        batch = pa.ipc.open_stream(stream).read_next_batch()
-        batch.validate(full=True)
-    except FAULTS as exc:
-        raise ValueError(f"a record batch that Arrow cannot read: {exc}") from exc
-    return _check_rows(batch, stream)
-
-
-def _check_rows(table: Any, stream: Any) -> Any:
+        table = read(pa.ipc.open_stream(stream))
+        table.validate(full=True)
+        table.schema.names  # noqa: B018 - UnicodeDecodeError where one is no text
+    except (*FAULTS, ValueError) as exc:
+        raise ValueError(f"{what} that Arrow cannot read: {exc}") from exc
     if table.num_rows > max(MAX_ROWS, 8 * stream.size):  # eight bools to a byte
-        raise ValueError(f"{table.num_rows} rows in {stream.size} bytes")
+        raise ValueError(f"{what} of {table.num_rows} rows in {stream.size} bytes")
     return table
 
 
@@ -106,10 +103,21 @@ def _messages(stream: Any) -> Iterator[Any]:
 def _is_compressed(message: Any) -> bool:
     """Whether the body is, by Arrow's Message.fbs, whose bytes Arrow has verified."""
     data = message.metadata.to_pybytes()
-    table = _at(data, _field(data, _at(data, 0), 2))  # Message.header
-    if message.type == "dictionary":
-        table = _at(data, _field(data, table, 1))  # DictionaryBatch.data
-    return bool(_field(data, table, 3))  # RecordBatch.compression
+    try:
+        table = _table(data, _at(data, 0), 2)  # Message.header
+        if message.type == "dictionary":
+            table = _table(data, table, 1)  # DictionaryBatch.data
+        return bool(_field(data, table, 3))  # RecordBatch.compression
+    except struct.error as exc:
+        raise ValueError(f"a message of an Arrow stream is damaged: {exc}") from exc
+
+
+def _table(data: bytes, table: int, slot: int) -> int:
+    """Return where the table is that a field refers to."""
+    field = _field(data, table, slot)
+    if not field:
+        raise ValueError("a message of an Arrow stream has no contents")
+    return _at(data, field)
 
 
 def _at(data: bytes, position: int) -> int:

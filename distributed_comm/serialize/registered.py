@@ -33,6 +33,7 @@ BUILT_IN = {
     "builtins": ["buffers"],
     "numpy": ["arrays", "masked"],
     "pyarrow": ["arrow_streams"],
+    "scipy": ["sparse_matrices"],
 }
 #: A program may make classes without end: so many are remembered before all are forgotten.
 REMEMBERED = 4096
