@@ -126,6 +126,8 @@ LIES = {
     "a pointer beyond": ("csr", "indptr", -1, 99),
     "a pointer before": ("csr", "indptr", 1, -5),
     "pointers that go back": ("bsr", "indptr", 1, 99),
+    "a last pointer before": ("csc", "indptr", -1, -1),
+    "a diagonal outside": ("dia", "offsets", -1, 2**31 - 1),
     "a block beyond": ("bsr", "indices", 0, 99),
     "a diagonal twice": ("dia", "offsets", 0, 1),
 }
@@ -138,8 +140,15 @@ def test_indices_that_lead_elsewhere_are_a_value_error(name):
     reader = find(type(matrix))
     getattr(matrix, attribute)[position] = value
     header, frames = carry(*reader.serialize(matrix))
-    with pytest.raises(ValueError, match="_matrix of the shape"):
+    with pytest.raises(ValueError, match=r"_matrix of the shape|go back|a diagonal outside"):
         reader.deserialize(header, frames)
+
+
+def test_pointers_that_leave_and_return_are_a_value_error():
+    matrix = sp.csr_matrix((4, 4))  # scipy itself does not look where there are no values
+    matrix.indptr[2] = 10_000
+    with pytest.raises(ValueError, match="go back"):
+        there_and_back(matrix)
 
 
 @pytest.mark.parametrize("value", [-1, 4])

@@ -131,14 +131,31 @@ def _deserialize(
     shape, parts = _shape(header), read(header, frames)
     for part in parts[1:]:
         for indices in part if type(part) is tuple else (part,):
-            if indices.dtype.kind not in "iu" or indices.ndim != 1:
+            if indices.dtype.kind != "i" or indices.ndim != 1:
                 raise ValueError(f"indices of {indices.dtype} in {indices.ndim} dimensions")
+    _check_order(*parts)
     try:
         matrix = cls(parts, shape=shape)
         if hasattr(matrix, "check_format"):
             matrix.check_format(full_check=True)
-    except (ValueError, TypeError, IndexError, OverflowError, MemoryError) as exc:
+    except (ValueError, TypeError, IndexError, ArithmeticError, MemoryError) as exc:
         raise ValueError(f"a {cls.__name__} of the shape {shape}: {exc}") from exc
+    return _check_diagonals(matrix)
+
+
+def _check_order(_data: Any, _indices: Any, pointers: Any = None) -> None:
+    """Check index pointers, which scipy does not where the last of them is 0 or less."""
+    if pointers is not None and not (pointers[1:] >= pointers[:-1]).all():
+        raise ValueError("index pointers that go back")
+
+
+def _check_diagonals(matrix: Any) -> Any:
+    """Check the offsets of diagonals, with which scipy counts without a look at overflow."""
+    offsets = getattr(matrix, "offsets", None)
+    if offsets is not None and offsets.size:
+        rows, columns = matrix.shape
+        if offsets.min() < -rows or offsets.max() > columns:
+            raise ValueError(f"a diagonal outside of the shape {matrix.shape}")
     return matrix
 
 
