@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from typed import carry, from_dask, taken, there_and_back, to_dask
+from typed import carry, damage, from_dask, taken, there_and_back, to_dask
 
 from distributed_comm.serialize.registered import find, find_named
 
@@ -408,19 +408,6 @@ values = st.recursive(
     max_leaves=8,
 )
 KEYS = ["dtype", "shape", "strides", "writeable", "broadcast_to", "longdouble", "pickle", "matrix"]
-
-
-def damage(obj, path, value):
-    """Return the object with a part of it replaced, which a list of numbers leads to."""
-    if not path:
-        return value
-    if isinstance(obj, tuple) and obj:
-        index = path[0] % len(obj)
-        return (*obj[:index], damage(obj[index], path[1:], value), *obj[index + 1 :])
-    if isinstance(obj, dict) and obj:
-        key = sorted(obj, key=str)[path[0] % len(obj)]
-        return obj | {key: damage(obj[key], path[1:], value)}
-    return value
 
 
 @given(

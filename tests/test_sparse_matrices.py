@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typed import carry, from_dask, taken, there_and_back, to_dask
+from typed import carry, damage, from_dask, taken, there_and_back, to_dask
 
 from distributed_comm.serialize.registered import find, find_named
 
@@ -171,19 +171,6 @@ values = st.one_of(
     st.lists(st.integers(-3, 9), max_size=3).map(tuple),
     st.dictionaries(st.sampled_from(["header", "start", "stop", "_shape"]), st.integers()),
 )
-
-
-def damage(obj, path, value):
-    """Return the object with a part of it replaced, which a list of numbers leads to."""
-    if not path:
-        return value
-    if isinstance(obj, tuple) and obj:
-        index = path[0] % len(obj)
-        return (*obj[:index], damage(obj[index], path[1:], value), *obj[index + 1 :])
-    if isinstance(obj, dict) and obj:
-        key = sorted(obj, key=str)[path[0] % len(obj)]
-        return obj | {key: damage(obj[key], path[1:], value)}
-    return value
 
 
 @settings(max_examples=60)

@@ -34,6 +34,7 @@ BUILT_IN = {
     "numpy": ["arrays", "masked"],
     "pyarrow": ["arrow_streams"],
     "scipy": ["sparse_matrices"],
+    "torch": ["tensors"],
 }
 #: A program may make classes without end: so many are remembered before all are forgotten.
 REMEMBERED = 4096
