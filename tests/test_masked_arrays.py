@@ -25,7 +25,7 @@ MASKED = {
     "0-d": ma.masked_array(3, True),
     "empty": ma.masked_array(np.zeros((0, 2))),
     "two dimensions": ma.masked_array(np.arange(6).reshape(2, 3).T, np.eye(3, 2, dtype=bool)),
-    "all of it": ma.masked_all((2, 3)),
+    "all of it": ma.masked_array(np.ones((2, 3)), True),
     "hard": ma.masked_array([1, 2], [True, False], hard_mask=True),
 }
 

@@ -7,6 +7,7 @@ titles and metadata, or cannot lie in a frame, objects, is left to pickle.
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ KEYS = {"names", "formats", "offsets", "itemsize"}
 
 def encode_dtype(dtype: np.dtype[Any]) -> Any:
     """Return what `decode_dtype` makes the same dtype of, else raise NotImplementedError."""
-    if dtype.isbuiltin == 1 and dtype.metadata is None and dtype.itemsize and dtype.kind != "O":
-        return dtype.str  # the short way for the usual ones
+    if dtype.fields is None and dtype.metadata is None:
+        return _as_text(dtype)
     code = _encode(dtype)
     try:
         if decode_dtype(code) == dtype:
@@ -48,9 +49,7 @@ def _encode(dtype: np.dtype[Any]) -> Any:
         base, shape = dtype.subdtype
         return _encode(base), shape
     if dtype.fields is None:
-        if np.dtype(dtype.str).type is not dtype.type:  # "V2" of a type that numpy does not know
-            raise NotImplementedError(f"the dtype {dtype!r} is not numpy's own")
-        return dtype.str
+        return _as_text(dtype)
     if dtype.type is not np.void or dtype.names is None:
         raise NotImplementedError(f"the dtype {dtype!r} has elements of {dtype.type}")
     if any(len(field) > 2 for field in dtype.fields.values()):
@@ -65,6 +64,17 @@ def _encode(dtype: np.dtype[Any]) -> Any:
     return {**code, "aligned": True} if dtype.isalignedstruct else code
 
 
+@lru_cache(1024)
+def _as_text(dtype: np.dtype[Any]) -> str:
+    """Return numpy's text for a dtype without fields, shape and metadata."""
+    text: str = dtype.str
+    if dtype.hasobject or not dtype.itemsize or not TEXT.fullmatch(text):
+        raise NotImplementedError(f"the dtype {dtype!r} has no text")
+    if np.dtype(text).type is not dtype.type:  # "V2", of a type that numpy does not know
+        raise NotImplementedError(f"the dtype {dtype!r} is not numpy's own")
+    return text
+
+
 def decode_dtype(code: Any) -> np.dtype[Any]:
     """Return the dtype, which holds no objects; ValueError for anything that is no code of one."""
     return _decode(code, MAX_DEPTH)
@@ -74,16 +84,19 @@ def _decode(code: Any, depth: int) -> np.dtype[Any]:
     if depth == 0:
         raise ValueError(f"a dtype of more than {MAX_DEPTH} levels")
     if type(code) is str:
-        if not TEXT.fullmatch(code):
-            raise ValueError(
-                f"the dtype {code[:40]!r}, expected a number, a date or text, as '<f8'"
-            )
-        return _make(code)
+        return _from_text(code)
     if type(code) is dict:
         return _structure(code, depth)
     if type(code) is tuple and len(code) == 2:
         return _make((_decode(code[0], depth - 1), sizes(code[1], "a subarray's shape")))
     raise ValueError(f"a dtype of {show(code)}, expected text or a map of fields")
+
+
+@lru_cache(1024)
+def _from_text(code: str) -> np.dtype[Any]:
+    if not TEXT.fullmatch(code):
+        raise ValueError(f"the dtype {code[:40]!r}, expected a number, a date or text, as '<f8'")
+    return _make(code)
 
 
 def _structure(code: dict[Any, Any], depth: int) -> np.dtype[Any]:
@@ -133,7 +146,9 @@ def check_items(dtype: np.dtype[Any], frame: memoryview) -> None:
     With others it counts wrongly, and writes past the end of an array indexed by a mask, or
     makes str that Python itself cannot handle.
     """
-    if frame.nbytes and any(leaf.kind in LARGEST for leaf in leaves(dtype)):
+    if dtype.kind not in "bUV" or not frame.nbytes:
+        return
+    if any(leaf.kind in LARGEST for leaf in leaves(dtype)):
         _check_items(dtype, np.frombuffer(frame, _as_integers(dtype)))
 
 
