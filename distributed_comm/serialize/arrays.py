@@ -16,6 +16,7 @@ the frame, which then is exactly as long as the array, or repeats what does.
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -260,6 +261,7 @@ NDARRAY = Registered("numpy.ndarray", np.ndarray, serialize_ndarray, deserialize
 
 def registrations() -> Iterator[Registered]:
     yield NDARRAY
+    yield replace(NDARRAY, name="numpy.memmap", cls=np.memmap)  # an ndarray, as Dask sends it
     yield Registered("numpy.matrix", np.matrix, _serialize_matrix, _deserialize_matrix, is_safe)
     for cls in _scalar_types():
         serialize, deserialize = partial(_serialize_scalar, cls), partial(_deserialize_scalar, cls)
