@@ -252,5 +252,6 @@ def test_a_scalar_arrives_as_itself(scalar):
     arrived = there_and_back(scalar)
     assert type(arrived) is type(scalar)
     assert arrived.dtype == scalar.dtype
-    assert arrived.tobytes() == scalar.tobytes()
+    assert repr(arrived) == repr(scalar)
+    assert np.array_equal(arrived, scalar, equal_nan=scalar.dtype.kind in "fcmM")
     assert not find(type(scalar)).known_to_dask

@@ -25,7 +25,7 @@ import numpy as np
 from ..frames import Buffer
 from . import pickles
 from .buffers import integers, only_frame, show, sizes, with_writeable
-from .dtypes import check_items, decode_dtype, encode_dtype, leaves
+from .dtypes import check_text, decode_dtype, encode_dtype, leaves
 from .registered import Registered, dask_header, type_name
 
 __all__ = [
@@ -107,7 +107,7 @@ def deserialize_ndarray(header: dict[str, Any], frames: list[Buffer]) -> np.ndar
         array = np.ndarray(shape, dtype, with_writeable(header, frame), strides=strides)
     except (ValueError, TypeError, OverflowError, MemoryError) as exc:
         raise ValueError(f"an array of the shape {shape}: {exc}") from exc
-    check_items(dtype, frame)
+    check_text(dtype, frame)
     return array
 
 

@@ -6,6 +6,7 @@ titles and metadata, or cannot lie in a frame, objects, is left to pickle.
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from .buffers import show, sizes
 
-__all__ = ["check_items", "decode_dtype", "encode_dtype", "leaves"]
+__all__ = ["check_text", "decode_dtype", "encode_dtype", "leaves"]
 
 #: What `dtype.str` returns for numpy's own types without fields.
 TEXT = re.compile(
@@ -24,8 +25,6 @@ TEXT = re.compile(
 )
 #: Levels of structures within structures.
 MAX_DEPTH = 32
-#: The largest item of a kind that has more bits than values.
-LARGEST = {"b": 1, "U": 0x10FFFF}
 KEYS = {"names", "formats", "offsets", "itemsize"}
 
 
@@ -140,42 +139,40 @@ def leaves(dtype: np.dtype[Any]) -> Iterator[np.dtype[Any]]:
         yield dtype
 
 
-def check_items(dtype: np.dtype[Any], frame: memoryview) -> None:
-    """Check what numpy believes unseen: that a bool is 0 or 1, and text made of code points.
+def check_text(dtype: np.dtype[Any], frame: memoryview) -> None:
+    """Check the code points of text, of which numpy makes str unseen.
 
-    With others it counts wrongly, and writes past the end of an array indexed by a mask, or
-    makes str that Python itself cannot handle.
+    From others come strings that raise SystemError when a letter is looked at, and whose
+    UTF-8 is none.
     """
-    if dtype.kind not in "bUV" or not frame.nbytes:
-        return
-    if any(leaf.kind in LARGEST for leaf in leaves(dtype)):
-        _check_items(dtype, np.frombuffer(frame, _as_integers(dtype)))
+    if dtype.kind in "UV" and any(leaf.kind == "U" for leaf in leaves(dtype)) and frame.nbytes:
+        _check_text(dtype, np.frombuffer(frame, _with_numbers(dtype)))
 
 
-def _check_items(dtype: np.dtype[Any], items: Any) -> None:
+def _check_text(dtype: np.dtype[Any], items: Any) -> None:
     if dtype.subdtype is not None:
-        _check_items(dtype.subdtype[0], items)
+        _check_text(dtype.subdtype[0], items)
     elif dtype.fields is not None:
         for name, field in dtype.fields.items():
-            _check_items(field[0], items[name])
-    elif dtype.kind in LARGEST and items.size and items.max() > LARGEST[dtype.kind]:
-        raise ValueError(f"an item of {items.max()} in an array of {dtype.str}")
+            _check_text(field[0], items[name])
+    elif dtype.kind == "U" and items.size and items.max() > sys.maxunicode:
+        raise ValueError(f"text in an array of {dtype.str} with the code point {items.max()}")
 
 
-def _as_integers(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a dtype of the same layout with integers for bools and for the letters of text."""
+def _with_numbers(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype of the same layout with numbers for the letters of text."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        return _make((_as_integers(base), shape))
+        return _make((_with_numbers(base), shape))
     if dtype.fields is not None:
         fields = dtype.fields.items()
         layout = {
             "names": [name for name, _ in fields],
-            "formats": [_as_integers(field[0]) for _, field in fields],
+            "formats": [_with_numbers(field[0]) for _, field in fields],
             "offsets": [field[1] for _, field in fields],
             "itemsize": dtype.itemsize,
         }
         return _make(layout)
     if dtype.kind == "U":
         return _make((dtype.str[0] + "u4", (dtype.itemsize // 4,)))
-    return np.dtype("u1") if dtype.kind == "b" else dtype
+    return dtype

@@ -107,9 +107,9 @@ class Types:
         self._found = {}
 
     def add_lazy(self, toplevel: str, register: Callable[[], None]) -> None:
-        with self._lock:
-            self._lazy.setdefault(toplevel, []).append(register)
-            self._found = {}
+        # Without the lock: the thread that holds it may be waiting for the caller's import.
+        self._lazy.setdefault(toplevel, []).append(register)
+        self._found = {}
 
     def find(self, cls: type) -> Registered | None:
         """Return the registration of a class or of its first registered base, for writing.
@@ -144,14 +144,11 @@ class Types:
 
     def _load(self, library: str) -> None:
         """Have the types of a library registered, once."""
-        if library not in self._lazy:
-            return
-        with self._lock:
-            waiting = self._lazy.get(library, [])
-            while waiting:
-                waiting[0]()
-                del waiting[0]
-            self._lazy.pop(library, None)
+        if waiting := self._lazy.get(library):
+            with self._lock:
+                while waiting:
+                    waiting[0]()
+                    del waiting[0]
 
 
 _types = Types()
