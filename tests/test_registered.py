@@ -219,9 +219,14 @@ assert not libraries & sys.modules.keys()
 assert registered.find(dict) is None and registered.find_named("list") is None
 assert registered.find(bytes).name == "bytes"
 assert registered.find_named("os.path") is None
+assert registered.find_named("array.array", imports=False).name == "array.array"
 assert not libraries & sys.modules.keys()
 assert registered.find_named("numpy.ndarray").name == "numpy.ndarray"
 assert "numpy" in sys.modules and not {"pyarrow", "scipy", "torch"} & sys.modules.keys()
+assert registered.find_named("pyarrow.lib.Table", imports=False) is None
+assert "pyarrow" not in sys.modules
+import pyarrow
+assert registered.find_named("pyarrow.lib.Table", imports=False).cls is pyarrow.Table
 """
 
 
