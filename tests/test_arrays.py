@@ -1,7 +1,6 @@
 """numpy's arrays and scalars: whole, without copies, to and from Dask, and from strangers."""
 
 import math
-import pickle
 from unittest import mock
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from typed import carry, from_dask, taken, there_and_back, to_dask
 
-from distributed_comm.serialize.registered import find, find_named
+from distributed_comm.serialize.registered import find
 
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass")  # which Dask calls
 
@@ -222,8 +221,11 @@ def test_what_the_header_cannot_say_is_left_to_pickle(name):
     assert not taken(LEFT[name])
 
 
-def test_a_memory_mapped_file_is_left_to_pickle(tmp_path):
-    assert not taken(np.memmap(tmp_path / "file", "i4", "w+", shape=3))
+def test_a_memory_mapped_file_is_left_to_pickle_and_read_as_dask_sends_it(tmp_path):
+    array = np.memmap(tmp_path / "file", "i4", "w+", shape=3)
+    array[:] = [1, 2, 3]
+    assert not taken(array)
+    assert same(from_dask(array), np.arange(1, 4, dtype="i4"))
 
 
 # -- scalars --------------------------------------------------------------------------
@@ -250,196 +252,6 @@ def test_a_scalar_arrives_as_itself(scalar):
     arrived = there_and_back(scalar)
     assert type(arrived) is type(scalar)
     assert arrived.dtype == scalar.dtype
-    assert arrived.tobytes() == scalar.tobytes()
+    assert repr(arrived) == repr(scalar)
+    assert np.array_equal(arrived, scalar, equal_nan=scalar.dtype.kind in "fcmM")
     assert not find(type(scalar)).known_to_dask
-
-
-# -- from strangers -------------------------------------------------------------------
-
-
-def header_of(**changes):
-    array = np.arange(6, dtype="<i4").reshape(2, 3)
-    return find(np.ndarray).serialize(array)[0] | changes
-
-
-def nest(levels):
-    code = "<i4"
-    for _ in range(levels):
-        code = {"names": ("a",), "formats": (code,), "offsets": (0,), "itemsize": 4}
-    return code
-
-
-def fields(**changes):
-    good = {"names": ("a", "b"), "formats": ("<i2", "<i2"), "offsets": (0, 2), "itemsize": 4}
-    return (0, good | changes)
-
-
-WRONG = {
-    "objects": {"dtype": (0, "|O")},
-    "objects by fields": {"dtype": (0, "O,O")},
-    "a list of fields": {"dtype": (0, (("a", "<i4"),))},
-    "objects inside": {"dtype": fields(formats=("<i2", "|O"))},
-    "a class": {"dtype": (0, "numpy.int32")},
-    "a fraction of a unit": {"dtype": (0, "<m8[3/2s]")},
-    "units of nothing": {"dtype": (0, "<m8[0s]")},
-    "a dtype too large": {"dtype": (0, "|V9999999999")},
-    "half a dtype": {"dtype": (0,)},
-    "no dtype": {"dtype": None},
-    "deep": {"dtype": (0, nest(40))},
-    "a field outside": {"dtype": fields(offsets=(0, 3))},
-    "a field before": {"dtype": fields(offsets=(0, -1))},
-    "a field twice": {"dtype": fields(names=("a", "a"))},
-    "a field too many": {"dtype": fields(names=("a", "b", "c"))},
-    "no itemsize": {"dtype": fields(itemsize=0)},
-    "a large itemsize": {"dtype": fields(itemsize=2**31)},
-    "a title": {"dtype": (0, {**fields()[1], "titles": ("x", "y")})},
-    "a subarray": {"dtype": (0, ("<i4", (2,)))},
-    "a vast subarray": {"dtype": fields(formats=("<i2", ("<i2", (2**40,))))},
-    "a negative subarray": {"dtype": fields(formats=("<i2", ("<i2", (-1,))))},
-    "a negative shape": {"shape": (-2, -3)},
-    "a vast shape": {"shape": (2**62, 2**62)},
-    "a shape of text": {"shape": "ab"},
-    "a shape of floats": {"shape": (2.0, 3.0)},
-    "a shape of bools": {"shape": (True, True)},
-    "a shape too small": {"shape": (1, 3)},
-    "strides beyond": {"strides": (16, 4)},
-    "strides before": {"strides": (-12, 4)},
-    "vast strides": {"strides": (2**63 - 1, 2**63 - 1)},
-    "few strides": {"strides": (4,)},
-    "no strides": {"strides": None},
-    "many dimensions": {"shape": (1,) * 65, "strides": (4,) * 65},
-    "a smaller repetition": {"broadcast_to": (1, 1)},
-    "a longer repetition": {"broadcast_to": (4, 3)},
-    "a vast repetition": {"strides": (0, 0), "broadcast_to": (2**62, 2**62)},
-    "dimensions of the repetition": {"broadcast_to": (2, 2, 3)},
-    "no bool": {"writeable": (None,)},
-    "no tuple": {"writeable": True},
-    "another long double": {"longdouble": 112 if np.finfo("g").nmant != 112 else 63},
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_header_is_a_value_error(name):
-    header, frames = carry(header_of(**WRONG[name]), [bytes(24)])
-    with (
-        mock.patch("distributed_comm.serialize.pickles.loads", side_effect=AssertionError),
-        pytest.raises(ValueError, match=r".") as info,
-    ):
-        find(np.ndarray).deserialize(header, frames)
-    assert len(str(info.value)) < 300
-
-
-@pytest.mark.parametrize("frames", [[], [b"a"], [bytes(24), b""], [bytes(25)]])
-def test_frames_that_do_not_fit_are_a_value_error(frames):
-    with pytest.raises(ValueError, match=r"frames for an array|needs 24 bytes"):
-        find(np.ndarray).deserialize(header_of(), frames)
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.frombuffer(b"\x02", "u1").view("?"),
-        np.array([0x110000], "u4").view("U1"),
-        np.array([0x1100], ">u4").view(">U1"),
-    ],
-)
-def test_items_that_are_none_of_their_type_are_a_value_error(array):
-    if array.dtype.str != ">U1":
-        with pytest.raises(ValueError, match="an item of"):
-            there_and_back(array)
-        inside = np.zeros(2, [("a", "i1"), ("b", array.dtype, (2,))])
-        inside["b"][:] = array
-        with pytest.raises(ValueError, match="an item of"):
-            there_and_back(inside)
-    else:
-        assert same(there_and_back(array), array)
-
-
-def test_pickles_are_not_for_strangers():
-    reader = find_named("numpy.ndarray")
-    for header in (
-        {"pickle": True},
-        {"pickle": 1, "dtype": (0, "<i4")},
-        header_of(dtype=(1, pickle.dumps(np.dtype("i4")))),
-        header_of(dtype=(True, b"")),
-    ):
-        assert not reader.safe(header)
-    assert reader.safe(header_of())
-
-
-def test_a_repetition_is_for_strangers_up_to_a_limit():
-    reader = find_named("numpy.ndarray")
-    array = np.broadcast_to(np.float64(1), (2**27,))
-    header, frames = carry(*reader.serialize(array))
-    assert reader.safe(header)
-    assert reader.deserialize(header, frames).nbytes == 2**30
-    header["broadcast_to"] = (2**27 + 1,)
-    assert not reader.safe(header)
-    assert not reader.safe(header_of(strides=(0, 4), shape=(2**40, 3)))
-
-
-@pytest.mark.parametrize("data", [np.arange(3), b"", "text"])
-def test_dask_pickles_are_opened_where_trusted(data):
-    objects = np.array([{1}, None])
-    assert np.array_equal(from_dask(objects, stranger=False), objects)
-    pickled = pickle.dumps(data)
-    header = header_of(dtype=(1, pickled))
-    with pytest.raises(ValueError, match="expected a dtype"):
-        find(np.ndarray).deserialize(header, [bytes(24)])
-
-
-values = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(-(2**63), 2**64 - 1),
-        st.floats(),
-        st.text(max_size=5),
-        st.binary(max_size=5),
-        st.sampled_from(["<i4", "|O", "<U1", "|V8", "<M8[s]", "|b1", "<f16", 0, 1, 2**31, -8]),
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3).map(tuple),
-        st.dictionaries(
-            st.sampled_from(["names", "formats", "offsets", "itemsize", "aligned", "titles"]),
-            inner,
-        ),
-    ),
-    max_leaves=8,
-)
-KEYS = ["dtype", "shape", "strides", "writeable", "broadcast_to", "longdouble", "pickle", "matrix"]
-
-
-def damage(obj, path, value):
-    """Return the object with a part of it replaced, which a list of numbers leads to."""
-    if not path:
-        return value
-    if isinstance(obj, tuple) and obj:
-        index = path[0] % len(obj)
-        return (*obj[:index], damage(obj[index], path[1:], value), *obj[index + 1 :])
-    if isinstance(obj, dict) and obj:
-        key = sorted(obj, key=str)[path[0] % len(obj)]
-        return obj | {key: damage(obj[key], path[1:], value)}
-    return value
-
-
-@given(
-    array=st.sampled_from([ARRAYS[n] for n in ("structured", "repeated", "text", "dates", "0-d")]),
-    path=st.lists(st.integers(0, 20), min_size=1, max_size=5),
-    extra=st.dictionaries(st.sampled_from(KEYS), values, max_size=2),
-    value=values,
-)
-def test_a_damaged_header_gives_an_array_or_a_value_error(array, path, extra, value):
-    header, frames = carry(*find(np.ndarray).serialize(array))
-    header = damage(header, path, value) | extra
-    reader = find_named("numpy.ndarray")
-    if not reader.safe(header):
-        return
-    with mock.patch("distributed_comm.serialize.pickles.loads", side_effect=AssertionError):
-        try:
-            arrived = reader.deserialize(header, frames)
-        except ValueError:
-            return
-    assert arrived.nbytes <= 2**30
-    assert len(arrived.tobytes()) == arrived.nbytes
-    repr(arrived)

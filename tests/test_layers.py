@@ -29,6 +29,7 @@ EXCEPTIONS = {
     "registry: importlib.metadata.entry_points": "12 ms, for schemes from outside alone",
     "serialize.registered: import_module()": "a library's types load with the first of them",
     "serialize.compression: import_module()": "a codec is loaded with the first frame for it",
+    "serialize.tensors: import_module()": "torch is large, and not there in most places",
     "serialize.decoding: import_module()": "a trusted peer names an enum by its module",
 }
 

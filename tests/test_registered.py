@@ -175,6 +175,23 @@ def test_a_second_thread_waits_for_a_library_that_registers(types):
     assert [item and item.cls for item in found] == [Elsewhere, Elsewhere]
 
 
+def test_a_library_may_announce_its_types_while_another_thread_loads_them(types):
+    started, go = threading.Event(), threading.Event()
+
+    def register():
+        started.set()
+        assert go.wait(10)
+
+    types.add_lazy("elsewhere", register)
+    thread = threading.Thread(target=types.find, args=(Elsewhere,))
+    thread.start()
+    assert started.wait(10)
+    types.add_lazy("elsewhere", lambda: types.add(entry(Elsewhere)))  # does not wait
+    go.set()
+    thread.join(10)
+    assert types.find(Elsewhere).cls is Elsewhere
+
+
 def test_a_search_that_something_was_added_to_meanwhile_remembers_no_miss(types):
     class Meddling(type):
         def __hash__(cls):  # a look into any dict calls this
@@ -202,9 +219,14 @@ assert not libraries & sys.modules.keys()
 assert registered.find(dict) is None and registered.find_named("list") is None
 assert registered.find(bytes).name == "bytes"
 assert registered.find_named("os.path") is None
+assert registered.find_named("array.array", imports=False).name == "array.array"
 assert not libraries & sys.modules.keys()
 assert registered.find_named("numpy.ndarray").name == "numpy.ndarray"
 assert "numpy" in sys.modules and not {"pyarrow", "scipy", "torch"} & sys.modules.keys()
+assert registered.find_named("pyarrow.lib.Table", imports=False) is None
+assert "pyarrow" not in sys.modules
+import pyarrow
+assert registered.find_named("pyarrow.lib.Table", imports=False).cls is pyarrow.Table
 """
 
 

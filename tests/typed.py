@@ -45,3 +45,16 @@ def from_dask(obj, stranger=True):
     reader = find_named(header["type"])
     assert reader.safe(header["sub-header"]) or not stranger
     return reader.deserialize(header["sub-header"], frames)
+
+
+def damage(obj, path, value):
+    """Return a header with a part of it replaced, which a list of numbers leads to."""
+    if not path:
+        return value
+    if isinstance(obj, tuple) and obj:
+        index = path[0] % len(obj)
+        return (*obj[:index], damage(obj[index], path[1:], value), *obj[index + 1 :])
+    if isinstance(obj, dict) and obj:
+        key = sorted(obj, key=str)[path[0] % len(obj)]
+        return obj | {key: damage(obj[key], path[1:], value)}
+    return value

@@ -16,6 +16,7 @@ the frame, which then is exactly as long as the array, or repeats what does.
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,11 +24,19 @@ import numpy as np
 
 from ..frames import Buffer
 from . import pickles
-from .buffers import only_frame, show, sizes, with_writeable
-from .dtypes import check_items, decode_dtype, encode_dtype, leaves
-from .registered import Registered, type_name
+from .buffers import integers, only_frame, show, sizes, with_writeable
+from .dtypes import check_text, decode_dtype, encode_dtype, leaves
+from .registered import Registered, dask_header, type_name
 
-__all__ = ["deserialize_ndarray", "is_safe", "registrations", "serialize_ndarray"]
+__all__ = [
+    "deserialize_ndarray",
+    "is_safe",
+    "is_safe_wrapped",
+    "registrations",
+    "serialize_ndarray",
+    "unwrap_array",
+    "wrap_array",
+]
 
 #: A stranger's array that repeats its items may look as large as this, in bytes.
 MAX_BROADCAST = 2**30
@@ -41,17 +50,15 @@ def serialize_ndarray(array: Any) -> tuple[dict[str, Any], list[Buffer]]:
     """Return an array's header and its memory; only where that has gaps, a copy of it."""
     if type(array) is not np.ndarray:
         raise NotImplementedError(f"{type(array)} is a subclass of numpy.ndarray")
-    dtype = encode_dtype(array.dtype)
-    header: dict[str, Any] = {"dtype": (0, dtype)}
-    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+    header: dict[str, Any] = {"dtype": (0, encode_dtype(array.dtype))}
+    flags = array.flags
+    header["writeable"] = (flags.writeable,)
+    if not flags.forc:  # contiguous in Fortran's order or C's
         if 0 in array.strides:
             return _serialize_repeated(array, header)
-        array = _without_gaps(array)
-    header |= {
-        "shape": array.shape,
-        "strides": array.strides,
-        "writeable": (array.flags.writeable,),
-    }
+        array = np.ascontiguousarray(array)
+    header["shape"] = array.shape
+    header["strides"] = array.strides
     return _with_longdouble(header, array.dtype), [_memory(array)]
 
 
@@ -60,23 +67,16 @@ def _serialize_repeated(
 ) -> tuple[dict[str, Any], list[Buffer]]:
     """Send an axis that repeats the same memory once."""
     axes = tuple(slice(None) if stride else slice(1) for stride in array.strides)
-    once = _without_gaps(array[axes])
+    once = array[axes]
+    if not once.flags.forc:
+        once = np.ascontiguousarray(once)
     steps = zip(array.strides, once.strides, strict=True)
     header |= {
         "shape": once.shape,
         "strides": tuple(own and step for own, step in steps),
-        "writeable": (array.flags.writeable,),
         "broadcast_to": array.shape,
     }
     return _with_longdouble(header, array.dtype), [_memory(once)]
-
-
-def _without_gaps(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    if array.flags.c_contiguous or array.flags.f_contiguous:
-        return array
-    copy = np.ascontiguousarray(array)
-    copy.flags.writeable = array.flags.writeable
-    return copy
 
 
 def _memory(array: np.ndarray[Any, Any]) -> memoryview:
@@ -85,7 +85,7 @@ def _memory(array: np.ndarray[Any, Any]) -> memoryview:
 
 
 def _with_longdouble(header: dict[str, Any], dtype: np.dtype[Any]) -> dict[str, Any]:
-    if any(leaf.char in "gG" for leaf in leaves(dtype)):
+    if dtype.kind in "fcV" and any(leaf.char in "gG" for leaf in leaves(dtype)):
         header["longdouble"] = MANTISSA
     return header
 
@@ -99,15 +99,15 @@ def deserialize_ndarray(header: dict[str, Any], frames: list[Buffer]) -> np.ndar
         return _open(frames)
     dtype = _dtype(header)
     shape, strides = _layout(header)
-    frame = with_writeable(header, only_frame(frames, "an array"))
+    frame = only_frame(frames, "an array")
     _check_size(dtype, shape, strides, frame.nbytes)
     if header.get("longdouble", MANTISSA) != MANTISSA:
         raise ValueError(f"a long double that differs from ours, of {MANTISSA} bits")
     try:
-        array = np.ndarray(shape, dtype, frame, strides=strides)
+        array = np.ndarray(shape, dtype, with_writeable(header, frame), strides=strides)
     except (ValueError, TypeError, OverflowError, MemoryError) as exc:
         raise ValueError(f"an array of the shape {shape}: {exc}") from exc
-    check_items(dtype, frame)
+    check_text(dtype, frame)
     return array
 
 
@@ -139,10 +139,10 @@ def _dtype_entry(header: dict[str, Any]) -> tuple[bool, Any]:
 
 def _layout(header: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the whole array's shape and strides."""
-    once, strides = sizes(header.get("shape"), "a shape"), header.get("strides")
-    shape = sizes(header.get("broadcast_to") or once, "a shape to broadcast to")
-    if type(strides) is not tuple or not all(type(stride) is int for stride in strides):
-        raise ValueError(f"strides of {show(strides)}, expected an array of integers")
+    once = shape = sizes(header.get("shape"), "a shape")
+    strides = integers(header.get("strides"), "strides")
+    if header.get("broadcast_to"):
+        shape = sizes(header["broadcast_to"], "a shape to broadcast to")
     if not len(once) == len(shape) == len(strides):
         raise ValueError(f"{len(strides)} strides and the shapes {once} and {shape}")
     return shape, strides
@@ -152,15 +152,21 @@ def _check_size(
     dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...], nbytes: int
 ) -> None:
     """Check that what is not repeated fills the frame and lies in it."""
-    axes = [(size, stride) for size, stride in zip(shape, strides, strict=True) if stride]
-    needed = 0 if 0 in shape else math.prod(size for size, _ in axes) * dtype.itemsize
+    needed = end = dtype.itemsize
+    before = False
+    for size, stride in zip(shape, strides, strict=True):
+        if stride:
+            needed *= size
+            end += (size - 1) * stride
+            before |= stride < 0 and size > 1
+    if 0 in shape:
+        needed = 0
     if needed != nbytes:
         raise ValueError(
             f"an array of the shape {shape} and the dtype {dtype.str} needs {needed} bytes, "
             f"and {nbytes} came"
         )
-    last = sum((size - 1) * stride for size, stride in axes)
-    if nbytes and (any(s < 0 for n, s in axes if n > 1) or last + dtype.itemsize > nbytes):
+    if nbytes and (before or end > nbytes):
         raise ValueError(f"the strides {strides} leave the {nbytes} bytes of the array")
 
 
@@ -175,21 +181,40 @@ def is_safe(header: dict[str, Any]) -> bool:
         if _dtype_entry(header)[0]:
             return False
         shape, strides = _layout(header)
-        nbytes = math.prod(shape) * decode_dtype(header["dtype"][1]).itemsize
+        itemsize = decode_dtype(header["dtype"][1]).itemsize
     except ValueError:
         return True
-    return 0 not in strides or nbytes <= MAX_BROADCAST
+    # Items of no bytes need no stride of 0 to be many.
+    repeats = itemsize == 0 or 0 in strides
+    return not repeats or math.prod(shape) * max(itemsize, 1) <= MAX_BROADCAST
 
 
-def _writes_at_once(array: np.ndarray[Any, Any]) -> bool:
-    return bool(array.flags.c_contiguous or array.flags.f_contiguous)
+# -- arrays that are part of something else -------------------------------------------
 
 
-def _reads_at_once(header: dict[str, Any]) -> bool:
-    """Whether no item has to be looked at: those of numbers and dates may be anything."""
-    dtype = header.get("dtype")
-    code = dtype[1] if type(dtype) is tuple and len(dtype) == 2 else None
-    return isinstance(code, str) and code[1:2] in "iufcmM"
+def wrap_array(array: Any) -> tuple[dict[str, Any], list[Buffer]]:
+    """Return an array's frames, and the whole header that Dask has for one inside another."""
+    header, frames = serialize_ndarray(array)
+    return dask_header(NDARRAY, header), frames
+
+
+def unwrap_array(header: Any, frames: list[Buffer]) -> np.ndarray[Any, Any]:
+    return deserialize_ndarray(_unwrap(header), frames)
+
+
+def is_safe_wrapped(header: Any) -> bool:
+    """Whether `unwrap_array` is safe; as it is for a header that it refuses."""
+    try:
+        return is_safe(_unwrap(header))
+    except ValueError:
+        return True
+
+
+def _unwrap(header: Any) -> dict[str, Any]:
+    inner = header.get("sub-header") if type(header) is dict else None
+    if type(inner) is not dict or header.get("type") != "numpy.ndarray":
+        raise ValueError("a part that is no array, expected a header of numpy.ndarray")
+    return inner
 
 
 # -- matrices and scalars -------------------------------------------------------------
@@ -231,16 +256,31 @@ def _scalar_types() -> Iterator[type]:
     yield np.void
 
 
+def _writes_at_once(array: np.ndarray[Any, Any]) -> bool:
+    return bool(array.flags.forc)
+
+
+def _reads_at_once(header: dict[str, Any]) -> bool:
+    """Whether no item has to be looked at: those of text are."""
+    dtype = header.get("dtype")
+    code = dtype[1] if type(dtype) is tuple and len(dtype) == 2 else None
+    return isinstance(code, str) and code[1:2] in set("biufcmM")
+
+
+NDARRAY = Registered(
+    "numpy.ndarray",
+    np.ndarray,
+    serialize_ndarray,
+    deserialize_ndarray,
+    is_safe,
+    writes_at_once=_writes_at_once,
+    reads_at_once=_reads_at_once,
+)
+
+
 def registrations() -> Iterator[Registered]:
-    yield Registered(
-        "numpy.ndarray",
-        np.ndarray,
-        serialize_ndarray,
-        deserialize_ndarray,
-        is_safe,
-        writes_at_once=_writes_at_once,
-        reads_at_once=_reads_at_once,
-    )
+    yield NDARRAY
+    yield replace(NDARRAY, name="numpy.memmap", cls=np.memmap)  # an ndarray, as Dask sends it
     yield Registered("numpy.matrix", np.matrix, _serialize_matrix, _deserialize_matrix, is_safe)
     for cls in _scalar_types():
         serialize, deserialize = partial(_serialize_scalar, cls), partial(_deserialize_scalar, cls)

@@ -14,7 +14,7 @@ from typing import Any
 from ..frames import Buffer
 from .registered import Registered, always_safe
 
-__all__ = ["flat", "only_frame", "registrations", "show", "sizes", "with_writeable"]
+__all__ = ["flat", "integers", "only_frame", "registrations", "show", "sizes", "with_writeable"]
 
 #: struct's codes of one size everywhere, by kind and size: "<l" has 4 bytes, native "l" 8.
 STANDARD = {"b": "b1", "B": "B1", "?": "?1", "c": "c1", "f": "f4", "d": "d8"}
@@ -23,6 +23,7 @@ STANDARD |= {code: f"I{size}" for code, size in zip("HILQ", (2, 4, 4, 8), strict
 NATIVE = {kind: code for code, kind in STANDARD.items() if code not in "lL"}
 #: More dimensions than memoryview, and nearly as many as numpy, can have.
 MAX_DIMENSIONS = 64
+INTEGER = {int}  # and no bool
 
 
 # -- what the headers of all types share ----------------------------------------------
@@ -47,13 +48,17 @@ def flat(buffer: Any) -> memoryview:
 
 def sizes(value: Any, what: str, limit: int | None = MAX_DIMENSIONS) -> tuple[int, ...]:
     """Check that a value is a tuple of sizes, and return it."""
-    if type(value) is not tuple:
-        raise ValueError(f"{what} of {show(value)}, expected an array of integers")
-    if limit is not None and len(value) > limit:
-        raise ValueError(f"{what} of {len(value)} integers, expected at most {limit}")
-    for size in value:
-        if type(size) is not int or size < 0:
-            raise ValueError(f"{what} with {show(size)} in it, expected integers from 0 up")
+    if integers(value, what, limit) and min(value) < 0:
+        raise ValueError(f"{what} with {min(value)} in it, expected integers from 0 up")
+    return value  # type: ignore[no-any-return]
+
+
+def integers(value: Any, what: str, limit: int | None = MAX_DIMENSIONS) -> tuple[int, ...]:
+    """Check that a value is a tuple of integers, and return it."""
+    if type(value) is not tuple or (limit is not None and len(value) > limit):
+        raise ValueError(f"{what} of {show(value)}, expected at most {limit} integers")
+    if not {*map(type, value)} <= INTEGER:
+        raise ValueError(f"{what} with other items than integers")
     return value
 
 
@@ -74,6 +79,8 @@ def with_writeable(header: dict[str, Any], frame: memoryview) -> memoryview:
 
 def show(value: Any) -> str:
     """Return an integer, or else only the type, of what may be large or nested."""
+    if type(value) is tuple:
+        return f"{len(value)} items"
     return str(value) if type(value) is int else f"a {type(value).__name__}"
 
 

@@ -42,7 +42,7 @@ def available() -> tuple[str, ...]:
 
 
 def choose(wanted: str | None) -> tuple[str, ...]:
-    """Return the codecs that may be used: "auto" all that are installed, None none, or one.
+    """Return the codecs that may be used: "auto" all that are fast, None none, or one.
 
     ValueError for one that is not installed.
     """

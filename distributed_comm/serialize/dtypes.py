@@ -6,14 +6,16 @@ titles and metadata, or cannot lie in a frame, objects, is left to pickle.
 """
 
 import re
+import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from .buffers import show, sizes
 
-__all__ = ["check_items", "decode_dtype", "encode_dtype", "leaves"]
+__all__ = ["check_text", "decode_dtype", "encode_dtype", "leaves"]
 
 #: What `dtype.str` returns for numpy's own types without fields.
 TEXT = re.compile(
@@ -23,15 +25,13 @@ TEXT = re.compile(
 )
 #: Levels of structures within structures.
 MAX_DEPTH = 32
-#: The largest item of a kind that has more bits than values.
-LARGEST = {"b": 1, "U": 0x10FFFF}
 KEYS = {"names", "formats", "offsets", "itemsize"}
 
 
 def encode_dtype(dtype: np.dtype[Any]) -> Any:
     """Return what `decode_dtype` makes the same dtype of, else raise NotImplementedError."""
-    if dtype.isbuiltin == 1 and dtype.metadata is None and dtype.itemsize and dtype.kind != "O":
-        return dtype.str  # the short way for the usual ones
+    if dtype.fields is None and dtype.metadata is None:
+        return _as_text(dtype)
     code = _encode(dtype)
     try:
         if decode_dtype(code) == dtype:
@@ -48,9 +48,7 @@ def _encode(dtype: np.dtype[Any]) -> Any:
         base, shape = dtype.subdtype
         return _encode(base), shape
     if dtype.fields is None:
-        if np.dtype(dtype.str).type is not dtype.type:  # "V2" of a type that numpy does not know
-            raise NotImplementedError(f"the dtype {dtype!r} is not numpy's own")
-        return dtype.str
+        return _as_text(dtype)
     if dtype.type is not np.void or dtype.names is None:
         raise NotImplementedError(f"the dtype {dtype!r} has elements of {dtype.type}")
     if any(len(field) > 2 for field in dtype.fields.values()):
@@ -65,6 +63,17 @@ def _encode(dtype: np.dtype[Any]) -> Any:
     return {**code, "aligned": True} if dtype.isalignedstruct else code
 
 
+@lru_cache(1024)
+def _as_text(dtype: np.dtype[Any]) -> str:
+    """Return numpy's text for a dtype without fields, shape and metadata."""
+    text: str = dtype.str
+    if dtype.hasobject or not dtype.itemsize or not TEXT.fullmatch(text):
+        raise NotImplementedError(f"the dtype {dtype!r} has no text")
+    if np.dtype(text).type is not dtype.type:  # "V2", of a type that numpy does not know
+        raise NotImplementedError(f"the dtype {dtype!r} is not numpy's own")
+    return text
+
+
 def decode_dtype(code: Any) -> np.dtype[Any]:
     """Return the dtype, which holds no objects; ValueError for anything that is no code of one."""
     return _decode(code, MAX_DEPTH)
@@ -74,16 +83,19 @@ def _decode(code: Any, depth: int) -> np.dtype[Any]:
     if depth == 0:
         raise ValueError(f"a dtype of more than {MAX_DEPTH} levels")
     if type(code) is str:
-        if not TEXT.fullmatch(code):
-            raise ValueError(
-                f"the dtype {code[:40]!r}, expected a number, a date or text, as '<f8'"
-            )
-        return _make(code)
+        return _from_text(code)
     if type(code) is dict:
         return _structure(code, depth)
     if type(code) is tuple and len(code) == 2:
         return _make((_decode(code[0], depth - 1), sizes(code[1], "a subarray's shape")))
     raise ValueError(f"a dtype of {show(code)}, expected text or a map of fields")
+
+
+@lru_cache(1024)
+def _from_text(code: str) -> np.dtype[Any]:
+    if not TEXT.fullmatch(code):
+        raise ValueError(f"the dtype {code[:40]!r}, expected a number, a date or text, as '<f8'")
+    return _make(code)
 
 
 def _structure(code: dict[Any, Any], depth: int) -> np.dtype[Any]:
@@ -127,40 +139,40 @@ def leaves(dtype: np.dtype[Any]) -> Iterator[np.dtype[Any]]:
         yield dtype
 
 
-def check_items(dtype: np.dtype[Any], frame: memoryview) -> None:
-    """Check what numpy believes unseen: that a bool is 0 or 1, and text made of code points.
+def check_text(dtype: np.dtype[Any], frame: memoryview) -> None:
+    """Check the code points of text, of which numpy makes str unseen.
 
-    With others it counts wrongly, and writes past the end of an array indexed by a mask, or
-    makes str that Python itself cannot handle.
+    From others come strings that raise SystemError when a letter is looked at, and whose
+    UTF-8 is none.
     """
-    if frame.nbytes and any(leaf.kind in LARGEST for leaf in leaves(dtype)):
-        _check_items(dtype, np.frombuffer(frame, _as_integers(dtype)))
+    if dtype.kind in "UV" and any(leaf.kind == "U" for leaf in leaves(dtype)) and frame.nbytes:
+        _check_text(dtype, np.frombuffer(frame, _with_numbers(dtype)))
 
 
-def _check_items(dtype: np.dtype[Any], items: Any) -> None:
+def _check_text(dtype: np.dtype[Any], items: Any) -> None:
     if dtype.subdtype is not None:
-        _check_items(dtype.subdtype[0], items)
+        _check_text(dtype.subdtype[0], items)
     elif dtype.fields is not None:
         for name, field in dtype.fields.items():
-            _check_items(field[0], items[name])
-    elif dtype.kind in LARGEST and items.size and items.max() > LARGEST[dtype.kind]:
-        raise ValueError(f"an item of {items.max()} in an array of {dtype.str}")
+            _check_text(field[0], items[name])
+    elif dtype.kind == "U" and items.size and items.max() > sys.maxunicode:
+        raise ValueError(f"text in an array of {dtype.str} with the code point {items.max()}")
 
 
-def _as_integers(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a dtype of the same layout with integers for bools and for the letters of text."""
+def _with_numbers(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype of the same layout with numbers for the letters of text."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        return _make((_as_integers(base), shape))
+        return _make((_with_numbers(base), shape))
     if dtype.fields is not None:
         fields = dtype.fields.items()
         layout = {
             "names": [name for name, _ in fields],
-            "formats": [_as_integers(field[0]) for _, field in fields],
+            "formats": [_with_numbers(field[0]) for _, field in fields],
             "offsets": [field[1] for _, field in fields],
             "itemsize": dtype.itemsize,
         }
         return _make(layout)
     if dtype.kind == "U":
         return _make((dtype.str[0] + "u4", (dtype.itemsize // 4,)))
-    return np.dtype("u1") if dtype.kind == "b" else dtype
+    return dtype

@@ -34,7 +34,7 @@ class Family:
 
     dumps: Callable[[Any, DumpOptions], tuple[Header, Frames]]
     loads: Callable[[Header, Frames, LoadOptions], Any]
-    safe: Callable[[Header], bool]
+    safe: Callable[[Header, LoadOptions], bool]
 
 
 def serialize(obj: Any, options: DumpOptions, names: Iterable[str]) -> tuple[Header, Frames]:
@@ -79,9 +79,17 @@ def _dumps_registered(obj: Any, options: DumpOptions) -> tuple[Header, Frames]:
     return registered.dask_header(found, header), frames
 
 
-def _find(header: Header) -> registered.Registered:
+def _find(header: Header, options: LoadOptions) -> registered.Registered:
+    """Find a registered type by its name; for a trusted peer, its library is imported.
+
+    Dask also pickles the class, for it may have another name or be a subclass.
+    """
     name = header.get("type")
-    found = registered.find_named(name) if isinstance(name, str) else None
+    found = None
+    if isinstance(name, str):
+        found = registered.find_named(name, imports=options.trusted)
+    if found is None and options.trusted and "type-serialized" in header:
+        found = registered.find(pickles.loads(header["type-serialized"], [], options.trusted))
     if found is None:
         raise ValueError(f"an object of the type {name!r:.100}, which is not registered here")
     return found
@@ -95,15 +103,15 @@ def _sub_header(header: Header) -> Header:
 
 
 def _loads_registered(header: Header, frames: Frames, options: LoadOptions) -> Any:
-    found, sub_header = _find(header), _sub_header(header)
+    found, sub_header = _find(header, options), _sub_header(header)
     nbytes = sum(memoryview(frame).nbytes for frame in frames)
     if options.most is not None and nbytes > options.most and not found.reads_at_once(sub_header):
         raise Lengthy
     return found.deserialize(sub_header, frames)
 
 
-def _is_safe_registered(header: Header) -> bool:
-    return _find(header).safe(_sub_header(header))
+def _is_safe_registered(header: Header, options: LoadOptions) -> bool:
+    return _find(header, options).safe(_sub_header(header))
 
 
 # -- the others --------------------------------------------------------------------------
@@ -145,11 +153,11 @@ def _loads_error(_header: Header, frames: Frames, _options: LoadOptions) -> Any:
     raise UnserializableError("\n".join(lines))
 
 
-def _always(_header: Header) -> bool:
+def _always(_header: Header, _options: LoadOptions) -> bool:
     return True
 
 
-def _never(_header: Header) -> bool:
+def _never(_header: Header, _options: LoadOptions) -> bool:
     return False
 
 

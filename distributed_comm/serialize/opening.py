@@ -128,7 +128,7 @@ class Opener:
         options, name = self.options, header.get("serializer")
         self._permit(name)
         family = get_family(name)  # type: ignore[arg-type] # which looks at the type, too
-        if not family.safe(header):
+        if not family.safe(header, options):
             self._check_length(frames)
             pickles.check_trust(options.trusted, _what(name))
         return family.loads(header, frames, options)

@@ -6,6 +6,7 @@ met: an instance that is written, or a name that was received. A name is compare
 is registered and is never imported, so a peer chooses among these libraries and no others.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -32,7 +33,12 @@ BUILT_IN = {
     "array": ["buffers"],
     "builtins": ["buffers"],
     "numpy": ["arrays", "masked"],
+    "pyarrow": ["arrow_streams"],
+    "scipy": ["sparse_matrices"],
+    "torch": ["tensors"],
 }
+#: Those of the standard library, which may always be loaded.
+STANDARD = {"array", "builtins"}
 #: A program may make classes without end: so many are remembered before all are forgotten.
 REMEMBERED = 4096
 
@@ -113,9 +119,9 @@ class Types:
         self._found = {}
 
     def add_lazy(self, toplevel: str, register: Callable[[], None]) -> None:
-        with self._lock:
-            self._lazy.setdefault(toplevel, []).append(register)
-            self._found = {}
+        # Without the lock: the thread that holds it may be waiting for the caller's import.
+        self._lazy.setdefault(toplevel, []).append(register)
+        self._found = {}
 
     def find(self, cls: type) -> Registered | None:
         """Return the registration of a class or of its first registered base, for writing.
@@ -137,27 +143,32 @@ class Types:
         found[cls] = result
         return result
 
-    def find_named(self, name: str) -> Registered | None:
-        """Return the registration of this very name, for reading; a base's does not count."""
+    def find_named(self, name: str, *, imports: bool = True) -> Registered | None:
+        """Return the registration of this very name, for reading; a base's does not count.
+
+        With ``imports=False`` a name does not load a library that the process has not
+        imported yet: torch takes seconds, which a stranger should not be able to ask for.
+        """
         if name not in self._names:
             library = _library(name)
-            try:
-                self._load(library)
-            except ModuleNotFoundError as exc:
-                if exc.name != library:
-                    raise
+            if imports or library in sys.modules or library in STANDARD:
+                self._try_load(library)
         return self._names.get(name)
+
+    def _try_load(self, library: str) -> None:
+        try:
+            self._load(library)
+        except ModuleNotFoundError as exc:
+            if exc.name != library:  # it is there, and lacks something
+                raise
 
     def _load(self, library: str) -> None:
         """Have the types of a library registered, once."""
-        if library not in self._lazy:
-            return
-        with self._lock:
-            waiting = self._lazy.get(library, [])
-            while waiting:
-                waiting[0]()
-                del waiting[0]
-            self._lazy.pop(library, None)
+        if waiting := self._lazy.get(library):
+            with self._lock:
+                while waiting:
+                    waiting[0]()
+                    del waiting[0]
 
 
 _types = Types()
