@@ -123,10 +123,10 @@ def test_silence_between_messages_is_no_gap(run):
 def test_a_reader_that_pauses_inside_a_message_cuts_nobody(run):
     async def main():
         async with pair(options=HASTY) as (client, server):
-            writing = asyncio.gather(*(client.write(bytes(3 * MIB)) for _ in range(4)))
+            writing = asyncio.gather(*(client.write(bytes(9_999)) for _ in range(1_500)))
             await asyncio.sleep(4 * GAP)
             assert not writing.done()
-            assert [len(await server.read()) for _ in range(4)] == [3 * MIB] * 4
+            assert [len(await server.read()) for _ in range(1_500)] == [9_999] * 1_500
             await writing
 
     run(main())
@@ -170,20 +170,44 @@ def test_a_crowd_of_silent_and_slow_diallers_is_cut_in_time_and_disturbs_nobody(
 # A loop that was blocked past a deadline
 
 
-def test_a_deadline_looks_at_the_sockets_once_more(run):
+@pytest.mark.parametrize("where", ["a task", "a timer", "a reader"])
+def test_a_deadline_looks_at_the_sockets_once_more(run, where):
+    def block():
+        time.sleep(0.1)
+        far.send(b"x")
+
     async def main():
         loop, seen = asyncio.get_running_loop(), []
-        near, far = socket.socketpair()
-        with near, far:
-            near.setblocking(False)
-            loop.add_reader(near, lambda: seen.append(near.recv(1)))
-            Deadline(loop, 0.05, lambda: seen.append("deadline"))
-            await asyncio.sleep(0)
-            far.send(b"x")
-            time.sleep(0.1)  # noqa: ASYNC251 - this is the point
-            await until(lambda: "deadline" in seen)
-            loop.remove_reader(near)
+        near.setblocking(False)
+        other.setblocking(False)
+        loop.add_reader(near, lambda: seen.append(near.recv(1)))
+        loop.add_reader(other, lambda: other.recv(1) and block())
+        Deadline(loop, 0.05, lambda: seen.append("deadline"))
+        if where == "a task":
+            block()
+        elif where == "a timer":
+            loop.call_later(0.01, block)
+        else:
+            another.send(b"x")
+        await until(lambda: "deadline" in seen)
+        loop.remove_reader(near)
+        loop.remove_reader(other)
         assert seen == [b"x", "deadline"]
+
+    near, far = socket.socketpair()
+    other, another = socket.socketpair()
+    with near, far, other, another:
+        run(main())
+
+
+def test_a_deadline_is_late_by_no_more_than_a_few_turns(run):
+    async def main():
+        turns, due = 0, asyncio.Event()
+        Deadline(asyncio.get_running_loop(), 0, due.set)
+        while not due.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns < 10
 
     run(main())
 

@@ -277,6 +277,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     def forked(self) -> None:
         """Disown the connection: its socket and its loop's selector are the parent's."""
         self._thread = forks.ELSEWHERE
+        self._unwatch()
         self._reader = _NOBODY  # so that a read looks no further
 
     def abort(self, why: str = "aborted by this side") -> None:
