@@ -39,8 +39,10 @@ def clock() -> float:
 # A gap inside a message
 
 
-@pytest.mark.parametrize("hello", [DASK_HELLO, OUR_HELLO], ids=["dask", "ours"])
-@pytest.mark.parametrize("size", [1, 16, 25, 300, len(WHOLE) - 1])
+@pytest.mark.parametrize(
+    ("hello", "size"),
+    [(DASK_HELLO, 1), *((OUR_HELLO, size) for size in (1, 16, 25, len(WHOLE) - 1))],
+)
 def test_a_peer_that_stops_inside_a_message_is_cut(run, hello, size):
     async def main():
         async with raw_pair(hello, options=HASTY) as (raw, comm):

@@ -20,7 +20,6 @@ from ..wire.connection import OPEN, Connection, State
 from . import forks
 from .deadlines import timeout_at
 from .sender import CREDIT, TOLL
-from .sockets import has_left
 from .watcher import Watcher
 
 __all__ = ["Adapter"]
@@ -106,23 +105,11 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             self._messages_received += len(messages)
             if reader is not None and not reader.done():
                 reader.set_result(None)
-            if self._received - self._delivered > self._limits.undelivered:
-                self._hold_back(len(inbox) - (reader is not None))
-
-    def _hold_back(self, waiting: int) -> None:
-        """Stop reading while more than one message waits, not counting the reader's.
-
-        Unless the peer has left: what the system still holds of it is little, and reading it
-        shows the end.
-        """
-        if waiting > 0 and not self._paused and not has_left(self._sock):
-            self._paused = True
-            self._transport.pause_reading()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+            if (
+                self._received - self._delivered > self._limits.undelivered
+                and len(inbox) > (reader is not None)  # whose message does not wait
+            ):
+                self._pause()
 
     def _transition(self, messages: list[Frames]) -> list[Frames]:
         """Act where the state is not plainly open; return what is left for the inbox."""
@@ -302,7 +289,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     def closed(self) -> bool:
         if self._connection.state is OPEN:  # the end may wait behind what nobody reads
-            return self._paused and has_left(self._sock)
+            return self._ended_unread()
         return self._connection.state is not State.HANDSHAKE
 
     def closed_error(self) -> CommClosedError:
