@@ -90,10 +90,33 @@ def test_the_memory_of_a_frame_of_1_gib_that_stopped_is_given_back(run):
             for _ in range(arrived // MIB):
                 await raw.send(bytes(MIB))
             await until(lambda: comm.stats()["bytes_received"] > arrived)
-            assert resident() - start > 0.9 * arrived
+            assert resident() - start > 0.5 * arrived
             with pytest.raises(dc.CommClosedError, match="stopped inside a message"):
                 await comm.read()
             assert resident() - start < 80 * MIB  # of which 64 wait for the next large frame
+
+    run(main())
+
+
+def test_of_many_connections_those_are_cut_whose_peers_stopped(run):
+    """More than one turn of the loop looks at."""
+
+    async def main():
+        served, count = [], 250
+        async with (
+            dc.listen(LOOPBACK, served.append, options=HASTY) as listener,
+            AsyncExitStack() as held,
+        ):
+            peers = [await held.enter_async_context(dial_raw(listener)) for _ in range(count)]
+            for number, raw in enumerate(peers):
+                await raw.send(OUR_HELLO + pack(number) + WHOLE[: number % 2 * 50])
+            await until(lambda: len(served) == count)
+            await until(lambda: sum(comm.closed() for comm in served) == count // 2)
+            await asyncio.sleep(2 * GAP)
+            for comm in served:
+                number = await comm.read()
+                assert comm.closed() == bool(number % 2)
+                comm.abort()
 
     run(main())
 
@@ -256,13 +279,13 @@ def test_a_hello_that_came_while_the_loop_was_blocked_is_a_hello(run):
     async def main():
         with socket.create_server(("127.0.0.1", 0)) as server:
             host, port = server.getsockname()
-            connecting = asyncio.create_task(dc.connect(f"tcp://{host}:{port}", timeout=0.5))
+            connecting = asyncio.create_task(dc.connect(f"tcp://{host}:{port}", timeout=2.5))
             server.setblocking(False)
             accepted, _ = await asyncio.get_running_loop().sock_accept(server)
             with accepted:
                 await asyncio.sleep(0.02)
                 accepted.send(OUR_HELLO)
-                time.sleep(0.2)  # noqa: ASYNC251 - one attempt has 0.1
+                time.sleep(0.7)  # noqa: ASYNC251 - one attempt has 0.5
                 comm = await connecting
                 comm.abort()
                 server.setblocking(False)
