@@ -52,7 +52,13 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommOptions:
-    """Everything about a connection that has a default."""
+    """Everything about a connection that has a default.
 
+    ``compression`` is the codec by which long frames may be compressed on their way to another
+    host (``lz4``, ``zstd``, ``snappy`` or ``zlib``, where installed and the peer has it, too),
+    "auto" for the best of them, None for none.
+    """
+
+    compression: str | None = "auto"
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)

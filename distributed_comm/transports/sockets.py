@@ -229,6 +229,12 @@ def resolve(host: str) -> str:
     """Return an IP address of a host, IPv4 where it has one; a wildcard stays."""
     if not host:
         return host
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        pass
+    else:  # one already, and so written: a fortieth of the time
+        return host
     found = sorted(lookup_now(host, 0, numeric=False), key=lambda item: item[0] != socket.AF_INET)
     return str(found[0][1][0])
 

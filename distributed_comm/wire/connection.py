@@ -5,7 +5,7 @@ Nothing here raises because of what a peer sent: the first thing that ended the
 connection is kept, and `closed_error` builds the exception for everybody who asks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from ..errors import CommClosedError, RemoteProtocolError
@@ -81,11 +81,11 @@ class Connection:
     """The state of one connection and the bytes it sends and receives.
 
     ``local`` and ``peer`` are addresses for error texts; ``framing`` cuts bytes into messages,
-    by lengths unless it is told otherwise.
+    by lengths unless it is told otherwise; ``codecs`` are those that may compress frames.
     """
 
     __slots__ = (
-        "_clean", "_failure", "_farewell", "_framing", "_limits", "_why", "encode",
+        "_clean", "_codecs", "_failure", "_farewell", "_framing", "_limits", "_why", "encode",
         "get_buffer", "local", "peer", "receive", "remote", "respond", "state",
     )  # fmt: skip
 
@@ -96,8 +96,10 @@ class Connection:
         local: str,
         peer: str,
         framing: type[LengthFraming | SentinelFraming] = LengthFraming,
+        codecs: Sequence[str] = (),
     ) -> None:
         self._limits = limits
+        self._codecs = codecs
         self._framing = framing(scratch, limits.hello, 1, self._obey, self._accuse)
         self._farewell = False  # the peer said goodbye
         self._why = ""
@@ -122,7 +124,7 @@ class Connection:
 
     def hello(self) -> list[bytes | memoryview]:
         """Return the bytes of our hello, the first that are sent."""
-        return self.encode([encode_hello(local_hello())])
+        return self.encode([encode_hello(local_hello(self._codecs))])
 
     def close(self) -> list[bytes | memoryview]:
         """Close our side; return the bytes of the goodbye, where one is to be said."""
@@ -131,6 +133,11 @@ class Connection:
         if opened and self.remote is not None and self.remote.says_goodbye:
             return self.encode([control.encode(control.Kind.GOODBYE)])
         return []
+
+    @property
+    def compression(self) -> str | None:
+        """The codec to compress by, for this peer."""
+        return None if self.remote is None else self.remote.best_codec(self._codecs)
 
     def ping(self) -> list[bytes | memoryview]:
         """Return the bytes of a ping, for an open connection; none to who knows no pings."""
