@@ -22,7 +22,6 @@ from . import forks
 from .deadlines import timeout_at
 from .provider import switch_of
 from .sender import CREDIT, TOLL
-from .sockets import has_left
 from .watcher import Watcher
 
 __all__ = ["Adapter"]
@@ -109,8 +108,11 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             inbox = self._inbox
             inbox += messages
             self._messages_received += len(messages)
-            if self._received - self._delivered > self._limits.undelivered:
-                self._hold_back(len(inbox) - self._reading)
+            if (
+                self._received - self._delivered > self._limits.undelivered
+                and len(inbox) > self._reading  # whose message does not wait
+            ):
+                self._pause()
             if self._reading:
                 self._run_reader()
 
@@ -120,21 +122,6 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             self._waiter.hand_over()
         except BaseException as exc:  # SystemExit: uvloop would only log it
             self._loop.call_soon(_raise, exc)
-
-    def _hold_back(self, waiting: int) -> None:
-        """Stop reading while more than one message waits, not counting the reader's.
-
-        Unless the peer has left: what the system still holds of it is little, and reading it
-        shows the end.
-        """
-        if waiting > 0 and not self._paused and not has_left(self._sock):
-            self._paused = True
-            self._transport.pause_reading()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
 
     def _transition(self, messages: list[Frames]) -> list[Frames]:
         """Act where the state is not plainly open; return what is left for the inbox."""
@@ -290,6 +277,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     def forked(self) -> None:
         """Disown the connection: its socket and its loop's selector are the parent's."""
         self._thread = forks.ELSEWHERE
+        self._unwatch()
         self._reading = True  # so that a read looks no further
 
     def abort(self, why: str = "aborted by this side") -> None:
@@ -314,7 +302,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     def closed(self) -> bool:
         if self._connection.state is OPEN:  # the end may wait behind what nobody reads
-            return self._paused and has_left(self._sock)
+            return self._ended_unread()
         return self._connection.state is not State.HANDSHAKE
 
     def closed_error(self) -> CommClosedError:
