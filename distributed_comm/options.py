@@ -50,7 +50,12 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommOptions:
-    """Everything about a connection that has a default."""
+    """Everything about a connection that has a default.
+
+    ``relayed=True`` believes the proof of a key that came through NAT, a tunnel or a proxy,
+    where it may come through somebody else just as well (see docs/security.md).
+    """
 
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    relayed: bool = False

@@ -18,6 +18,7 @@ from ..frames import Frames
 from ..options import CommOptions
 from ..wire.connection import OPEN, Connection, State
 from . import forks
+from .link import Link
 from .sender import CREDIT, TOLL, Sender
 
 __all__ = ["Adapter"]
@@ -50,6 +51,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         "_received",
         "_receiver",
         "get_buffer",
+        "link",
         "local_address",
         "peer_address",
         "pickle_protocol",
@@ -60,11 +62,13 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         connection: Connection,
+        link: Link,
         options: CommOptions,
         opened: Callable[["Adapter"], None],
         lost: Callable[["Adapter"], None],
     ) -> None:
         super().__init__(loop, sock, connection, options.limits)
+        self.link = link
         self._patience = options.timeouts.close
         self._opened = opened
         # What gets messages before the inbox does: the handshake's end, a pushed receiver.
@@ -126,6 +130,9 @@ class Adapter(Sender, asyncio.BufferedProtocol):
             self._transport.abort()
         if state is State.LEAVING:
             return []
+        if self._connection.answer and state is not State.CLOSED:
+            self._post(self._connection.answer)
+            self._connection.answer = []
         if self._intercept is not None and self._connection.remote is not None:
             return self._intercept(messages)
         return messages
@@ -309,12 +316,21 @@ class Adapter(Sender, asyncio.BufferedProtocol):
 
     @property
     def same_host(self) -> bool:
-        return self._connection.local.rpartition(":")[0] == self._connection.peer.rpartition(":")[0]
+        return self.link.same_host
 
     @property
     def extra_info(self) -> dict[str, Any]:
-        remote = self._connection.remote
-        return {"peer": remote}
+        return {"peer": self._connection.remote, **self.link.about}
+
+    @property
+    def proven(self) -> bool:
+        """Whether the peer has shown that it holds our key …"""
+        return self._connection.proven
+
+    @property
+    def relayed(self) -> bool:
+        """… and whether something in between passes on what both sides send."""
+        return self._connection.relayed
 
     def _misused(self) -> LocalProtocolError:
         ends = f"{self.local_address} -> {self.peer_address}"

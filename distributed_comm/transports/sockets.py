@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from ..addressing import unparse_host_port
 
-__all__ = ["adopt", "bind", "dial", "get_ip", "host_port", "lookup", "resolve", "tune"]
+__all__ = ["adopt", "bind", "dial", "endpoint", "get_ip", "host_port", "lookup", "resolve", "tune"]
 
 BACKLOG = 2048
 #: Seconds that one address of a name has before the next one is dialled beside it.
@@ -182,6 +182,16 @@ def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
 def host_port(name: tuple[object, ...]) -> str:
     """Return ``host:port`` of what getsockname or getpeername gave."""
     return unparse_host_port(str(name[0]), int(str(name[1])))
+
+
+def endpoint(name: tuple[object, ...]) -> str:
+    """Return ``host:port`` as both ends of a connection write it.
+
+    A scope such as ``%eth0`` means something on one machine only, and a socket for both
+    families calls an IPv4 address ``::ffff:1.2.3.4``.
+    """
+    host = str(name[0]).partition("%")[0]
+    return host_port((host[7:] if host.startswith("::ffff:") and "." in host else host, name[1]))
 
 
 def resolve(host: str) -> str:

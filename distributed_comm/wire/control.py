@@ -16,6 +16,7 @@ class Kind(IntEnum):
     """What a control message says."""
 
     GOODBYE = 1  # nothing follows: the end of stream after this lost nothing
+    PROOF = 4  # of holding the key, 32 bytes, right behind the hello (see `proof`)
 
 
 def encode(kind: Kind, payload: bytes = b"") -> bytes:

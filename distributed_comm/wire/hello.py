@@ -14,12 +14,14 @@ import msgpack
 
 from .._kernels import framing as kernel
 
-__all__ = ["Hello", "decode", "encode", "local_hello"]
+__all__ = ["NONCE", "Hello", "decode", "encode", "local_hello"]
 
 OURS = "distributed_comm"
 VERSION = 1
 DEPTH = 8
 PICKLE_PROTOCOL = 5
+#: Bytes of a nonce.
+NONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,23 @@ class Hello:
         """Whether an end of stream without a goodbye is a lost connection."""
         return self.capabilities is not None
 
+    @property
+    def nonce(self) -> bytes | None:
+        """What a proof has to be made with; None where the side has no key."""
+        return None if self.capabilities is None else self.capabilities.get("nonce")
 
-def local_hello() -> Hello:
-    """Return this process's hello."""
-    return Hello(None, tuple(sys.version_info[:3]), PICKLE_PROTOCOL, {"version": VERSION})
+    @property
+    def endpoint(self) -> str | None:
+        """The address of the listener, as this side sees it."""
+        return None if self.capabilities is None else self.capabilities.get("endpoint")
+
+
+def local_hello(nonce: bytes | None = None, endpoint: str = "") -> Hello:
+    """Return this process's hello; with a nonce where it can prove to hold a key."""
+    capabilities: dict[str, Any] = {"version": VERSION}
+    if nonce is not None:
+        capabilities |= {"nonce": nonce, "endpoint": endpoint}
+    return Hello(None, tuple(sys.version_info[:3]), PICKLE_PROTOCOL, capabilities)
 
 
 def encode(hello: Hello) -> bytes:
@@ -79,4 +94,13 @@ def decode(frame: bytes) -> Hello:
         raise ValueError(f"pickle-protocol {protocol!r:.60} in the hello, expected a small integer")
     if not (capabilities is None or isinstance(capabilities, dict)):
         raise ValueError(f"{OURS} {capabilities!r:.60} in the hello, expected a map")
+    _check_nonce(capabilities or {})
     return Hello(compression, tuple(python), min(protocol, PICKLE_PROTOCOL), capabilities)
+
+
+def _check_nonce(capabilities: dict[str, Any]) -> None:
+    nonce, endpoint = capabilities.get("nonce"), capabilities.get("endpoint")
+    if nonce is not None and not (isinstance(nonce, bytes) and len(nonce) == NONCE):
+        raise ValueError(f"nonce {nonce!r:.60} in the hello, expected {NONCE} bytes")
+    if not (endpoint is None or isinstance(endpoint, str)):
+        raise ValueError(f"endpoint {endpoint!r:.60} in the hello, expected an address")

@@ -68,10 +68,18 @@ class SentinelFraming:
         return self._rest()
 
     def open(self, max_message: int, max_frames: int) -> list[Frames]:
-        """Set the limits that hold after the hello; return the messages that came with it."""
+        """Set the limits that hold after the handshake; return what came right behind it."""
+        self.lift(max_message, max_frames)
+        return self.go_on()
+
+    def lift(self, max_message: int, max_frames: int) -> None:
+        """Set these limits from within ``on_control``: `receive` goes on with them."""
         self._max_message = max_message
         self._max_frames = max_frames
         self._opened = True
+
+    def go_on(self) -> list[Frames]:
+        """Return the messages, one at most before `open`, that the last chunk still holds."""
         return self._rest()
 
     def drop(self) -> None:
