@@ -30,7 +30,7 @@ class SocketConnector(Connector):
         """Return a connected socket, as `Connector.connect` does a comm."""
 
     @abstractmethod
-    def _identify(self, sock: socket.socket) -> Link:
+    def _identify(self, sock: socket.socket, address: str) -> Link:
         """Return both its ends; OSError where it is connected no more."""
 
     async def connect(  # type: ignore[override]  # takes no other connection_args
@@ -62,7 +62,7 @@ class SocketConnector(Connector):
                 greeted.set_exception(adapter.closed_error())
 
         try:
-            link = self._identify(sock)
+            link = self._identify(sock, address)
         except OSError:  # it has gone already
             sock.close()
             raise

@@ -45,7 +45,7 @@ class TCPConnector(SocketConnector):
             )
         return await ip.dial(asyncio.get_running_loop(), await ip.lookup(host, port))
 
-    def _identify(self, sock: socket.socket) -> Link:
+    def _identify(self, sock: socket.socket, address: str) -> Link:  # noqa: ARG002
         return identify(sock, dialled=True)
 
 
