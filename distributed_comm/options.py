@@ -41,11 +41,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long things may take, in seconds."""
+    """How long things may take, in seconds; ``math.inf`` for as long as they like."""
 
     connect: float = 30.0  # connect() in all, retries and handshake included
     handshake: float = 10.0  # a listener's patience with a silent dialler
     close: float = 5.0  # flushing and saying goodbye
+    gap: float = 60.0  # nothing comes though a message has begun
+    keepalive: float = 20.0  # nothing comes: a ping; nothing is acknowledged: the end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

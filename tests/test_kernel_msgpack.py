@@ -211,6 +211,38 @@ def test_many_small_items_decode_in_little_memory(item):
     check_memory(data)
 
 
+small = st.one_of(
+    st.sampled_from([None, 0, -1, -20, 200, -200, 2**31, 1.5, "", "a", "é", "ab", "𝄞", b"", b"a"]),
+    st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=3)),
+)
+costly = st.recursive(
+    small,
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(small, inner, max_size=7)),
+    max_leaves=12,
+).map(msgpack.packb)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"\x81\0", b"\x81\xe1", b"\x81\xa0", b"\x81\xa2ab", b"\x91"]), max_size=3
+    ),
+    st.integers(0, 100),
+    costly,
+)
+@example([b"\x81\0"], 300, b"\xc0")
+@example([b"\x81\0"], 60, msgpack.packb(["𝄞"] * 30))
+def test_whatever_is_repeated_decodes_in_little_memory_or_is_refused(chain, length, end):
+    item = b"".join(chain) * length + end
+    count = 40 * KIB // len(item)
+    data = b"\xdd" + count.to_bytes(4, "big") + item * count
+    expected = verdict(specification.scan, data, DEPTH)
+    assert verdict(chosen.scan, data, DEPTH) == expected
+    if expected is None:
+        check_memory(data)
+    else:
+        assert "in memory" in expected
+
+
 # -- markers ---------------------------------------------------------------------
 
 MARKERS = [b"__Serialized__", b"__Pickled__", b"__Set__", b"__Enum__"]

@@ -23,6 +23,8 @@ cdef enum:
     CONTROL_SIZE = 3 + 255
     LARGE_FRAME = 64 * 1024
     MOST_LEVELS = 1024
+    MULTIPLE = 96
+    AMPLE = 64 * 1024
 
 CONTROL = CONTROL_TYPE
 LARGE = LARGE_FRAME
@@ -308,6 +310,7 @@ cdef enum Fault:
     TOO_DEEP
     NOT_MSGPACK
     TRAILING
+    COSTLY
 
 
 cdef struct Item:
@@ -353,8 +356,16 @@ cdef inline bint describe(uint8_t first, Item* item) noexcept nogil:
     return True
 
 
+cdef inline uint64_t cost_of_map(uint64_t pairs, uint8_t first_key) noexcept nogil:
+    if pairs > 5:
+        return 96 * pairs
+    if not pairs:
+        return 64
+    return 184 if 0xA0 <= first_key < 0xC0 or 0xD9 <= first_key <= 0xDB else 224
+
+
 cdef Fault examine_msgpack(
-    const uint8_t* p, Py_ssize_t size, Py_ssize_t max_depth, Py_ssize_t* stopped
+    const uint8_t* p, Py_ssize_t size, Py_ssize_t max_depth, Py_ssize_t* stopped, uint64_t* cost
 ) noexcept nogil:
     cdef uint64_t levels[MOST_LEVELS]
     cdef Py_ssize_t depth = 0, offset = 0
@@ -391,24 +402,35 @@ cdef Fault examine_msgpack(
                     return TOO_DEEP
                 levels[depth] = item.items
                 depth += 1
+            if first >= 0xDE or first < 0x90:
+                cost[0] += cost_of_map(item.items // 2, p[offset] if item.items else 0)
+            else:
+                cost[0] += 56 + 16 * item.items
         else:
             if item.length > <uint64_t>(size - offset):
                 return TRUNCATED
             offset += <Py_ssize_t>item.length
+            if item.length:
+                cost[0] += 56 + 4 * item.length
+            elif first >= 0xE0:
+                cost[0] += 32
     stopped[0] = offset
-    return FINE if offset == size else TRAILING
+    if offset != size:
+        return TRAILING
+    return COSTLY if cost[0] > MULTIPLE * <uint64_t>size + AMPLE else FINE
 
 
 def scan(data, Py_ssize_t max_depth):
     cdef Py_buffer view
     cdef Py_ssize_t stopped = 0, size
+    cdef uint64_t cost = 0
     cdef Fault fault
     if not 0 <= max_depth <= MOST_LEVELS:
         raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         size = view.len
-        fault = examine_msgpack(<const uint8_t*>view.buf, size, max_depth, &stopped)
+        fault = examine_msgpack(<const uint8_t*>view.buf, size, max_depth, &stopped, &cost)
     finally:
         PyBuffer_Release(&view)
     if fault == FINE:
@@ -421,4 +443,6 @@ def scan(data, Py_ssize_t max_depth):
         raise ValueError(f"msgpack nested deeper than {max_depth} levels")
     if fault == NOT_MSGPACK:
         raise ValueError("0xc1 is not msgpack")
+    if fault == COSTLY:
+        raise ValueError(f"msgpack of {size} bytes that would take about {cost} in memory")
     raise ValueError(f"{size - stopped} bytes after the msgpack object")

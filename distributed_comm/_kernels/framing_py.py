@@ -31,6 +31,9 @@ PRELUDE = Struct("<QQ")
 
 #: What `scan` can be asked to allow.
 MOST_LEVELS = 1024
+#: What decoding may take in memory: so many bytes for each of msgpack, and so many besides.
+MULTIPLE = 96
+AMPLE = 64 * 1024
 
 
 def pack(frames: Frames) -> list[bytes | memoryview]:
@@ -200,8 +203,9 @@ def scan(data: Buffer, max_depth: int) -> None:
     """Check that ``data`` is one msgpack object that is safe to decode.
 
     Raises ValueError for a truncated object, bytes after it, more than ``max_depth``
-    containers around an item, or containers that together declare more items than
-    bytes are left: msgpack allocates for every declared item at each level.
+    containers around an item, containers that together declare more items than bytes
+    are left (msgpack allocates for every declared item at each level), or an object
+    that takes more memory than MULTIPLE times its bytes, and AMPLE.
     """
     if not 0 <= max_depth <= MOST_LEVELS:
         raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
@@ -210,11 +214,14 @@ def scan(data: Buffer, max_depth: int) -> None:
     offset = 0
     pending = 1  # items that were declared and have not been seen, at all levels
     levels: list[int] = []  # items left in each container around this one
+    cost = 0  # bytes of memory
     while pending:
         if offset >= end:
             raise ValueError("truncated msgpack")
+        first = view[offset]
         kind, length, offset = _step(view, offset)
         pending -= 1
+        cost += _cost(first, kind, length, view[offset : offset + 1])
         while levels and not levels[-1]:
             levels.pop()
         if levels:
@@ -234,6 +241,31 @@ def scan(data: Buffer, max_depth: int) -> None:
                 raise ValueError("truncated msgpack")
     if offset != end:
         raise ValueError(f"{end - offset} bytes after the msgpack object")
+    _check_cost(cost, end)
+
+
+def _check_cost(cost: int, size: int) -> None:
+    if cost > MULTIPLE * size + AMPLE:
+        raise ValueError(f"msgpack of {size} bytes that would take about {cost} in memory")
+
+
+def _cost(first: int, kind: int, length: int, key: memoryview) -> int:
+    """Return what CPython allocates for an item, measured, and rounded up.
+
+    An array is a list or a tuple. A dict whose keys are all str is smaller, and the first of
+    them tells. Small integers and the empty str and bytes are there already.
+    """
+    if kind == _ARRAY:
+        return 56 + 16 * length
+    if kind == _MAP:
+        if length > 5:
+            return 96 * length
+        if not length:
+            return 64
+        return 184 if key and (0xA0 <= key[0] < 0xC0 or 0xD9 <= key[0] <= 0xDB) else 224
+    if length:
+        return 56 + 4 * length
+    return 32 if first >= 0xE0 else 0
 
 
 def _step(view: memoryview, offset: int) -> tuple[int, int, int]:

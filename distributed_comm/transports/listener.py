@@ -21,6 +21,7 @@ from ..wire.proof import Role
 from . import forks
 from .adapter import Adapter
 from .admission import Framing, judge, make_adapter
+from .deadlines import Deadline
 from .handling import Handling
 from .link import Link
 from .provider import attach
@@ -61,7 +62,7 @@ class SocketListener(Listener):
         self._loop: asyncio.AbstractEventLoop | None = None  # once started
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None  # after the system refused
-        self._handshakes: dict[Adapter, asyncio.TimerHandle] = {}
+        self._handshakes: dict[Adapter, Deadline] = {}
         self._connections: set[Adapter] = set()
         forks.watch(self)
 
@@ -152,8 +153,8 @@ class SocketListener(Listener):
             loop, sock, link, Role.LISTENER, self._trust, self._options, self.framing,
             self._opened, self._lost,
         )  # fmt: skip
-        deadline = loop.call_later(self._options.timeouts.handshake, self._expire, adapter)
-        self._handshakes[adapter] = deadline
+        patience = self._options.timeouts.handshake
+        self._handshakes[adapter] = Deadline(loop, patience, lambda: self._expire(adapter))
         self._connections.add(adapter)
         self._handling.keep(loop.create_task(self._attach(loop, sock, adapter)))
 

@@ -88,8 +88,8 @@ class Connection:
 
     __slots__ = (
         "_clean", "_failure", "_farewell", "_framing", "_greeting", "_limits", "_proving", "_why",
-        "answer", "encode", "get_buffer", "local", "peer", "proven", "receive", "relayed",
-        "remote", "state",
+        "encode", "get_buffer", "local", "peer", "proven", "receive", "relayed", "remote",
+        "respond", "state",
     )  # fmt: skip
 
     def __init__(
@@ -119,8 +119,9 @@ class Connection:
         self.proven = False
         #: … and whether it did so through something that passes on what others send.
         self.relayed = False
-        #: What has to be sent because of the peer's hello: our proof.
-        self.answer: list[bytes | memoryview] = []
+        #: Called with the bytes that a control message asks for, and with our proof; set by
+        #: whoever sends.
+        self.respond: Callable[[list[bytes | memoryview]], None] = _ignore
         #: Return the bytes of a message's frames as buffers; for an open connection.
         self.encode = self._framing.encode
         #: Return where the next received bytes belong, until they are.
@@ -144,6 +145,12 @@ class Connection:
             return self.encode([control.encode(control.Kind.GOODBYE)])
         return []
 
+    def ping(self) -> list[bytes | memoryview]:
+        """Return the bytes of a ping, for an open connection; none to who knows no pings."""
+        if self.remote is None or not self.remote.says_goodbye:
+            return []
+        return self.encode([control.encode(control.Kind.PING)])
+
     # -- receiving -------------------------------------------------------------
 
     def _receive_hello(self, nbytes: int) -> list[Frames]:
@@ -162,7 +169,7 @@ class Connection:
             return self._framing.open(*self._open(remote))
         self._proving.hear(frame)
         self._greeting = remote
-        self.answer = self.encode([control.encode(control.Kind.PROOF, self._proving.prove())])
+        self.respond(self.encode([control.encode(control.Kind.PROOF, self._proving.prove())]))
         self.receive = self._receive_proof
         return self._expect_proof(self._framing.go_on())
 
@@ -190,12 +197,20 @@ class Connection:
         """Act on a control message."""
         try:
             kind, payload = control.decode(frame)
-            if kind is control.Kind.PROOF:
-                self._judge(payload)
-            elif self.remote is None or not self.remote.says_goodbye:
+            if kind is not control.Kind.PROOF and not (self.remote and self.remote.says_goodbye):
                 raise ValueError("a control message that was not agreed on")
-            else:
-                self._farewell = True
+            match kind, payload:
+                case control.Kind.PROOF, _:
+                    self._judge(payload)
+                case control.Kind.GOODBYE, b"":
+                    self._take_leave()
+                case control.Kind.PING, b"":
+                    if self.state is OPEN:
+                        self.respond(self.encode([control.encode(control.Kind.PONG)]))
+                case control.Kind.PONG, b"":
+                    pass  # that it came is all it says
+                case _:
+                    raise ValueError(f"a {kind.name.lower()} with {len(payload)} bytes of payload")
         except ValueError as exc:
             self._accuse(exc)
 
@@ -211,9 +226,25 @@ class Connection:
         self._proving = None
         self._framing.lift(*self._open(greeting))
 
+    def _take_leave(self) -> None:
+        """Take note of the goodbye, behind which nothing may come."""
+        if self._framing.unread:
+            raise ValueError("bytes after the goodbye")
+        self._farewell = True
+        self.receive = self._receive_no_more
+
+    def _receive_no_more(self, _: int) -> list[Frames]:
+        self._accuse(ValueError("bytes after the goodbye"))
+        return []
+
     def _accuse(self, cause: ValueError) -> None:
         """End the connection because of what the peer sent."""
         self._move(Event.LOST, f"protocol error: {cause}", RemoteProtocolError, cause)
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether a message has begun to arrive, and not ended."""
+        return self._framing.mid_message
 
     # -- the end ---------------------------------------------------------------
 
@@ -251,6 +282,7 @@ class Connection:
             self._why, self._clean, self._failure = why, clean, (kind, cause)
         if self.state is State.CLOSED:
             self._framing.drop()
+            self.respond = _ignore
 
     def closed_error(self) -> CommClosedError:
         """Return the exception for whoever uses the connection after its end."""
@@ -260,3 +292,7 @@ class Connection:
         )
         error.__cause__ = cause
         return error
+
+
+def _ignore(_: object) -> None:
+    pass

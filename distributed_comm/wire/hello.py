@@ -35,7 +35,7 @@ class Hello:
 
     @property
     def says_goodbye(self) -> bool:
-        """Whether an end of stream without a goodbye is a lost connection."""
+        """Whether it knows control messages, so that an end without a goodbye is a loss."""
         return self.capabilities is not None
 
     @property

@@ -62,6 +62,11 @@ class SentinelFraming:
         """Return where the next bytes belong; valid until the next `receive`."""
         return self._scratch
 
+    @property
+    def unread(self) -> bool:
+        """During `on_control`: whether bytes have come behind the control message."""
+        return self._offset < self._end
+
     def receive(self, nbytes: int) -> list[Frames]:
         """Return the messages that the ``nbytes`` just written into `get_buffer()` complete."""
         self._offset, self._end = 0, nbytes

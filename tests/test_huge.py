@@ -1,0 +1,81 @@
+"""One message of 3 GiB between two processes: the same bytes, and little memory beside them."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from loops import LOOPS, needs_proc
+
+GIB = 1024**3
+SIZE = 3 * GIB
+BESIDE = 64 * 1024**2
+
+SIDE = """
+import asyncio, json, sys
+sys.path.insert(0, {folder!r})
+import numpy as np
+import distributed_comm as dc
+from loops import LOOPS
+
+SIZE, BLOCK = {size}, 2**20
+OPTIONS = dc.CommOptions(limits=dc.Limits(message=None))
+
+def memory(name):
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+async def send(address):
+    base = memory("VmRSS")
+    async with await dc.connect(address, trusted=True, options=OPTIONS) as comm:
+        await comm.write(np.arange(SIZE // 8, dtype="u8"))
+        assert await comm.read() == "the same"
+    return memory("VmHWM") - base
+
+async def receive():
+    base, served = memory("VmRSS"), asyncio.get_running_loop().create_future()
+    async with dc.listen(
+        "tcp://127.0.0.1:0", served.set_result, trusted=True, options=OPTIONS
+    ) as listener:
+        print(json.dumps(listener.contact_address), flush=True)
+        comm = await served
+    array = await comm.read()
+    peak = memory("VmHWM") - base
+    assert array.nbytes == SIZE
+    for start in range(0, SIZE // 8, BLOCK):
+        assert (array[start : start + BLOCK] == np.arange(start, start + BLOCK)).all()
+    await comm.write("the same")
+    await comm.close()
+    return peak
+
+with asyncio.Runner(loop_factory=LOOPS[{loop!r}]) as runner:
+    print(json.dumps(runner.run(send(sys.argv[1]) if sys.argv[1:] else receive())))
+"""
+
+
+def available() -> int:
+    with open("/proc/meminfo") as info:
+        line = next(line for line in info if line.startswith("MemAvailable"))
+    return int(line.split()[1]) * 1024
+
+
+@needs_proc
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_message_of_3_gib_takes_little_more_on_either_side(loop, pytestconfig):
+    pytest.importorskip("numpy")
+    if available() < 2 * SIZE + GIB:
+        pytest.skip("two processes with 3 GiB each do not fit into this machine")
+    script = SIDE.format(folder=str(pytestconfig.rootpath / "tests"), size=SIZE, loop=loop)
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
+        try:
+            address = json.loads(receiver.stdout.readline())
+            sender = subprocess.run(
+                [*command, address], capture_output=True, text=True, check=False
+            )
+            assert (sender.returncode, sender.stderr) == (0, "")
+            peaks = json.loads(sender.stdout), json.loads(receiver.stdout.readline())
+        finally:
+            receiver.kill()
+    assert all(SIZE < peak <= SIZE + BESIDE for peak in peaks), peaks
