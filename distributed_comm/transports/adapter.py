@@ -16,6 +16,7 @@ from typing import Any, cast
 from ..errors import CommClosedError, LocalProtocolError
 from ..frames import Frames
 from ..options import CommOptions
+from ..wire.budget import Budget
 from ..wire.connection import OPEN, Connection, State
 from . import forks
 from .deadlines import timeout_at
@@ -41,8 +42,10 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_allowance",
+        "_budget",
         "_delivered",
         "_ended",
+        "_held",
         "_inbox",
         "_intercept",
         "_lost",
@@ -77,6 +80,8 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         forks.watch(self)
         self._inbox: deque[Frames] = deque()
         self._reader: asyncio.Future[None] | None = None
+        self._budget: Budget | None = None  # of a stranger …
+        self._held = 0  # … and how much of it waits unread here
         self._delivered = 0  # bytes that were received when the inbox was last empty
         self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
         self._messages_received = 0
@@ -122,10 +127,27 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         if waiting > 0 and not self._paused and not has_left(self._sock):
             self._paused = True
             self._transport.pause_reading()
+            if self._budget is not None:
+                self._hold(self._budget, self._received - self._delivered)
+
+    def _hold(self, budget: Budget, nbytes: int) -> None:
+        """Take what waits unread from the budget of strangers, or cut this one."""
+        try:
+            budget.change(nbytes)
+        except ValueError as exc:
+            self.abort(str(exc))
+        else:
+            self._held += nbytes
+
+    def _let_go(self) -> None:
+        if self._budget is not None:
+            self._budget.change(-self._held)
+            self._held = 0
 
     def _resume(self) -> None:
         if self._paused:
             self._paused = False
+            self._let_go()
             self._transport.resume_reading()
 
     def _transition(self, messages: list[Frames]) -> list[Frames]:
@@ -177,6 +199,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
         self._connection.lose(f"the connection was lost: {exc}" if exc else "closed", exc)
         self._unwatch()
         self._drop()
@@ -290,7 +313,13 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         elif self._thread != forks.ELSEWHERE and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.abort, why)
 
+    def share(self, budget: Budget) -> None:
+        """Take the memory for messages from a budget: the peer is not trusted."""
+        self._budget = budget
+        self._connection.share(budget)
+
     def _cut(self, why: str) -> None:
+        self._let_go()
         self._connection.lose(why)
         self._unwatch()
         self._drop()

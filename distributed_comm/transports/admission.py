@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ..errors import FatalCommClosedError
 from ..options import CommOptions
 from ..security import REFUSAL, Trust
+from ..wire.budget import Budget
 from ..wire.connection import Connection
 from ..wire.framing import LengthFraming
 from ..wire.proof import Proving, Role
@@ -42,8 +43,10 @@ def make_adapter(
     return Adapter(loop, sock, connection, link, options, opened, lost)
 
 
-def judge(adapter: Adapter, trust: Trust) -> bool:
+def judge(adapter: Adapter, trust: Trust, budget: Budget) -> bool:
     """Return whether to trust the peer of a connection whose handshake is done.
+
+    If not, the memory for its messages is taken from the budget.
 
     Raises FatalCommClosedError, with one text for every reason, where trust is required of
     the peer and it has none.
@@ -60,4 +63,6 @@ def judge(adapter: Adapter, trust: Trust) -> bool:
     if trust.required and not trusted:
         adapter.abort(REFUSAL)
         raise FatalCommClosedError(f"{REFUSAL}: {link.local} -> {link.peer}")
+    if not trusted:
+        adapter.share(budget)
     return trusted

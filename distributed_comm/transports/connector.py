@@ -9,6 +9,7 @@ from ..core import Connector
 from ..errors import FatalCommClosedError
 from ..options import CommOptions
 from ..security import Trust
+from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
 from ..wire.proof import Role
 from .adapter import Adapter
@@ -46,6 +47,7 @@ class SocketConnector(Connector):
         options = options or CommOptions()
         trust = Trust.choose(trusted, key, require_trust, options.relayed)
         loop = asyncio.get_running_loop()
+        budget = Budget(options.limits.untrusted_memory)
         sock = await self._dial(address)
         greeted: asyncio.Future[bool] = loop.create_future()
 
@@ -53,7 +55,7 @@ class SocketConnector(Connector):
             if greeted.done():
                 return
             try:
-                greeted.set_result(judge(adapter, trust))
+                greeted.set_result(judge(adapter, trust, budget))
             except FatalCommClosedError as exc:
                 greeted.set_exception(exc)
 

@@ -16,6 +16,7 @@ from ..core import HandleComm, Listener
 from ..errors import FatalCommClosedError
 from ..options import CommOptions
 from ..security import Trust
+from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
 from ..wire.proof import Role
 from . import forks
@@ -58,6 +59,7 @@ class SocketListener(Listener):
         self._deserialize = deserialize
         self._options = options or CommOptions()
         self._trust = Trust.choose(trusted, key, require_trust, self._options.relayed)
+        self._budget = Budget(self._options.limits.untrusted_memory)
         self._sockets: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # once started
         self._accepting = False
@@ -178,7 +180,7 @@ class SocketListener(Listener):
         if self._retry is None:  # a handshake that is done frees no descriptor
             self._resume()
         try:
-            trusted = judge(adapter, self._trust)
+            trusted = judge(adapter, self._trust, self._budget)
         except FatalCommClosedError as exc:
             logger.info("%r refused a connection: %s", self, exc)
             return

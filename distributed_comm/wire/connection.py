@@ -12,6 +12,7 @@ from ..errors import CommClosedError, RemoteProtocolError
 from ..frames import Frames
 from ..options import Limits
 from . import control
+from .budget import Budget
 from .framing import LengthFraming
 from .hello import Hello, decode, local_hello
 from .hello import encode as encode_hello
@@ -192,6 +193,10 @@ class Connection:
         self.receive = self._framing.receive
         limit = self._limits.message
         return NO_CAP if limit is None else limit, self._limits.frames
+
+    def share(self, budget: Budget) -> None:
+        """Take the memory for messages from the budget of all who are not trusted."""
+        self._framing.share(budget)
 
     def _obey(self, frame: bytes) -> None:
         """Act on a control message."""

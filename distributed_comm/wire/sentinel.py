@@ -15,6 +15,7 @@ from collections.abc import Callable
 from .._kernels import framing
 from .._kernels import sentinel as kernel
 from ..frames import Frames
+from .budget import Budget
 
 __all__ = ["SentinelFraming"]
 
@@ -27,8 +28,9 @@ class SentinelFraming:
     """
 
     __slots__ = (
-        "_collected", "_dropped", "_end", "_matched", "_max_frames", "_max_message", "_memory",
-        "_offset", "_on_control", "_on_error", "_opened", "_scratch", "mid_message",
+        "_budget", "_collected", "_dropped", "_end", "_held", "_matched", "_max_frames",
+        "_max_message", "_memory", "_offset", "_on_control", "_on_error", "_opened", "_scratch",
+        "mid_message",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +52,8 @@ class SentinelFraming:
         self._offset = self._end = 0  # of what is left in the scratch, during `receive`
         self._collected = bytearray()  # of the message under way, in earlier chunks …
         self._matched = 0  # … and how much of a sentinel stands at its end
+        self._budget: Budget | None = None  # of a stranger …
+        self._held = 0  # … and how much of it this one has
         #: Whether an end of stream would now cut a message.
         self.mid_message = False
 
@@ -87,10 +91,33 @@ class SentinelFraming:
         """Return the messages, one at most before `open`, that the last chunk still holds."""
         return self._rest()
 
+    def share(self, budget: Budget) -> None:
+        """Take memory from this budget from now on."""
+        self._budget = budget
+        self._account()
+
+    def _account(self) -> None:
+        """Have the budget know what is held; or give up."""
+        assert self._budget is not None
+        try:
+            self._budget.change(len(self._collected) - self._held)
+        except ValueError as exc:
+            self._give_up(exc)
+        else:
+            self._held = len(self._collected)
+
+    def _give_up(self, error: ValueError) -> None:
+        on_error = self._on_error
+        self.drop()
+        on_error(error)
+
     def drop(self) -> None:
         """Give memory back and take no more messages: the connection is gone."""
         self._dropped = True
         self._collected = bytearray()
+        if self._budget is not None:
+            self._budget.change(-self._held)
+            self._held = 0
         self.mid_message = False
         self._on_control = self._on_error = _ignore
 
@@ -101,14 +128,14 @@ class SentinelFraming:
             try:
                 message = self._next()
             except ValueError as exc:
-                on_error = self._on_error
-                self.drop()
-                on_error(exc)
+                self._give_up(exc)
             else:
                 if isinstance(message, bytes):
                     self._on_control(message)
                 elif message is not None:
                     messages.append(message)
+        if self._budget is not None and len(self._collected) != self._held:
+            self._account()
         self.mid_message = bool(self._collected)
         return messages
 
