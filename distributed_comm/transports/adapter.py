@@ -32,6 +32,10 @@ __all__ = ["Adapter"]
 _NOBODY: Any = object()
 
 
+def _nobody_asks(_: "Adapter") -> None:
+    pass
+
+
 class Adapter(Watcher, asyncio.BufferedProtocol):
     """One connection over a socket of ours.
 
@@ -312,6 +316,10 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             self._cut(why)
         elif self._thread != forks.ELSEWHERE and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.abort, why)
+
+    def hand_over(self) -> None:
+        """Forget who has made this, which only wanted to know how the handshake ends."""
+        self._opened = self._lost = _nobody_asks
 
     def share(self, budget: Budget) -> None:
         """Take the memory for messages from a budget: the peer is not trusted."""

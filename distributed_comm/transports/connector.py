@@ -78,4 +78,5 @@ class SocketConnector(Connector):
             greeted.cancel()  # else it may get an exception that nobody retrieves
             adapter.abort()
             raise
+        adapter.hand_over()
         return ChannelComm(adapter, trusted=trusted, deserialize=deserialize, limits=options.limits)
