@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 FEW, MANY = 300, 2300
 # Under callgrind everything takes fifty times as long, and Dask's default is 30 s.
 PATIENCE = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "600s"}
+KEY = {"DISTRIBUTED_COMM_KEY": secrets.token_hex()}
 
 
 class Worker:
@@ -44,7 +46,7 @@ def start(role: str, system: str, profile: Path) -> Iterator[Worker]:
     """Run a worker under callgrind, which writes its profile when the context ends."""
     command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={profile}"]
     command += [sys.executable, "-m", "distributed_comm.bench.worker", role, system]
-    environment = {**os.environ, **PATIENCE, "PYTHONHASHSEED": "0"}
+    environment = {**os.environ, **PATIENCE, **KEY, "PYTHONHASHSEED": "0"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment
