@@ -8,7 +8,7 @@ from typing import Any
 from .addressing import parse_address, unparse_address
 from .core import Comm, Connector, HandleComm, Listener
 from .errors import FatalCommClosedError
-from .options import CommOptions, Timeouts
+from .options import CommOptions, default_options
 from .registry import get_backend
 from .transports.deadlines import timeout_at
 
@@ -63,7 +63,7 @@ async def connect(
         options=options,
     )
     if timeout is None:
-        timeout = (options.timeouts if options else Timeouts()).connect
+        timeout = (options or default_options()).timeouts.connect
     comm = await _dial(connector, addr, loc, timeout, deserialize, arguments)
     if name is not None:
         comm.name = name

@@ -4,6 +4,7 @@ import asyncio
 import pickle
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import msgpack
@@ -139,7 +140,8 @@ def test_in_the_hello(run, kernels, tmp_path, transport, trusted):
             for hello in hellos(pickle.dumps(Touch(mark))):
                 raw = Raw(dial(listener.contact_address))
                 await raw.send(hello)
-                await raw.read_message()
+                with suppress(EOFError, ConnectionResetError):  # most are cut at once
+                    await raw.read_message()
                 await settle()
                 raw.close()
         await settle()

@@ -28,6 +28,9 @@ from .watcher import Watcher
 __all__ = ["Adapter"]
 
 
+#: Seconds for which a listener keeps its hello back, so as to send it with its proof.
+COURTESY = 0.001
+
 #: Takes the reader's place where nobody may read.
 _NOBODY: Any = object()
 
@@ -104,7 +107,24 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             transport.abort()
             return
         transport.set_write_buffer_limits(0)
-        self._post(self._connection.hello())
+        if self.link.dialled:
+            self._post(self._connection.hello())
+        else:  # the dialler's is about to come, and then our proof goes out with it
+            self._put_off(self._connection.hello())
+            self._loop.call_later(COURTESY, self._flush)
+
+    def _put_off(self, buffers: list[bytes | memoryview]) -> None:
+        """Queue what is no message of the user's, for somebody else to flush."""
+        self._scheduled = True
+        self._charged += self._enqueue(buffers)
+
+    def _respond(self, buffers: list[bytes | memoryview]) -> None:
+        if self.link.dialled and self._connection.state is State.HANDSHAKE:
+            # In the next turn `connect` returns; what is written then goes out with our proof.
+            self._put_off(buffers)
+            self._loop.call_soon(self._loop.call_soon, self._flush)
+        else:
+            super()._respond(buffers)
 
     def buffer_updated(self, nbytes: int) -> None:
         connection = self._connection
@@ -170,6 +190,8 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         """Announce that the handshake is done, before what came behind it is delivered."""
         assert self._connection.remote is not None
         self._intercept = None
+        if not self.link.dialled:
+            self._flush()
         self.pickle_protocol = self._connection.remote.pickle_protocol
         self._watch()
         self._opened(self)

@@ -28,7 +28,6 @@ def make_adapter(
     loop: asyncio.AbstractEventLoop,
     sock: socket.socket,
     link: Link,
-    role: Role,
     trust: Trust,
     options: CommOptions,
     framing: Framing,
@@ -36,6 +35,7 @@ def make_adapter(
     lost: Callable[[Adapter], None],
 ) -> Adapter:
     """Return the protocol of a connected socket, which has to be attached to it."""
+    role = Role.DIALLER if link.dialled else Role.LISTENER
     proving = None if trust.key is None else Proving(trust.key, role, link.endpoint)
     connection = Connection(
         scratch_of(loop), options.limits, link.local, link.peer, framing, proving

@@ -7,11 +7,10 @@ from abc import abstractmethod
 from ..comms import ChannelComm
 from ..core import Connector
 from ..errors import FatalCommClosedError
-from ..options import CommOptions
+from ..options import CommOptions, default_options
 from ..security import Trust
 from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
-from ..wire.proof import Role
 from .adapter import Adapter
 from .admission import Framing, judge, make_adapter
 from .link import Link
@@ -44,7 +43,7 @@ class SocketConnector(Connector):
         require_trust: bool = False,
         options: CommOptions | None = None,
     ) -> ChannelComm:
-        options = options or CommOptions()
+        options = options or default_options()
         trust = Trust.choose(trusted, key, require_trust, options.relayed)
         loop = asyncio.get_running_loop()
         budget = Budget(options.limits.untrusted_memory)
@@ -68,9 +67,7 @@ class SocketConnector(Connector):
         except OSError:  # it has gone already
             sock.close()
             raise
-        adapter = make_adapter(
-            loop, sock, link, Role.DIALLER, trust, options, self.framing, opened, lost
-        )
+        adapter = make_adapter(loop, sock, link, trust, options, self.framing, opened, lost)
         try:
             await attach(loop, sock, lambda: adapter)
             trusted = await greeted

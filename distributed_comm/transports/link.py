@@ -15,6 +15,7 @@ class Link(NamedTuple):
     local: str
     peer: str
     endpoint: str
+    dialled: bool
     same_host: bool
     vouched: bool = False
     about: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it

@@ -18,7 +18,6 @@ from ..options import CommOptions
 from ..security import Trust
 from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
-from ..wire.proof import Role
 from . import forks
 from .adapter import Adapter
 from .admission import Framing, judge, make_adapter
@@ -152,7 +151,7 @@ class SocketListener(Listener):
             sock.close()
             return
         adapter = make_adapter(
-            loop, sock, link, Role.LISTENER, self._trust, self._options, self.framing,
+            loop, sock, link, self._trust, self._options, self.framing,
             self._opened, self._lost,
         )  # fmt: skip
         patience = self._options.timeouts.handshake

@@ -29,6 +29,7 @@ def identify(sock: socket.socket, *, dialled: bool) -> Link:
         local=f"{SCHEME}://{ip.host_port(ours)}",
         peer=f"{SCHEME}://{ip.host_port(theirs)}",
         endpoint=ip.endpoint(theirs if dialled else ours),
+        dialled=dialled,
         same_host=ours[0] == theirs[0],
     )
 

@@ -34,6 +34,7 @@ def identify(sock: socket.socket, loc: str, *, dialled: bool) -> Link:
         local=us if dialled else listener,
         peer=listener if dialled else them,
         endpoint=f"uid {owner}",
+        dialled=dialled,
         same_host=True,
         vouched=unix.uid_is_ours(peer.uid),
         about={"uid": peer.uid, "pid": peer.pid},

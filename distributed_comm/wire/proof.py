@@ -10,6 +10,7 @@ sent back to its maker. It says who the peer is, and nothing of the bytes that f
 
 import hmac
 from enum import Enum
+from functools import lru_cache
 from hashlib import sha256
 from secrets import token_bytes
 
@@ -30,6 +31,7 @@ class Role(Enum):
     LISTENER = b"listener"
 
 
+@lru_cache(16)
 def derive(secret: bytes) -> bytes:
     """Return the key of the HMAC; one hash, so it does not make a password a good secret."""
     return sha256(DOMAIN + secret).digest()
