@@ -1,16 +1,28 @@
-"""A Comm over any Channel: serialization, and the trust that it asks for."""
+"""A Comm over any Channel: serialization, and the trust that it asks for.
 
+Messages are encoded and decoded where they are written and read, but for those that would
+keep the event loop from its work: they are given to a thread. Neither their order nor what a
+cancellation promises changes by that.
+"""
+
+import asyncio
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from .core import Channel, Comm
+from .errors import LocalProtocolError
 from .options import Limits
-from .serialize.decoding import LoadOptions, loads
-from .serialize.encoding import DumpOptions, dumps
+from .serialize.decoding import loads
+from .serialize.encoding import dumps
+from .serialize.lengthy import Lengthy
+from .serialize.settings import DumpOptions, LoadOptions
 
 __all__ = ["ChannelComm"]
+
+T = TypeVar("T")
 
 
 class ChannelComm(Comm):
@@ -25,21 +37,49 @@ class ChannelComm(Comm):
     ) -> None:
         self._channel = channel
         self._dump_options = DumpOptions(
-            trusted=trusted, pickle_protocol=channel.pickle_protocol, max_frames=limits.frames
+            trusted=trusted,
+            typed=channel.typed,
+            pickle_protocol=channel.pickle_protocol,
+            compression=channel.compression,
+            max_frames=limits.frames,
         )
         self._load_options = LoadOptions(
             trusted=trusted,
+            typed=channel.typed,
             deserialize=deserialize,
             max_header=limits.untrusted_header,
             max_depth=limits.untrusted_depth,
+            max_message=limits.message,
         )
+        self._turn: asyncio.Lock | None = None  # held while a message is encoded in a thread …
+        self._turns = 0  # … by so many writes, which wait for each other
+        self._decoding: asyncio.Future[Any] | None = None  # a message, in a thread
+        self._awaited = False  # a read waits for that
 
     async def read(self, deserializers: Iterable[str] | None = None) -> Any:
-        frames = await self._channel.read()
-        options = self._load_options
-        if deserializers is not None:
-            options = replace(options, deserializers=tuple(deserializers))
-        return loads(frames, options)
+        if self._decoding is None:
+            frames = await self._channel.read()
+            options = self._load_options
+            if deserializers is not None:
+                options = replace(options, deserializers=tuple(deserializers))
+            try:
+                return loads(frames, options)
+            except Lengthy:
+                self._decoding = _in_thread(loads, frames, replace(options, most=None))
+        return await self._decoded(self._decoding)
+
+    async def _decoded(self, decoding: asyncio.Future[T]) -> T:
+        """Wait for a message that is decoded in a thread; cancelled, leave it to the next read."""
+        if self._awaited:
+            ends = f"{self.local_address} -> {self.peer_address}"
+            raise LocalProtocolError(f"another task is reading from {ends}")
+        self._awaited = True
+        try:
+            return await asyncio.shield(decoding)
+        finally:
+            self._awaited = False
+            if decoding.done():
+                self._decoding = None
 
     async def write(
         self,
@@ -50,10 +90,41 @@ class ChannelComm(Comm):
         options = self._dump_options
         if serializers is not None or on_error is not None:
             options = self._chosen(serializers, on_error)
+        if self._turn is not None:
+            return await self._write_in_turn(msg, options)
+        try:
+            frames = dumps(msg, options)
+        except Lengthy:
+            return await self._write_in_turn(msg, options)
         channel = self._channel
-        nbytes = channel.send(dumps(msg, options))
+        nbytes = channel.send(frames)
         if channel.full:
             await channel.drain()
+        return nbytes
+
+    async def _write_in_turn(self, msg: Any, options: DumpOptions) -> int:
+        """Encode a message in a thread, and send it after those that were there before.
+
+        Cancelled, it goes on until the object is not needed any more.
+        """
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        self._turns += 1
+        try:
+            async with self._turn:
+                encoding = _in_thread(dumps, msg, replace(options, most=None))
+                cancelled = await _outlast(encoding)
+                if cancelled:
+                    _cancel_again()  # then drain only copies what it would have borrowed
+                nbytes = self._channel.send(encoding.result())
+                if self._channel.full:
+                    await self._channel.drain()
+                if cancelled:
+                    await asyncio.sleep(0)  # where drain did not have to wait
+        finally:
+            self._turns -= 1
+            if not self._turns:
+                self._turn = None
         return nbytes
 
     def _chosen(self, serializers: Iterable[str] | None, on_error: str | None) -> DumpOptions:
@@ -106,3 +177,30 @@ class ChannelComm(Comm):
             text = f"unclosed {self!r}"
             channel.abort()  # first, for the warning may be an error
             _warn(text, ResourceWarning, source=self)
+
+
+def _in_thread(work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
+    """Begin work in a thread, in this context; nobody need wait for it."""
+    loop = asyncio.get_running_loop()
+    future = loop.run_in_executor(None, copy_context().run, work, *arguments)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
+async def _outlast(work: "asyncio.Future[Any]") -> bool:
+    """Wait until work in a thread is over, whatever happens; return whether we were cancelled."""
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            cancelled = True
+    return cancelled
+
+
+def _cancel_again() -> None:
+    """Have this task cancelled at its next await, by the same request as before."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
+    task.cancel()

@@ -29,6 +29,10 @@ class Channel(ABC):
     peer_address: str
     #: The smaller pickle protocol of both sides.
     pickle_protocol: int
+    #: Whether the peer reads our types, or those of Dask alone.
+    typed: bool = False
+    #: The codec by which long frames may be compressed, None for as they are.
+    compression: str | None = None
     #: Whether so much was sent that the caller has to await `drain`.
     full: bool
 

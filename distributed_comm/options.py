@@ -55,10 +55,15 @@ class Timeouts:
 class CommOptions:
     """Everything about a connection that has a default.
 
+    ``compression`` is the codec by which long frames may be compressed on their way to another
+    host (``lz4``, ``zstd``, ``snappy`` or ``zlib``, where installed and the peer has it, too),
+    "auto" for the best of them, None for none.
+
     ``relayed=True`` believes the proof of a key that came through NAT, a tunnel or a proxy,
     where it may come through somebody else just as well (see docs/security.md).
     """
 
+    compression: str | None = "auto"
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
     relayed: bool = False

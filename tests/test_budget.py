@@ -63,7 +63,7 @@ def test_streams_are_counted_too(kernels):
     connection = opened(budget, framing=SentinelFraming)
     data = b"".join(SentinelFraming.encode([bytes(5 * MIB)]))
     feed(connection, data[: 500 * KIB], [50_000])
-    assert budget.used == 500 * KIB
+    assert 500 * KIB <= budget.used <= MIB
     feed(connection, data[500 * KIB :], [50_000])
     check_cut(connection, MIB)
     assert budget.used == 0

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from msgpack import packb
 
 from distributed_comm.errors import MessageError, UnserializableError, UntrustedError
-from distributed_comm.serialize.decoding import LoadOptions, loads
-from distributed_comm.serialize.encoding import DumpOptions, dumps
+from distributed_comm.serialize.decoding import loads
+from distributed_comm.serialize.encoding import dumps
 from distributed_comm.serialize.markers import MARKERS
+from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 DOCUMENTED = (MessageError, UntrustedError, UnserializableError)
 TRUSTING = DumpOptions(trusted=True)

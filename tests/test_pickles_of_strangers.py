@@ -13,7 +13,10 @@ from loops import settle
 from peers import OUR_HELLO, Raw, frame_up
 
 import distributed_comm as dc
+from distributed_comm.serialize.encoding import dumps
+from distributed_comm.serialize.settings import DumpOptions
 from distributed_comm.transports import unix_sockets
+from distributed_comm.wire.hello import Hello
 
 pack = msgpack.packb
 KEY, ANOTHER = "our key", "another's key"
@@ -47,8 +50,8 @@ def error_reply(marker):
     return {"status": "uncaught-error", "exception": marker, "traceback": None}
 
 
-#: Written from the format's description, as a stranger would, and not by our own code.
-PLACES = {
+#: How a Dask peer says it, written from the format's description, and how one of ours does.
+DASKS = {
     "frame 0": as_pickled,
     "nested": lambda bomb: as_pickled(bomb, nested),
     "an error reply": lambda bomb: as_pickled(bomb, error_reply),
@@ -56,6 +59,16 @@ PLACES = {
     "Serialize, nested": lambda bomb: as_serialized(bomb, nested),
     "Serialize in an error reply": lambda bomb: as_serialized(bomb, error_reply),
 }
+OURS = {"frame 0": None, "nested": nested, "an error reply": error_reply, "a key": lambda x: {x: 1}}
+PLACES = [("Dask's", place) for place in DASKS] + [("ours", place) for place in OURS]
+
+
+def frames_of(dialect, place, mark):
+    if dialect == "Dask's":
+        return DASKS[place](pickle.dumps(Touch(mark)))
+    wrap = OURS[place] or (lambda inner: inner)
+    return dumps(wrap(Touch(mark)), DumpOptions(trusted=True, typed=True))
+
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 ADDRESSES = {
@@ -72,10 +85,14 @@ def as_if_of_another_user(monkeypatch, trusted):
 
 
 @pytest.mark.parametrize("trusted", [True, False])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(("dialect", "place"), PLACES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_in_a_message(run, kernels, sentinel, monkeypatch, tmp_path, transport, place, trusted):
+def test_in_a_message(
+    run, kernels, sentinel, monkeypatch, tmp_path, transport, dialect, place, trusted
+):
     mark = tmp_path / "mark"
+    if dialect == "Dask's":
+        monkeypatch.setattr(Hello, "typed", False)
     as_if_of_another_user(monkeypatch, trusted)
 
     async def main():
@@ -92,7 +109,7 @@ def test_in_a_message(run, kernels, sentinel, monkeypatch, tmp_path, transport, 
             server.abort()
 
     async def check(channel, reader):
-        channel.send(PLACES[place](pickle.dumps(Touch(mark))))
+        channel.send(frames_of(dialect, place, mark))
         channel.send([pack("the next")])
         if trusted:
             await reader.read()

@@ -47,8 +47,8 @@ def test_who_trusts_whom(run, listening, connecting, trusted):
         server, client = await ends(listening, connecting)
         assert (server.trusted, client.trusted) == trusted
         for here, there in ((server, client), (client, server)):
-            await here.write({"plain": [1, "two"]})
-            assert await there.read() == {"plain": (1, "two")}
+            await here.write({"plain": "two"})
+            assert await there.read() == {"plain": "two"}
             if here.trusted and there.trusted:
                 await here.write(Fraction(1, 3))
                 assert await there.read() == Fraction(1, 3)

@@ -30,7 +30,7 @@ cdef extern from *:
     void advise_huge(char *data, Py_ssize_t size) noexcept
 
 cdef enum:
-    POOL_BYTES = 64 << 20  # one frame of 64 MiB, or several smaller ones
+    POOL_BYTES = 65 << 20  # a message of 64 MiB and what is around it, or several smaller ones
     POOL_ENTRIES = 16
     SMALLEST_POOLED = 256 * 1024  # below, malloc recycles well by itself
 

@@ -60,11 +60,13 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         "_opened",
         "_reader",
         "_receiver",
+        "compression",
         "get_buffer",
         "link",
         "local_address",
         "peer_address",
         "pickle_protocol",
+        "typed",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +96,10 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._messages_received = 0
         self._ended: asyncio.Future[None] | None = None  # made by whoever waits for the end
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
-        self.pickle_protocol = 5  # until the peer's hello
+        # until the peer's hello
+        self.pickle_protocol = 5
+        self.typed = False
+        self.compression: str | None = None
         self.local_address = connection.local
         self.peer_address = connection.peer
 
@@ -188,11 +193,14 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     def _open(self, messages: list[Frames]) -> list[Frames]:
         """Announce that the handshake is done, before what came behind it is delivered."""
-        assert self._connection.remote is not None
+        remote = self._connection.remote
+        assert remote is not None
         self._intercept = None
         if not self.link.dialled:
             self._flush()
-        self.pickle_protocol = self._connection.remote.pickle_protocol
+        self.pickle_protocol = remote.pickle_protocol
+        self.typed = remote.typed
+        self.compression = self._connection.compression
         self._watch()
         self._opened(self)
         return messages if self._receiver is None else self._hand_over(messages)

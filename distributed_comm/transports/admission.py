@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ..errors import FatalCommClosedError
 from ..options import CommOptions
 from ..security import REFUSAL, Trust
+from ..serialize.compression import choose
 from ..wire.budget import Budget
 from ..wire.connection import Connection
 from ..wire.framing import LengthFraming
@@ -35,10 +36,11 @@ def make_adapter(
     lost: Callable[[Adapter], None],
 ) -> Adapter:
     """Return the protocol of a connected socket, which has to be attached to it."""
+    codecs = () if link.same_host else choose(options.compression)
     role = Role.DIALLER if link.dialled else Role.LISTENER
-    proving = None if trust.key is None else Proving(trust.key, role, link.endpoint)
+    proving = None if trust.key is None else Proving(trust.key, role, link.endpoint, codecs)
     connection = Connection(
-        scratch_of(loop), options.limits, link.local, link.peer, framing, proving
+        scratch_of(loop), options.limits, link.local, link.peer, framing, codecs, proving
     )
     return Adapter(loop, sock, connection, link, options, opened, lost)
 

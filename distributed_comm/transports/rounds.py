@@ -1,7 +1,7 @@
 """Rounds: all connections of a loop are looked at every few seconds, by one timer.
 
-A timer for each of them would cost 700 bytes an idle connection, where all the rest is
-5,600, and wake the process as often as there are connections.
+A timer for each of them would cost 700 bytes an idle connection, where all the rest takes
+5,800, and would wake the process for every one of them.
 """
 
 from asyncio import AbstractEventLoop

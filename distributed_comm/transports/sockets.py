@@ -49,9 +49,7 @@ def lookup_now(host: str, port: int, *, numeric: bool) -> list[AddrInfo]:
 
 async def lookup(host: str, port: int) -> list[AddrInfo]:
     """Do what `lookup_now` does, without blocking the loop."""
-    with suppress(
-        OSError, ValueError
-    ):  # what is plainly IPv4 needs nobody's help, and 30 times less
+    with suppress(OSError, ValueError):  # 30 times quicker, and nearly always all that is needed
         socket.inet_pton(socket.AF_INET, host)
         return [(socket.AF_INET, (host, port))]
     try:
@@ -243,6 +241,12 @@ def endpoint(name: tuple[object, ...]) -> str:
 def resolve(host: str) -> str:
     """Return an IP address of a host, IPv4 where it has one; a wildcard stays."""
     if not host:
+        return host
+    try:
+        socket.inet_pton(socket.AF_INET, host)
+    except OSError:
+        pass
+    else:  # one already, and so written: a fortieth of the time
         return host
     found = sorted(lookup_now(host, 0, numeric=False), key=lambda item: item[0] != socket.AF_INET)
     return str(found[0][1][0])

@@ -5,7 +5,7 @@ Nothing here raises because of what a peer sent: the first thing that ended the
 connection is kept, and `closed_error` builds the exception for everybody who asks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from ..errors import CommClosedError, RemoteProtocolError
@@ -83,14 +83,15 @@ class Connection:
     """The state of one connection and the bytes it sends and receives.
 
     ``local`` and ``peer`` are addresses for error texts; ``framing`` cuts bytes into messages,
-    by lengths unless it is told otherwise. With ``proving`` a peer may show that it holds our
-    key, and is shown that we do; the handshake ends with its proof, if it said that it has one.
+    by lengths unless it is told otherwise; ``codecs`` are those that may compress frames. With
+    ``proving`` a peer may show that it holds our key, and is shown that we do; the handshake
+    ends with its proof, if it said that it has one.
     """
 
     __slots__ = (
-        "_clean", "_failure", "_farewell", "_framing", "_greeting", "_limits", "_proving", "_why",
-        "encode", "get_buffer", "local", "peer", "proven", "receive", "relayed", "remote",
-        "respond", "state",
+        "_clean", "_codecs", "_failure", "_farewell", "_framing", "_greeting", "_limits",
+        "_proving", "_why", "encode", "get_buffer", "local", "peer", "proven", "receive",
+        "relayed", "remote", "respond", "state",
     )  # fmt: skip
 
     def __init__(
@@ -100,9 +101,11 @@ class Connection:
         local: str,
         peer: str,
         framing: type[LengthFraming | SentinelFraming] = LengthFraming,
+        codecs: Sequence[str] = (),
         proving: Proving | None = None,
     ) -> None:
         self._limits = limits
+        self._codecs = codecs
         self._proving = proving  # until the handshake is done
         self._greeting: Hello | None = None  # the peer's hello, while its proof is awaited
         self._framing = framing(scratch, limits.hello, 1, self._obey, self._accuse)
@@ -136,7 +139,8 @@ class Connection:
     def hello(self) -> list[bytes | memoryview]:
         """Return the bytes of our hello, the first that are sent."""
         proving = self._proving
-        return self.encode([encode_hello(local_hello()) if proving is None else proving.ours])
+        ours = encode_hello(local_hello(self._codecs)) if proving is None else proving.ours
+        return self.encode([ours])
 
     def close(self) -> list[bytes | memoryview]:
         """Close our side; return the bytes of the goodbye, where one is to be said."""
@@ -145,6 +149,11 @@ class Connection:
         if opened and self.remote is not None and self.remote.says_goodbye:
             return self.encode([control.encode(control.Kind.GOODBYE)])
         return []
+
+    @property
+    def compression(self) -> str | None:
+        """The codec to compress by, for this peer."""
+        return None if self.remote is None else self.remote.best_codec(self._codecs)
 
     def ping(self) -> list[bytes | memoryview]:
         """Return the bytes of a ping, for an open connection; none to who knows no pings."""

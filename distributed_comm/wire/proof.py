@@ -9,6 +9,7 @@ sent back to its maker. It says who the peer is, and nothing of the bytes that f
 """
 
 import hmac
+from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
@@ -40,16 +41,16 @@ def derive(secret: bytes) -> bytes:
 class Proving:
     """What one side needs until the peer has proven itself: the key, and both hellos.
 
-    ``endpoint`` is the listener's address as this side sees it.
+    ``endpoint`` is the listener's address as this side sees it; ``codecs`` are for the hello.
     """
 
     __slots__ = ("_endpoint", "_key", "_role", "_theirs", "ours")
 
-    def __init__(self, key: bytes, role: Role, endpoint: str) -> None:
+    def __init__(self, key: bytes, role: Role, endpoint: str, codecs: Sequence[str] = ()) -> None:
         self._key = key
         self._role = role
         self._endpoint = endpoint
-        self.ours = hello.encode(hello.local_hello(token_bytes(hello.NONCE), endpoint))
+        self.ours = hello.encode(hello.local_hello(codecs, token_bytes(hello.NONCE), endpoint))
         self._theirs = b""
 
     def hear(self, theirs: bytes) -> None:

@@ -1,22 +1,20 @@
-"""The look at msgpack before msgpack decodes it: chosen kernel, specification and msgpack."""
+"""The look at frame 0 before msgpack decodes it: chosen kernel, specification and msgpack."""
 
 import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distributed_comm._kernels import framing as chosen
-from distributed_comm._kernels import framing_py as specification
+from distributed_comm._kernels import frame0 as chosen
+from distributed_comm._kernels import frame0_py as specification
 
 from .feeding import peak_of_memory
+from .twins import each_of
 
-KERNELS = dict.fromkeys([chosen, specification])  # one where only that is built
 DEPTH = 1024
 KIB = 1024
 
-each_kernel = pytest.mark.parametrize(
-    "kernel", KERNELS, ids=lambda kernel: kernel.__name__.rpartition("_")[2]
-)
+each_kernel = each_of(chosen, specification)
 
 
 def verdict(function, *args):
@@ -260,7 +258,7 @@ texts = st.lists(
 @given(texts)
 def test_marked_as_specified(data):
     expected = any(marker in data for marker in MARKERS)
-    for kernel in KERNELS:
+    for kernel in (chosen, specification):
         for buffer in (data, bytearray(data), memoryview(b"__Set" + data)[5:]):
             assert kernel.marked(buffer) is expected
 
