@@ -26,6 +26,7 @@ from .endpoints import (
 from .errors import (
     CommClosedError,
     FatalCommClosedError,
+    KeyFileError,
     LocalProtocolError,
     MessageError,
     RemoteProtocolError,
@@ -47,6 +48,7 @@ __all__ = [
     "CommOptions",
     "Connector",
     "FatalCommClosedError",
+    "KeyFileError",
     "Limits",
     "Listener",
     "LocalProtocolError",

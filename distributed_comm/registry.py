@@ -15,6 +15,7 @@ GROUP = "distributed_comm.backends"
 BUILT_IN = {
     "inproc": ("distributed_comm.transports.inproc", "InProcBackend"),
     "tcp": ("distributed_comm.transports.tcp", "TCPBackend"),
+    "unix": ("distributed_comm.transports.unix", "UnixBackend"),
 }
 
 

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from distributed_comm.bench.systems import Comm, System
 
-NAMES = ("roundtrip", "oneway", "bandwidth", "memory")
+NAMES = ("roundtrip", "oneway", "bandwidth", "connect", "memory")
 
 Connect = Callable[[], Awaitable[Comm]]
 
