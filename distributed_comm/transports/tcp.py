@@ -67,6 +67,7 @@ class TCPConnector(Connector):
                 f"cannot connect to {address!r}, which can only be listened on: expected a host "
                 f"and a port"
             )
+        choose(options.compression)  # ValueError before there is a socket
         loop = asyncio.get_running_loop()
         sock = await ip.dial(loop, await ip.lookup(host, port))
         greeted: asyncio.Future[None] = loop.create_future()
@@ -116,6 +117,7 @@ class TCPListener(SocketListener):
         sockets: Sequence[socket.socket] = (),
     ) -> None:
         super().__init__(handle_comm, deserialize, trusted, options or CommOptions())
+        choose(self._options.compression)  # ValueError here, and not for each connection
         self._host, self._port = parse_host_port(loc, 0)
         self._contact_host = contact_host
         self._given = list(sockets)
