@@ -36,6 +36,9 @@ from .errors import (
 from .options import CommOptions, Limits, Timeouts
 from .registry import Backend
 from .running import run
+from .serialize.families import register_serialization_family
+from .serialize.markers import Pickled, Serialize, Serialized, ToPickle, to_serialize
+from .serialize.registered import register_serialization, register_serialization_lazy
 
 __version__ = "0.1.0"
 
@@ -53,8 +56,12 @@ __all__ = [
     "Listener",
     "LocalProtocolError",
     "MessageError",
+    "Pickled",
     "RemoteProtocolError",
+    "Serialize",
+    "Serialized",
     "Timeouts",
+    "ToPickle",
     "UnserializableError",
     "UntrustedError",
     "__version__",
@@ -67,9 +74,13 @@ __all__ = [
     "normalize_address",
     "parse_address",
     "parse_host_port",
+    "register_serialization",
+    "register_serialization_family",
+    "register_serialization_lazy",
     "resolve_address",
     "resolve_address_async",
     "run",
+    "to_serialize",
     "unparse_address",
     "unparse_host_port",
 ]

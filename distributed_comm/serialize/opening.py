@@ -102,7 +102,7 @@ class Opener:
 
     def _permit(self, family: Any) -> None:
         allowed = self.options.deserializers
-        if allowed is not None and family not in allowed:
+        if allowed is not None and family not in allowed and family != "error":
             raise UnserializableError(
                 f"the message holds an object of the family {family!r:.40}, expected one of "
                 f"{allowed}"

@@ -41,7 +41,7 @@ def describe(obj: Any) -> str:
     >>> describe(range(3)), describe(2**64)
     ('an object of type builtins.range', 'an integer beyond 64 bits')
     """
-    if isinstance(obj, int):
+    if type(obj) is int and not -(2**63) <= obj < 2**64:
         return "an integer beyond 64 bits"
     return f"an object of type {type(obj).__module__}.{type(obj).__qualname__}"
 

@@ -9,6 +9,7 @@ from ..core import Connector
 from ..errors import FatalCommClosedError
 from ..options import CommOptions, default_options
 from ..security import Trust
+from ..serialize.compression import choose
 from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
 from .adapter import Adapter
@@ -44,6 +45,7 @@ class SocketConnector(Connector):
         options: CommOptions | None = None,
     ) -> ChannelComm:
         options = options or default_options()
+        choose(options.compression)  # ValueError before there is a socket
         trust = Trust.choose(trusted, key, require_trust, options.relayed)
         loop = asyncio.get_running_loop()
         budget = Budget(options.limits.untrusted_memory)

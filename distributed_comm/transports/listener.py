@@ -16,6 +16,7 @@ from ..core import HandleComm, Listener
 from ..errors import FatalCommClosedError
 from ..options import CommOptions
 from ..security import Trust
+from ..serialize.compression import choose
 from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
 from . import forks
@@ -57,6 +58,7 @@ class SocketListener(Listener):
         self._handling = Handling(handle_comm)
         self._deserialize = deserialize
         self._options = options or CommOptions()
+        choose(self._options.compression)  # ValueError here, and not for each connection
         self._trust = Trust.choose(trusted, key, require_trust, self._options.relayed)
         self._budget = Budget(self._options.limits.untrusted_memory)
         self._sockets: list[socket.socket] = []
