@@ -8,6 +8,7 @@ from . import pickles
 from .families import USUAL, none_takes, serialize
 from .lengthy import Lengthy
 from .markers import Pickled, Serialize, Serialized, ToPickle, Unopened
+from .registered import find
 from .settings import DumpOptions
 from .shards import compress_all
 
@@ -50,6 +51,8 @@ def _wrap_bare(obj: Any, options: DumpOptions, names: tuple[str, ...]) -> Unopen
     for name in names:
         if name == "pickle":
             return _pickle(obj, options)
+        if name == "dask" and find(type(obj)) is None:
+            continue  # as it would say by an exception, which takes longer
         try:
             return Serialized(*serialize(obj, options, (name,)))
         except UnserializableError as exc:
