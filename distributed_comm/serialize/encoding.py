@@ -139,7 +139,8 @@ class _Typed(_Encoder):
         if isinstance(obj, Enum) and has_a_name(obj):
             return [TAG, tags.ENUM, *names_of(obj)]
         if isinstance(obj, PLAIN) and not may_pickle(self.options) and find(cls) is None:
-            return as_base(obj)
+            base = as_base(obj)  # what the hook returns does not come to it again
+            return [TAG, tags.TUPLE, *base] if type(base) is tuple else base
         return self._refer(wrap(obj, self.options, USUAL))
 
     def _refer(self, unopened: Unopened) -> Any:
