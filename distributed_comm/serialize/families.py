@@ -122,8 +122,8 @@ def _sub_header(header: Header) -> Header:
 
 def _loads_registered(header: Header, frames: Frames, options: LoadOptions) -> Any:
     found, sub_header = _find(header, options), _sub_header(header)
-    nbytes = sum(memoryview(frame).nbytes for frame in frames)
-    if options.most is not None and nbytes > options.most and not found.reads_at_once(sub_header):
+    most = options.most
+    if most is not None and sum(map(len, frames)) > most and not found.reads_at_once(sub_header):
         raise Lengthy
     return found.deserialize(sub_header, frames)
 
