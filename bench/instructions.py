@@ -26,6 +26,7 @@ COUNTS = {"roundtrip": (300, 2300), "connect": (20, 120)}
 # Under callgrind everything takes fifty times as long, and Dask's default is 30 s.
 PATIENCE = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "600s"}
 KEY = {"DISTRIBUTED_COMM_KEY": secrets.token_hex()}
+QUIET = {"OPENBLAS_NUM_THREADS": "1"}  # numpy's threads spin while they have no work
 
 
 class Worker:
@@ -48,7 +49,7 @@ def start(role: str, system: str, profile: Path) -> Iterator[Worker]:
     """Run a worker under callgrind, which writes its profile when the context ends."""
     command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={profile}"]
     command += [sys.executable, "-m", "distributed_comm.bench.worker", role, system]
-    environment = {**os.environ, **PATIENCE, **KEY, "PYTHONHASHSEED": "0"}
+    environment = {**os.environ, **PATIENCE, **KEY, **QUIET, "PYTHONHASHSEED": "0"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment
