@@ -247,7 +247,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             except RuntimeError as exc:  # that of another thread's, or process's, loop
                 raise self._misused() from exc
             finally:
-                self._reading = False
+                self._reading = self._waiter.waiting = False
         message = inbox.popleft()
         if inbox:
             self._allowance -= TOLL + len(message[-1])

@@ -71,7 +71,7 @@ class InProc(Comm):
             try:
                 await box
             finally:
-                box.reading = False
+                box.reading = box.waiting = False
         if message is NOT_PLAIN:
             message = await self._end.read()
         return self._unwrapped(message, deserializers) if wrappers_made else message
