@@ -293,7 +293,8 @@ class Adapter(Sender, asyncio.BufferedProtocol):
             self._transport.abort()
 
     def closed(self) -> bool:
-        return self._connection.state not in {State.OPEN, State.HANDSHAKE}
+        state = self._connection.state
+        return state is not OPEN and state is not State.HANDSHAKE
 
     def closed_error(self) -> CommClosedError:
         """Return why the connection is closed, as an exception."""
