@@ -12,6 +12,8 @@ from .addressing import (
     unparse_address,
     unparse_host_port,
 )
+from .calls import Status, send_recv
+from .client import rpc
 from .comms import ChannelComm
 from .core import Channel, Comm, Connector, Listener
 from .endpoints import (
@@ -28,13 +30,16 @@ from .errors import (
     FatalCommClosedError,
     LocalProtocolError,
     MessageError,
+    RemoteError,
     RemoteProtocolError,
     UnserializableError,
     UntrustedError,
 )
 from .options import CommOptions, Limits, Timeouts
+from .pool import ConnectionPool
 from .registry import Backend
 from .running import run
+from .server import Server
 
 __version__ = "0.1.0"
 
@@ -45,13 +50,17 @@ __all__ = [
     "Comm",
     "CommClosedError",
     "CommOptions",
+    "ConnectionPool",
     "Connector",
     "FatalCommClosedError",
     "Limits",
     "Listener",
     "LocalProtocolError",
     "MessageError",
+    "RemoteError",
     "RemoteProtocolError",
+    "Server",
+    "Status",
     "Timeouts",
     "UnserializableError",
     "UntrustedError",
@@ -67,7 +76,9 @@ __all__ = [
     "parse_host_port",
     "resolve_address",
     "resolve_address_async",
+    "rpc",
     "run",
+    "send_recv",
     "unparse_address",
     "unparse_host_port",
 ]
