@@ -120,8 +120,10 @@ class ConnectionPool:
         self._plan.waiters.append(waiter)
         try:
             return await waiter.future
-        except asyncio.CancelledError:
-            if waiter.future.done() and not waiter.future.cancelled():  # it came too late
+        except BaseException:
+            if waiter in self._plan.waiters:
+                self._plan.waiters.remove(waiter)
+            elif waiter.future.done() and not waiter.future.cancelled():  # it came too late
                 comm = waiter.future.result()
                 if comm is None:
                     self._plan.failed()
@@ -170,16 +172,16 @@ class ConnectionPool:
 
         Returns what may be awaited until they are closed.
         """
+        for waiter in self._plan.waiters:  # first, for what follows makes room
+            if addr in {waiter.address, None} and not waiter.future.done():
+                waiter.future.set_exception(CommClosedError(f"{self!r} gave up {waiter.address}"))
+        for scope, address in self._dialling.items():
+            if addr in {address, None}:
+                scope.reschedule(0)
         self._plan.collect(addr)
         self._close_unwanted()
         for comm in self._plan.disown(addr):
             comm.abort()
-        for scope, address in self._dialling.items():
-            if addr in {address, None}:
-                scope.reschedule(0)
-        for waiter in list(self._plan.waiters):
-            if addr in {waiter.address, None} and not waiter.future.done():
-                waiter.future.set_exception(CommClosedError(f"{self!r} gave up {waiter.address}"))
         return list(self._tasks)
 
     def _close_unwanted(self) -> None:
