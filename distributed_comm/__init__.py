@@ -12,6 +12,7 @@ from .addressing import (
     unparse_address,
     unparse_host_port,
 )
+from .batched import BatchedSend
 from .calls import Status, send_recv
 from .client import rpc
 from .comms import ChannelComm
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "BatchedSend",
     "Channel",
     "ChannelComm",
     "Comm",
