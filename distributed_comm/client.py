@@ -25,6 +25,8 @@ class rpc(Remote):  # noqa: N801 - the name that Dask gave it
     What a call takes and returns is said at `Remote`.
     """
 
+    _scheme = "tcp"
+
     def __init__(
         self,
         arg: Address | None = None,
@@ -47,7 +49,7 @@ class rpc(Remote):  # noqa: N801 - the name that Dask gave it
         if comm is not None:
             address, self._own = comm.peer_address, _OneComm(comm)
         else:
-            address = address_of(arg if arg is not None else addr, ip, port)
+            address = address_of(arg if arg is not None else addr, ip, port, self._scheme)
             self._own = ConnectionPool(
                 limit, deserialize, timeout=timeout, connection_args=connection_args, **arguments
             )

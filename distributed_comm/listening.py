@@ -19,6 +19,7 @@ class Listening:
 
     default_ip = ""
     default_port = 0
+    _scheme = "tcp"
 
     def __init__(self, deserialize: bool, arguments: dict[str, Any]) -> None:
         self.deserialize = deserialize
@@ -49,6 +50,8 @@ class Listening:
             addr = self.default_ip, addr
         if isinstance(addr, tuple):
             addr = unparse_host_port(*addr)
+        if "://" not in addr:
+            addr = f"{self._scheme}://{addr}"
         given = {**self._arguments, **arguments}
         if max_buffer_size is not None:
             given["options"] = limited(given.get("options"), max_buffer_size)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from .addressing import normalize_address, unparse_host_port
+from .addressing import unparse_host_port
 from .calls import Status
 from .core import Comm
 from .endpoints import connect
@@ -23,14 +23,16 @@ __all__ = ["Address", "ConnectionPool", "address_of"]
 Address = str | tuple[str, int]
 
 
-def address_of(addr: Address | None, ip: str | None, port: int | None) -> str:
+def address_of(addr: Address | None, ip: str | None, port: int | None, scheme: str = "tcp") -> str:
+    """Return the URI of a server that was named in one of three ways; no ip is this machine."""
     if addr is None:
         if ip is None:
             raise TypeError("an rpc needs an address: arg, addr=, ip= and port=, or comm=")
         addr = ip, port or 0
     if not isinstance(addr, str):
-        addr = unparse_host_port(*addr)
-    return normalize_address(addr)
+        host, port = addr
+        addr = unparse_host_port(host or "127.0.0.1", port)
+    return addr if "://" in addr else f"{scheme}://{addr}"
 
 
 class ConnectionPool:

@@ -31,10 +31,11 @@ def make_adapter(
     opened: Callable[[Adapter], None],
     lost: Callable[[Adapter], None],
     framing: type[LengthFraming | SentinelFraming],
+    scheme: str = SCHEME,
 ) -> Adapter:
     """Return the protocol of a connected socket; OSError where it is connected no more."""
-    local = f"{SCHEME}://{ip.host_port(sock.getsockname())}"
-    peer = f"{SCHEME}://{ip.host_port(sock.getpeername())}"
+    local = f"{scheme}://{ip.host_port(sock.getsockname())}"
+    peer = f"{scheme}://{ip.host_port(sock.getpeername())}"
     connection = Connection(scratch_of(loop), options.limits, local, peer, framing)
     return Adapter(loop, sock, connection, options, opened, lost)
 
@@ -44,6 +45,7 @@ class TCPConnector(Connector):
 
     #: What cuts the bytes into messages; a subclass may name another.
     framing: type[LengthFraming | SentinelFraming] = LengthFraming
+    scheme = SCHEME
 
     async def connect(  # type: ignore[override]  # takes no other connection_args
         self,
@@ -73,7 +75,7 @@ class TCPConnector(Connector):
                 greeted.set_exception(adapter.closed_error())
 
         try:
-            adapter = make_adapter(loop, sock, options, opened, lost, self.framing)
+            adapter = make_adapter(loop, sock, options, opened, lost, self.framing, self.scheme)
         except OSError:  # it has gone already
             sock.close()
             raise
@@ -94,8 +96,9 @@ class TCPListener(SocketListener):
     on; the address says only what to advertise.
     """
 
-    #: As that of the connectors that dial it.
+    #: As those of the connectors that dial it.
     framing: type[LengthFraming | SentinelFraming] = LengthFraming
+    scheme = SCHEME
 
     def __init__(
         self,
@@ -120,18 +123,20 @@ class TCPListener(SocketListener):
 
     def _make_adapter(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Adapter:
         ip.tune(sock)
-        return make_adapter(loop, sock, self._options, self._opened, self._lost, self.framing)
+        return make_adapter(
+            loop, sock, self._options, self._opened, self._lost, self.framing, self.scheme
+        )
 
     @property
     def listen_address(self) -> str:
-        return f"{SCHEME}://{unparse_host_port(self._host or '0.0.0.0', self._port)}"  # noqa: S104
+        return f"{self.scheme}://{unparse_host_port(self._host or '0.0.0.0', self._port)}"  # noqa: S104
 
     @property
     def contact_address(self) -> str:
         host = self._contact_host or self._host
         if host in WILDCARDS:
             host = ip.get_ip(host)
-        return f"{SCHEME}://{unparse_host_port(host, self._port)}"
+        return f"{self.scheme}://{unparse_host_port(host, self._port)}"
 
 
 class TCPBackend(Backend):
