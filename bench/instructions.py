@@ -1,5 +1,7 @@
 """Count the instructions in user space of a round trip: ``python bench/instructions.py``.
 
+``--workload rpc`` counts those of a call.
+
 Unlike times, they do not drift with the machine, so they show what a change of the code costs.
 The benchmark's worker runs under callgrind with two numbers of round trips: what one of them
 takes is the difference between the two totals over the difference between the numbers, and
@@ -55,17 +57,17 @@ def start(role: str, system: str, profile: Path) -> Iterator[Worker]:
         process.wait()
 
 
-def count(system: str, round_trips: int, folder: Path) -> dict[str, int]:
+def count(system: str, workload: str, round_trips: int, folder: Path) -> dict[str, int]:
     """The instructions of both sides, from their start to their end."""
     profiles = {role: folder / f"{system}.{role}.{round_trips}" for role in ("server", "client")}
     with (
         start("server", system, profiles["server"]) as server,
         start("client", system, profiles["client"]) as client,
     ):
-        address = server.answer()["roundtrip"]
+        address = server.answer()[workload]
         client.answer()
         batch = {"count": round_trips}
-        client.order({"workload": "roundtrip", "address": address, "batch": batch})
+        client.order({"workload": workload, "address": address, "batch": batch})
         client.answer()
     return {role: total(profile) for role, profile in profiles.items()}
 
@@ -78,23 +80,25 @@ def total(profile: Path) -> int:
     return int(found[1])
 
 
-def measure(system: str) -> dict[str, float]:
+def measure(system: str, workload: str) -> dict[str, float]:
     """The instructions of one round trip on each side."""
     with tempfile.TemporaryDirectory() as folder:
-        few, many = (count(system, number, Path(folder)) for number in (FEW, MANY))
+        few, many = (count(system, workload, number, Path(folder)) for number in (FEW, MANY))
     return {role: (many[role] - few[role]) / (MANY - FEW) for role in few}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--systems", default="uvloop,distributed_comm", help="(%(default)s)")
-    systems = parser.parse_args().systems.split(",")
+    parser.add_argument("--workload", default="roundtrip", choices=("roundtrip", "rpc"))
+    args = parser.parse_args()
+    systems = args.systems.split(",")
     # On one core the sides alternate strictly, and the counts repeat to within 0.1 %.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(f"{'system':20}{'client':>10}{'server':>10}{'both':>10}{'ratio':>8}")
     first = 0.0
     for system in systems:
-        sides = measure(system)
+        sides = measure(system, args.workload)
         both = sum(sides.values())
         first = first or both
         print(
