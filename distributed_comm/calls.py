@@ -22,8 +22,10 @@ __all__ = [
     "FAILED",
     "RemoteTraceback",
     "Status",
+    "abandon",
+    "envelop",
+    "is_error",
     "pack_error",
-    "request",
     "send_recv",
     "unpack_error",
 ]
@@ -74,44 +76,54 @@ async def send_recv(
     deserializers: Iterable[str] | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Send a request, ``op=`` and its arguments, and return the reply, as `request` does."""
-    kwargs["reply"] = reply
-    return await request(comm, kwargs, serializers, deserializers)
-
-
-async def request(
-    comm: Comm,
-    message: dict[str, Any],
-    serializers: Iterable[str] | None = None,
-    deserializers: Iterable[str] | None = None,
-) -> Any:
-    """Send a request that has its ``op`` and ``reply``, and return the reply.
+    """Send a request, ``op=`` and its arguments, and return the reply.
 
     Raises what the handler raised: the same exception between peers that trust each other,
     else a RemoteError. A message that cannot be sent or opened raises what `Comm.write` and
     `Comm.read` say, and the comm goes on. After any other failure, or when cancelled, the
     comm is aborted: a reply may be on its way that must not be taken for another's.
     """
-    if deserializers is None:
-        deserializers = serializers
-    if deserializers is not None:
-        message["serializers"] = tuple(deserializers)
-    in_step = UNSENT
-    response = None
+    message = envelop(kwargs, reply, serializers, deserializers)
+    written = False
+    response: Any = None
     try:
         await comm.write(message, serializers)
-        in_step = TAKEN
-        if message["reply"]:
-            response = await comm.read(deserializers)
+        written = True
+        if reply:
+            response = await comm.read(deserializers or serializers)
     except BaseException as exc:
-        if not isinstance(exc, in_step):
-            comm.abort()
+        abandon(comm, exc, written)
         raise
     if message.get("close"):
         await comm.close()
-    if type(response) is dict and "status" in response and response["status"] == FAILED:
+    if is_error(response):
         raise unpack_error(response, comm)
     return response
+
+
+def envelop(
+    message: dict[str, Any],
+    reply: bool,
+    serializers: Iterable[str] | None,
+    deserializers: Iterable[str] | None,
+) -> dict[str, Any]:
+    """Return a request that says how it is to be answered."""
+    message["reply"] = reply
+    families = deserializers or serializers
+    if families is not None:
+        message["serializers"] = tuple(families)
+    return message
+
+
+def abandon(comm: Comm, exc: BaseException, written: bool) -> None:
+    """Abort the comm of a call that failed, unless no reply can be on its way."""
+    if not isinstance(exc, TAKEN if written else UNSENT):
+        comm.abort()
+
+
+def is_error(response: Any) -> bool:
+    """Whether a reply stands for an exception."""
+    return type(response) is dict and response.get("status") == FAILED
 
 
 # -- errors -----------------------------------------------------------------------------

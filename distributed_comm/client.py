@@ -91,7 +91,8 @@ class _OneComm(ConnectionPool):
     def __init__(self, comm: Comm) -> None:
         super().__init__(limit=1)
         self._plan.count = 1
-        self._plan.idle[comm.peer_address] = [comm]
+        self._plan.opened(comm.peer_address, comm)
+        self._plan.put_back(comm.peer_address, comm)
 
     async def _dial(self, addr: str, timeout: float | None) -> Comm:  # noqa: ARG002
         raise CommClosedError(f"the comm to {addr} that this rpc was given is closed")

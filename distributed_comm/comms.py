@@ -26,6 +26,7 @@ class ChannelComm(Comm):
         self, channel: Channel, *, trusted: bool, deserialize: bool, limits: Limits
     ) -> None:
         self._channel = channel
+        self.closed = channel.closed  # type: ignore[method-assign] # one call less
         self._dump_options = DumpOptions(
             trusted=trusted, pickle_protocol=channel.pickle_protocol, max_frames=limits.frames
         )

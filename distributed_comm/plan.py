@@ -1,12 +1,13 @@
 """Who has which comm: a bounded pool as a plan, which opens and awaits nothing itself.
 
-What changes the pool is a plain function, so no lock is needed: each returns or records what
-is to be opened and closed, and `pool.ConnectionPool` does that and the waiting. While
+What changes the pool is a plain function, so no lock is needed: it says what may be opened and
+hands over what is to be closed, and `pool.ConnectionPool` does that and the waiting. While
 anybody waits, no comm is idle; so a comm that comes back always serves somebody.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from .core import Comm
 
@@ -28,29 +29,30 @@ class Waiter:
 
 
 class Plan:
-    """At most ``limit`` comms that are idle, busy or being opened."""
+    """At most ``limit`` comms that are idle, in use or being opened.
 
-    __slots__ = ("busy", "count", "idle", "limit", "unwanted", "waiters")
+    ``discard`` gets each comm that is to be closed.
+    """
 
-    def __init__(self, limit: int) -> None:
+    __slots__ = ("count", "discard", "idle", "limit", "members", "waiters")
+
+    def __init__(self, limit: int, discard: Callable[[Comm], None]) -> None:
         self.limit = limit
-        self.count = 0  # idle, busy and being opened
+        self.discard = discard
+        self.count = 0  # the members, and those that are being opened
+        self.members: dict[Comm, str] = {}  # idle or in use, with their addresses
         self.idle: dict[str, list[Comm]] = {}
-        self.busy: dict[Comm, str] = {}
         self.waiters: deque[Waiter] = deque()
-        #: Comms that are to be closed; whoever sees any takes them out.
-        self.unwanted: list[Comm] = []
 
     def take(self, address: str) -> Comm | None:
-        """Return an idle comm, which is busy from now on."""
+        """Return an idle comm, None where there is none."""
         idle = self.idle.get(address)
         while idle:
             comm = idle.pop()
             if not comm.closed():
-                self.busy[comm] = address
                 return comm
+            self._give_up(comm)
             self.count -= 1
-            self.unwanted.append(comm)
         return None
 
     def may_open(self) -> bool:
@@ -60,7 +62,7 @@ class Plan:
             return True
         for address, idle in self.idle.items():
             if idle:
-                self.unwanted.append(idle.pop(0))
+                self._give_up(idle.pop(0))
                 if not idle:
                     del self.idle[address]
                 return True
@@ -68,10 +70,10 @@ class Plan:
 
     def opened(self, address: str, comm: Comm) -> None:
         """Take note of a comm for which `may_open` was asked."""
-        self.busy[comm] = address
+        self.members[comm] = address
 
-    def failed(self) -> None:
-        """Take note that opening one did not work: its room goes to who waits longest."""
+    def make_room(self) -> None:
+        """Take note that there is one less: its room goes to who waits longest."""
         while self.waiters:
             waiter = self.waiters.popleft()
             if not waiter.future.done():
@@ -79,18 +81,24 @@ class Plan:
                 return
         self.count -= 1
 
-    def put_back(self, comm: Comm) -> None:
-        """Take a busy comm back, to give it to somebody else."""
-        address = self.busy.pop(comm, None)
-        if address is None:  # not ours, or not any more
-            self.unwanted.append(comm)
-        elif comm.closed():
-            self.unwanted.append(comm)
-            self.failed()
+    def put_back(self, address: str, comm: Comm) -> None:
+        """Take back a comm that was in use, to give it to somebody else."""
+        if comm.closed() and comm in self.members:
+            self._give_up(comm)
+            self.make_room()
+        else:
+            self.put_back_sound(address, comm)
+
+    def put_back_sound(self, address: str, comm: Comm) -> None:
+        """Do so with one that has just carried a reply, and is not looked at before its next."""
+        if comm not in self.members:
+            self.discard(comm)
         elif self.waiters:
             self._hand_on(address, comm)
+        elif address in self.idle:
+            self.idle[address].append(comm)
         else:
-            self.idle.setdefault(address, []).append(comm)
+            self.idle[address] = [comm]
 
     def _hand_on(self, address: str, comm: Comm) -> None:
         """Give a comm to who waits for its address, or its room to who waits longest."""
@@ -99,29 +107,32 @@ class Plan:
         for waiter in self.waiters:
             if waiter.address == address and not waiter.future.done():
                 self.waiters.remove(waiter)
-                self.busy[comm] = address
                 waiter.future.set_result(comm)
                 return
             waiter.passed += 1
             if waiter.passed > PATIENCE:
                 break
         if self.waiters:
-            self.unwanted.append(comm)
-            self.failed()
+            self._give_up(comm)
+            self.make_room()
         else:
             self.idle.setdefault(address, []).append(comm)
 
     def collect(self, address: str | None = None) -> None:
         """Give up the idle comms, of one address or of all."""
         for key in [address] if address is not None else list(self.idle):
-            comms = self.idle.pop(key, [])
-            self.count -= len(comms)
-            self.unwanted += comms
+            for comm in self.idle.pop(key, []):
+                self._give_up(comm)
+                self.count -= 1
 
     def disown(self, address: str | None = None) -> list[Comm]:
-        """Forget the busy comms, of one address or of all, and return them."""
-        comms = [comm for comm, key in self.busy.items() if address in {key, None}]
+        """Forget the comms of one address or of all, once none is idle, and return them."""
+        comms = [comm for comm, key in self.members.items() if address in {key, None}]
         for comm in comms:
-            del self.busy[comm]
-            self.failed()
+            del self.members[comm]
+            self.make_room()
         return comms
+
+    def _give_up(self, comm: Comm) -> None:
+        del self.members[comm]
+        self.discard(comm)

@@ -66,7 +66,12 @@ class ConnectionPool:
             "deserialize": deserialize,
             "timeout": timeout,
         }
-        self._plan = Plan(limit)
+        self._plan = Plan(limit, self._discard)
+        #: ``take(addr)`` returns an idle comm, None where there is none; ``reuse(addr, comm)``
+        #: takes it back, a closed one too; ``reuse_sound`` one that has just carried a reply.
+        self.take = self._plan.take
+        self.reuse = self._plan.put_back
+        self.reuse_sound = self._plan.put_back_sound
         self._dialling: dict[asyncio.Timeout, str] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
 
@@ -83,21 +88,14 @@ class ConnectionPool:
     @property
     def active(self) -> int:
         """How many comms are in use."""
-        return len(self._plan.busy)
+        return len(self._plan.members) - sum(map(len, self._plan.idle.values()))
 
     @property
     def open(self) -> int:
         """How many comms there are, in use or idle."""
-        return self._plan.count - len(self._dialling)
+        return len(self._plan.members)
 
     # -- comms -----------------------------------------------------------------------------
-
-    def take(self, addr: str) -> Comm | None:
-        """Return an idle comm to an address, None where there is none; `reuse` it in the end."""
-        comm = self._plan.take(addr)
-        if self._plan.unwanted:
-            self._close_unwanted()
-        return comm
 
     async def connect(self, addr: str, timeout: float | None = None) -> Comm:
         """Return a comm to an address, reused or new; `reuse` it in the end.
@@ -107,11 +105,8 @@ class ConnectionPool:
         if self.status is not Status.running:
             raise CommClosedError(f"{self!r} is closed")
         comm = self.take(addr)
-        if comm is None:
-            may_open = self._plan.may_open()
-            self._close_unwanted()
-            if not may_open:
-                comm = await self._wait(addr)
+        if comm is None and not self._plan.may_open():
+            comm = await self._wait(addr)
         if comm is None:
             comm = await self._open(addr, timeout)
         return comm
@@ -128,7 +123,7 @@ class ConnectionPool:
             elif waiter.future.done() and not waiter.future.cancelled():  # it came too late
                 comm = waiter.future.result()
                 if comm is None:
-                    self._plan.failed()
+                    self._plan.make_room()
                 else:
                     self.reuse(addr, comm)
             raise
@@ -141,7 +136,7 @@ class ConnectionPool:
             async with scope:
                 comm = await self._dial(addr, timeout)
         except BaseException as exc:
-            self._plan.failed()
+            self._plan.make_room()
             if scope.expired():
                 raise CommClosedError(f"{self!r} has removed {addr} meanwhile") from exc
             raise
@@ -154,16 +149,9 @@ class ConnectionPool:
         arguments = self._arguments if timeout is None else {**self._arguments, "timeout": timeout}
         return await connect(addr, **arguments)
 
-    def reuse(self, addr: str, comm: Comm) -> None:  # noqa: ARG002 - Dask's signature
-        """Give a comm back; one that is closed makes room for another."""
-        self._plan.put_back(comm)
-        if self._plan.unwanted:
-            self._close_unwanted()
-
     def collect(self) -> None:
         """Close the comms that nobody uses."""
         self._plan.collect()
-        self._close_unwanted()
 
     def remove(self, addr: str, *, reason: str = "Address removed.") -> None:  # noqa: ARG002
         """Close all comms to an address, those in use too, and give up opening more."""
@@ -181,22 +169,18 @@ class ConnectionPool:
             if addr in {address, None}:
                 scope.reschedule(0)
         self._plan.collect(addr)
-        self._close_unwanted()
         for comm in self._plan.disown(addr):
             comm.abort()
         return list(self._tasks)
 
-    def _close_unwanted(self) -> None:
-        """Close what the plan has given up, without waiting for it."""
-        comms = self._plan.unwanted
-        while comms:
-            comm = comms.pop()
-            if comm.closed():
-                comm.abort()
-            else:
-                task = asyncio.ensure_future(comm.close())
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+    def _discard(self, comm: Comm) -> None:
+        """Close a comm that the plan has given up, without waiting for it."""
+        if comm.closed():
+            comm.abort()
+        else:
+            task = asyncio.ensure_future(comm.close())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def start(self) -> None:
         """Do nothing: a pool opens what it needs. Dask's has to be started."""

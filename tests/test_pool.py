@@ -23,26 +23,30 @@ class Line:
     def closed(self):
         return self.is_closed
 
+    def discard(self):
+        self.is_closed = True
+
 
 # -- the plan ---------------------------------------------------------------------------------
 
 
 def test_a_comm_that_comes_back_goes_to_who_waits_for_its_address(run):
     async def main():
-        plan = Plan(1)
+        discarded = []
+        plan = Plan(1, discarded.append)
         assert plan.may_open()
         comm = Line()
         plan.opened("a", comm)
         assert not plan.may_open()
         waiters = [wait(plan, address) for address in ("b", "a", "a")]
-        plan.put_back(comm)
+        plan.put_back("a", comm)
         assert [waiter.future.done() for waiter in waiters] == [False, True, False]
         assert waiters[1].future.result() is comm
-        plan.put_back(comm)
+        plan.put_back("a", comm)
         assert waiters[2].future.result() is comm
-        plan.put_back(comm)
+        plan.put_back("a", comm)
         assert waiters[0].future.result() is None  # it may open one instead
-        assert plan.unwanted == [comm]
+        assert discarded == [comm]
         assert plan.count == 1
 
     run(main())
@@ -50,19 +54,21 @@ def test_a_comm_that_comes_back_goes_to_who_waits_for_its_address(run):
 
 def test_who_waits_for_another_address_is_not_passed_over_for_ever(run):
     async def main():
-        plan = Plan(1)
+        discarded = []
+        plan = Plan(1, discarded.append)
         plan.may_open()
         comm = Line()
         plan.opened("a", comm)
         other = wait(plan, "b")
         for _ in range(PATIENCE):
             mine = wait(plan, "a")
-            plan.put_back(comm)
+            plan.put_back("a", comm)
             assert mine.future.result() is comm
             assert not other.future.done()
         wait(plan, "a")
-        plan.put_back(comm)
+        plan.put_back("a", comm)
         assert other.future.result() is None
+        assert discarded == [comm]
 
     run(main())
 
@@ -77,7 +83,7 @@ class Model:
     """The callers of a plan: who holds, opens and waits for what."""
 
     def __init__(self, limit):
-        self.plan = Plan(limit)
+        self.plan = Plan(limit, Line.discard)
         self.held: list[Line] = []
         self.opening: list[str] = []
         self.waiting: list[Waiter] = []
@@ -94,7 +100,8 @@ class Model:
 
     def give_back(self, number):
         if self.held:
-            self.plan.put_back(self.held.pop(number % len(self.held)))
+            comm = self.held.pop(number % len(self.held))
+            self.plan.put_back(self.plan.members[comm], comm)
 
     def succeed(self, _):
         if self.opening:
@@ -104,7 +111,7 @@ class Model:
     def fail(self, _):
         if self.opening:
             self.opening.pop()
-            self.plan.failed()
+            self.plan.make_room()
 
     def lose(self, number):
         if self.held:
@@ -125,14 +132,14 @@ class Model:
             if comm is None:
                 self.opening.append(waiter.address)
             else:
-                assert self.plan.busy[comm] == waiter.address
+                assert self.plan.members[comm] == waiter.address
                 self.held.append(comm)
 
     def check(self):
         plan = self.plan
         idle = [comm for comms in plan.idle.values() for comm in comms]
         assert plan.count == len(idle) + len(self.held) + len(self.opening) <= plan.limit
-        assert set(plan.busy) == set(self.held)
+        assert plan.members.keys() == {*idle, *self.held}
         assert not (idle and self.waiting)
 
 

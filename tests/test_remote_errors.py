@@ -1,6 +1,7 @@
 """An exception of a handler at its caller: the same one with trust, its text without."""
 
 import asyncio
+import copyreg
 import pickle
 import traceback
 
@@ -9,6 +10,13 @@ from calling import dial, everywhere, serve
 
 import distributed_comm as dc
 from distributed_comm.calls import LARGE_PICKLE, RemoteTraceback
+
+
+@pytest.fixture(autouse=True)
+def _without_tblib(monkeypatch):
+    """Undo what Dask does to the pickles of exceptions, once it is imported in this process."""
+    for kind in [kind for kind in copyreg.dispatch_table if issubclass(kind, BaseException)]:
+        monkeypatch.delitem(copyreg.dispatch_table, kind)
 
 
 class Refused(Exception):

@@ -254,7 +254,7 @@ def test_a_reply_that_came_with_the_cancellation_is_nobody_elses(run):
             await until(lambda: comms)
             await comms[0].read()
             await comms[0].write("first")
-            (comm,) = remote._own._plan.busy
+            (comm,) = remote._own._plan.members
             while not call.done():  # cancelled in the turn in which the reply is there
                 if comm.stats()["messages_received"]:
                     call.cancel()

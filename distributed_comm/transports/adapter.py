@@ -101,8 +101,10 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         messages = connection.receive(nbytes)
         self._received += nbytes
         self._fresh = not self._queued
-        if connection.state is not OPEN or self._intercept is not None:
+        if connection.state is not OPEN:
             messages = self._transition(messages)
+        elif self._intercept is not None:
+            messages = self._intercept(messages)
         if messages:
             inbox, reader = self._inbox, self._reader
             inbox += messages
