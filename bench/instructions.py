@@ -20,8 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distributed_comm.bench import workloads
+
 ROOT = Path(__file__).parents[1]
 FEW, MANY = 300, 2300
+WORKLOADS = ("roundtrip", "rpc", "concurrent", "fanin")
 # Under callgrind everything takes fifty times as long, and Dask's default is 30 s.
 PATIENCE = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "600s"}
 
@@ -66,7 +69,7 @@ def count(system: str, workload: str, round_trips: int, folder: Path) -> dict[st
     ):
         address = server.answer()[workload]
         client.answer()
-        batch = {"count": round_trips}
+        batch = {"count": round_trips, "concurrency": workloads.load(workload).SPEC.concurrency}
         client.order({"workload": workload, "address": address, "batch": batch})
         client.answer()
     return {role: total(profile) for role, profile in profiles.items()}
@@ -90,7 +93,7 @@ def measure(system: str, workload: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--systems", default="uvloop,distributed_comm", help="(%(default)s)")
-    parser.add_argument("--workload", default="roundtrip", choices=("roundtrip", "rpc"))
+    parser.add_argument("--workload", default="roundtrip", choices=WORKLOADS)
     args = parser.parse_args()
     systems = args.systems.split(",")
     # On one core the sides alternate strictly, and the counts repeat to within 0.1 %.
