@@ -1,18 +1,29 @@
-"""A Comm over any Channel: serialization, and the trust that it asks for."""
+"""A Comm over any Channel: serialization, and the trust that it asks for.
 
+Messages are encoded and decoded where they are written and read, but for those that would
+keep the event loop from its work: they are given to a thread. Neither their order nor what a
+cancellation promises changes by that.
+"""
+
+import asyncio
 import warnings
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import copy_context
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from .core import Channel, Comm, Receiver
-from .errors import CommClosedError
+from .errors import CommClosedError, LocalProtocolError
 from .frames import Frames
 from .options import Limits
-from .serialize.decoding import LoadOptions, loads
-from .serialize.encoding import DumpOptions, dumps
+from .serialize.decoding import loads
+from .serialize.encoding import dumps
+from .serialize.lengthy import Lengthy
+from .serialize.settings import DumpOptions, LoadOptions
 
 __all__ = ["ChannelComm"]
+
+T = TypeVar("T")
 
 
 class ChannelComm(Comm):
@@ -28,21 +39,50 @@ class ChannelComm(Comm):
         self._channel = channel
         self.closed = channel.closed  # type: ignore[method-assign] # one call less
         self._dump_options = DumpOptions(
-            trusted=trusted, pickle_protocol=channel.pickle_protocol, max_frames=limits.frames
+            trusted=trusted,
+            typed=channel.typed,
+            pickle_protocol=channel.pickle_protocol,
+            compression=channel.compression,
+            max_frames=limits.frames,
         )
         self._load_options = LoadOptions(
             trusted=trusted,
+            typed=channel.typed,
             deserialize=deserialize,
             max_header=limits.untrusted_header,
             max_depth=limits.untrusted_depth,
+            max_message=limits.message,
         )
+        self._turn: asyncio.Lock | None = None  # held while a message is encoded in a thread …
+        self._turns = 0  # … by so many writes, which wait for each other
+        self._decoding: asyncio.Future[Any] | None = None  # a message, in a thread
+        self._awaited = False  # a read waits for that
+        self._push: _Push | None = None  # what decodes messages that are pushed
 
     async def read(self, deserializers: Iterable[str] | None = None) -> Any:
-        frames = await self._channel.read()
-        options = self._load_options
-        if deserializers is not None:
-            options = replace(options, deserializers=tuple(deserializers))
-        return loads(frames, options)
+        if self._decoding is None:
+            frames = await self._channel.read()
+            options = self._load_options
+            if deserializers is not None:
+                options = replace(options, deserializers=tuple(deserializers))
+            try:
+                return loads(frames, options)
+            except Lengthy:
+                self._decoding = _in_thread(loads, frames, replace(options, most=None))
+        return await self._decoded(self._decoding)
+
+    async def _decoded(self, decoding: asyncio.Future[T]) -> T:
+        """Wait for a message that is decoded in a thread; cancelled, leave it to the next read."""
+        if self._awaited:
+            ends = f"{self.local_address} -> {self.peer_address}"
+            raise LocalProtocolError(f"another task is reading from {ends}")
+        self._awaited = True
+        try:
+            return await asyncio.shield(decoding)
+        finally:
+            self._awaited = False
+            if decoding.done():
+                self._decoding = None
 
     async def write(
         self,
@@ -53,41 +93,67 @@ class ChannelComm(Comm):
         options = self._dump_options
         if serializers is not None or on_error is not None:
             options = self._chosen(serializers, on_error)
+        if self._turn is not None:
+            return await self._write_in_turn(msg, options)
+        try:
+            frames = dumps(msg, options)
+        except Lengthy:
+            return await self._write_in_turn(msg, options)
         channel = self._channel
-        nbytes = channel.send(dumps(msg, options))
+        nbytes = channel.send(frames)
         if channel.full:
             await channel.drain()
         return nbytes
 
-    def push(self, receiver: Receiver | None) -> None:
-        channel = self._channel
-        if receiver is None:
-            channel.push(None)
-            return
-        # No reference to self: a forgotten comm is collected although its channel lives.
-        options, ends = self._load_options, f"{self.local_address} -> {self.peer_address}"
-
-        def receive(frames: Frames | None) -> None:
-            if frames is None:
-                receiver(None, CommClosedError(f"the connection has ended: {ends}"))
-                return
-            try:
-                message = loads(frames, options)
-            except (TypeError, ValueError) as exc:  # what `read` raises for a message
-                receiver(_unopened(frames, options), exc)
-            else:
-                receiver(message, None)
-
-        channel.push(receive)
-
-    def send(self, msg: Any, serializers: Iterable[str] | None = None) -> bool:
+    def send(self, msg: Any, serializers: Iterable[str] | None = None) -> Awaitable[Any] | None:
         options = self._dump_options if serializers is None else self._chosen(serializers, None)
+        if self._turn is not None:
+            return self._write_in_turn(msg, options)
+        try:
+            frames = dumps(msg, options)
+        except Lengthy:
+            return self._write_in_turn(msg, options)
         channel = self._channel
-        channel.send(dumps(msg, options))
-        return channel.full
+        channel.send(frames)
+        return channel.drain() if channel.full else None
 
-    async def drain(self) -> None:
-        await self._channel.drain()
+    def push(self, receiver: Receiver | None) -> None:
+        if self._push is not None:
+            self._decoding = self._push.stop()
+            self._push = None
+        if receiver is None:
+            self._channel.push(None)
+        elif self._awaited:
+            raise LocalProtocolError(f"another task is reading from {self!r}")
+        else:
+            self._push = _Push(self._channel, self._load_options, receiver)
+            self._push.start(self._decoding)
+            self._decoding = None
+
+    async def _write_in_turn(self, msg: Any, options: DumpOptions) -> int:
+        """Encode a message in a thread, and send it after those that were there before.
+
+        Cancelled, it goes on until the object is not needed any more.
+        """
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        self._turns += 1
+        try:
+            async with self._turn:
+                encoding = _in_thread(dumps, msg, replace(options, most=None))
+                cancelled = await _outlast(encoding)
+                if cancelled:
+                    _cancel_again()  # then drain only copies what it would have borrowed
+                nbytes = self._channel.send(encoding.result())
+                if self._channel.full:
+                    await self._channel.drain()
+                if cancelled:
+                    await asyncio.sleep(0)  # where drain did not have to wait
+        finally:
+            self._turns -= 1
+            if not self._turns:
+                self._turn = None
+        return nbytes
 
     def _chosen(self, serializers: Iterable[str] | None, on_error: str | None) -> DumpOptions:
         if on_error is None:
@@ -145,9 +211,98 @@ class ChannelComm(Comm):
             _warn(text, ResourceWarning, source=self)
 
 
+class _Push:
+    """Hands on, decoded, what a channel pushes.
+
+    It does not know the comm, which is collected when everybody has forgotten it.
+    """
+
+    __slots__ = ("_channel", "_decoding", "_options", "_receiver")
+
+    def __init__(self, channel: Channel, options: LoadOptions, receiver: Receiver) -> None:
+        self._channel = channel
+        self._options = options
+        self._receiver: Receiver | None = receiver
+        self._decoding: asyncio.Future[Any] | None = None  # a message, in a thread
+
+    def start(self, decoding: "asyncio.Future[Any] | None") -> None:
+        """Push from now on; first the message that is being decoded, if there is one."""
+        if decoding is None:
+            self._channel.push(self._receive)
+        else:
+            self._wait(decoding, None)
+
+    def stop(self) -> "asyncio.Future[Any] | None":
+        """Hand on nothing more; return the message that is being decoded, if there is one."""
+        self._receiver = None
+        return self._decoding
+
+    def _receive(self, frames: Frames | None) -> None:
+        receiver = self._receiver
+        assert receiver is not None
+        if frames is None:
+            ends = f"{self._channel.local_address} -> {self._channel.peer_address}"
+            receiver(None, CommClosedError(f"the connection has ended: {ends}"))
+            return
+        try:
+            message = loads(frames, self._options)
+        except Lengthy:
+            self._channel.push(None)  # what comes next has to wait
+            self._wait(_in_thread(loads, frames, replace(self._options, most=None)), frames)
+        except (TypeError, ValueError) as exc:  # what `read` raises for a message
+            receiver(_unopened(frames, self._options), exc)
+        else:
+            receiver(message, None)
+
+    def _wait(self, decoding: "asyncio.Future[Any]", frames: Frames | None) -> None:
+        """Hand a message on once it is decoded, and then what came after it."""
+        self._decoding = decoding
+
+        def decoded(done: "asyncio.Future[Any]") -> None:
+            self._decoding = None
+            if self._receiver is None or done.cancelled():
+                return
+            error = done.exception()
+            if error is None:
+                self._receiver(done.result(), None)
+            elif isinstance(error, Exception):
+                self._receiver(frames and _unopened(frames, self._options), error)
+            if self._receiver is not None:
+                self._channel.push(self._receive)
+
+        decoding.add_done_callback(decoded)
+
+
 def _unopened(frames: Frames, options: LoadOptions) -> Any:
     """Return a message with its pickles as they came, None where even that fails."""
     try:
-        return loads(frames, replace(options, deserialize=False))
+        return loads(frames, replace(options, deserialize=False, most=None))
     except (TypeError, ValueError):
         return None
+
+
+def _in_thread(work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
+    """Begin work in a thread, in this context; nobody need wait for it."""
+    loop = asyncio.get_running_loop()
+    future = loop.run_in_executor(None, copy_context().run, work, *arguments)
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
+async def _outlast(work: "asyncio.Future[Any]") -> bool:
+    """Wait until work in a thread is over, whatever happens; return whether we were cancelled."""
+    cancelled = False
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            cancelled = True
+    return cancelled
+
+
+def _cancel_again() -> None:
+    """Have this task cancelled at its next await, by the same request as before."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()
+    task.cancel()

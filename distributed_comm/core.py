@@ -32,6 +32,10 @@ class Channel(ABC):
     peer_address: str
     #: The smaller pickle protocol of both sides.
     pickle_protocol: int
+    #: Whether the peer reads our types, or those of Dask alone.
+    typed: bool = False
+    #: The codec by which long frames may be compressed, None for as they are.
+    compression: str | None = None
     #: Whether so much was sent that the caller has to await `drain`.
     full: bool
 
@@ -141,15 +145,12 @@ class Comm(ABC):
         """
         raise NotImplementedError
 
-    def send(self, msg: Any, serializers: Any = None) -> bool:
-        """Do what `write` does without waiting; return whether to await `drain` before more.
+    def send(self, msg: Any, serializers: Any = None) -> Awaitable[Any] | None:
+        """Do what `write` does, but return what is left to be awaited, None if nothing is.
 
-        Where a comm has `push` it has this, too.
+        Nothing may be written before that was awaited. Where a comm has `push` it has this,
+        too.
         """
-        raise NotImplementedError
-
-    async def drain(self) -> None:
-        """Wait until little enough is unsent; see `Channel.drain`."""
         raise NotImplementedError
 
     @abstractmethod

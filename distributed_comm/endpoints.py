@@ -10,6 +10,7 @@ from .core import Comm, Connector, HandleComm, Listener
 from .errors import FatalCommClosedError
 from .options import CommOptions, Timeouts
 from .registry import get_backend
+from .transports.deadlines import timeout_at
 
 __all__ = [
     "connect",
@@ -75,7 +76,7 @@ async def _dial(
     cause: OSError = TimeoutError()
     while (now := clock()) < deadline:
         try:
-            async with asyncio.timeout_at(min(now + cap, deadline)):
+            async with timeout_at(min(now + cap, deadline)):
                 return await connector.connect(loc, deserialize, **arguments)
         except FatalCommClosedError:
             raise

@@ -41,16 +41,24 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long things may take, in seconds."""
+    """How long things may take, in seconds; ``math.inf`` for as long as they like."""
 
     connect: float = 30.0  # connect() in all, retries and handshake included
     handshake: float = 10.0  # a listener's patience with a silent dialler
     close: float = 5.0  # flushing and saying goodbye
+    gap: float = 60.0  # nothing comes though a message has begun
+    keepalive: float = 20.0  # nothing comes: a ping; nothing is acknowledged: the end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommOptions:
-    """Everything about a connection that has a default."""
+    """Everything about a connection that has a default.
 
+    ``compression`` is the codec by which long frames may be compressed on their way to another
+    host (``lz4``, ``zstd``, ``snappy`` or ``zlib``, where installed and the peer has it, too),
+    "auto" for the best of them, None for none.
+    """
+
+    compression: str | None = "auto"
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -78,6 +78,8 @@ class Serving:
 
     def _receive(self, message: Any, error: Exception | None) -> None:
         """Take what the comm pushes."""
+        if self._leaving and not isinstance(error, CommClosedError):
+            return
         if self.task is not None:
             if isinstance(error, CommClosedError):
                 self._end()
@@ -216,17 +218,19 @@ class Serving:
     def _reply(self, result: Any, serializers: Any) -> Work | None:
         """Send a reply; return what has to be awaited before the next request."""
         if not self._pushes:
-            return self._write(result, serializers)
+            return self._write(self.comm.write(result, serializers))
         try:
-            return self.comm.drain() if self.comm.send(result, serializers) else None
+            rest = self.comm.send(result, serializers)
         except OSError:  # the connection has ended, as its receiver will hear
             return None
         except Exception as exc:
             return self._reply(self._unsendable(exc), None)
+        return None if rest is None else self._write(rest)
 
-    async def _write(self, result: Any, serializers: Any) -> None:
+    async def _write(self, writing: Awaitable[Any]) -> None:
+        """Wait for a reply to be written; one that cannot be is an error at the caller."""
         try:
-            await self.comm.write(result, serializers)
+            await writing
         except OSError:
             raise
         except Exception as exc:
@@ -240,7 +244,7 @@ class Serving:
         """Send a last reply; the task that awaits this closes the comm."""
         self._leaving = True
         if result is not DONT_REPLY:
-            await self._write(result, serializers)
+            await self._write(self.comm.write(result, serializers))
 
     # -- calls that wait ---------------------------------------------------------------
 
@@ -282,7 +286,7 @@ class Serving:
             self._streaming = False
             self.op = None
         if reply and result is not DONT_REPLY:
-            await self._write(result, serializers)
+            await self._write(self.comm.write(result, serializers))
         if close:
             self._leaving = True
 

@@ -17,6 +17,7 @@ ENDS = f": {LOCAL} -> {PEER}"
 OURS = honest([hello.encode(hello.local_hello())])
 DASKS = honest([hello.encode(Hello(None, (3, 11, 7), 4, None))])
 GOODBYE = honest([b"\xc7\x01\xbc\x01"])
+PING, PONG = honest([b"\xc7\x01\xbc\x02"]), honest([b"\xc7\x01\xbc\x03"])
 A, B = honest([b"a"]), honest([b"b", b"bb"])
 LIMITS = Limits(message=1000, frames=9)
 

@@ -85,7 +85,7 @@ def test_the_first_message_after_a_pause_is_sent_at_once(run):
         async with pair() as (client, server), batched_to(client, "1 s") as batched:
             batched.send("x")
             async with asyncio.timeout(0.5):
-                assert await server.read() == ("x",)
+                assert await server.read() == ["x"]
 
     run(main())
 
@@ -134,7 +134,7 @@ def test_what_was_sent_before_the_start_goes_first(run):
             with pytest.raises(dc.LocalProtocolError, match="already"):
                 batched.start(client)
             batched.send(3)
-            assert await server.read() == (1, 2, 3)
+            assert await server.read() == [1, 2, 3]
             batched.abort()
 
     run(main())

@@ -72,7 +72,7 @@ def test_a_peer_that_reads_late_gets_all_that_was_sent_before_the_close(run, ker
             await leave_queued(client, [message, "end"])
             closing = asyncio.create_task(client.close())
             await settle()
-            assert [m async for m in server] == [(message, "end")]
+            assert [m async for m in server] == [[message, "end"]]
             await closing
 
     run(main())

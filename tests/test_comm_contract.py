@@ -222,7 +222,7 @@ def test_a_cancelled_write_goes_out_whole_and_borrows_nothing(run, kernels, take
     before = array.tobytes()
 
     async def main():
-        async with raw_pair(trusted=True) as (raw, comm):
+        async with raw_pair(trusted=True, SO_RCVBUF=256 * 1024) as (raw, comm):
             writing = asyncio.create_task(comm.write([array, array]))
             start = await raw.read_exactly(taken)
             await settle(turns)

@@ -13,7 +13,19 @@ from distributed_comm.wire import hello
 from distributed_comm.wire.connection import TRANSITIONS, Connection, Event, State
 from distributed_comm.wire.hello import Hello
 
-from .connecting import DASKS, ENDS, GOODBYE, OURS, A, B, check_end, connect, each_peer
+from .connecting import (
+    DASKS,
+    ENDS,
+    GOODBYE,
+    OURS,
+    PING,
+    PONG,
+    A,
+    B,
+    check_end,
+    connect,
+    each_peer,
+)  # fmt: skip
 from .feeding import FULL, feed, peak_of_memory
 from .hostile import honest, message
 
@@ -181,10 +193,57 @@ def test_a_goodbye_is_no_message_and_not_the_end():
     assert connection.state is State.OPEN
 
 
+@pytest.mark.parametrize("later", [A, B[:1], GOODBYE, PING, PONG, message(0, [1])])
+def test_nothing_may_come_behind_a_goodbye(later):
+    stream = A + GOODBYE + later
+    for split in range(len(OURS + A), len(OURS + stream)):
+        connection = connect()
+        assert feed(connection, OURS + stream, [split, FULL]) == [[b"a"]]
+        text = "protocol error: bytes after the goodbye"
+        check_end(connection, text, kind=RemoteProtocolError, cause=ValueError)
+    assert feed(connection, A) == []
+
+
+def test_a_ping_is_answered_where_it_is_received_and_is_no_message():
+    connection, answers = connect(OURS), []
+    connection.respond = answers.append
+    assert feed(connection, PING + A + PING + PONG) == [[b"a"]]
+    assert b"".join(map(b"".join, answers)) == PONG * 2
+    assert b"".join(connection.ping()) == PING
+
+
+def test_a_ping_is_not_answered_once_we_said_goodbye_or_cannot_send():
+    for leave in (Connection.close, lambda connection: connection.stop_sending(NO_ROOM)):
+        connection = connect(OURS)
+        connection.respond = pytest.fail
+        leave(connection)
+        feed(connection, PING)
+
+
+def test_a_dask_peer_is_not_pinged():
+    assert connect(DASKS).ping() == []
+
+
+def test_a_closed_connection_refers_to_nobody_who_sends():
+    connection = connect(OURS)
+    connection.respond = pytest.fail
+    connection.lose("lost")
+    assert connection.respond != pytest.fail
+
+
 @pytest.mark.parametrize(
     ("greeting", "control", "text"),
     [
         (DASKS, GOODBYE, "a control message that was not agreed on"),
+        (DASKS, PING, "a control message that was not agreed on"),
+        *[
+            (
+                OURS,
+                honest([b"\xc7\x02\xbc" + bytes([kind, 0])]),
+                f"a {name} with 1 bytes of payload",
+            )
+            for kind, name in enumerate(["goodbye", "ping", "pong"], 1)
+        ],
         (OURS, honest([b"\xc7\x01\xbc\x63"]), "99 is not a valid Kind"),
         (
             OURS,

@@ -8,7 +8,19 @@ from distributed_comm.errors import FatalCommClosedError, RemoteProtocolError
 from distributed_comm.options import Limits
 from distributed_comm.wire.connection import Connection, State
 
-from .connecting import DASKS, ENDS, GOODBYE, OURS, A, B, check_end, connect, each_peer
+from .connecting import (
+    DASKS,
+    ENDS,
+    GOODBYE,
+    OURS,
+    PING,
+    PONG,
+    A,
+    B,
+    check_end,
+    connect,
+    each_peer,
+)  # fmt: skip
 from .feeding import SCRATCH, feed, peak_of_memory
 from .hostile import MIB, damage, hostile, message, numbers
 
@@ -57,8 +69,9 @@ NO_GOODBYE = "the connection was lost: it ended without a goodbye"
         ([OURS, GOODBYE], "closed by the peer", True),
         ([DASKS], "closed by the peer", True),
         ([OURS, GOODBYE[:-1]], INSIDE, False),
+        ([OURS, PING, PONG, GOODBYE], "closed by the peer", True),
+        ([OURS, PING], NO_GOODBYE, False),
         ([OURS, A[:-1]], INSIDE, False),
-        ([OURS, GOODBYE, A[:1]], INSIDE, False),
         ([DASKS, A[:1]], INSIDE, False),
         ([DASKS, message(16, [900]), bytes(899)], INSIDE, False),
     ],
@@ -144,7 +157,7 @@ def test_closing_gives_memory_back():
 
 # -- anything at all ------------------------------------------------------------------------
 
-REAL = OURS + A + B + GOODBYE + A
+REAL = OURS + A + PING + B + GOODBYE + A
 
 
 @given(

@@ -11,8 +11,9 @@ from distributed_comm.wire.control import Kind
 pytestmark = pytest.mark.usefixtures("kernels")
 
 
-def test_the_bytes_of_a_goodbye():
-    assert control.encode(Kind.GOODBYE) == b"\xc7\x01\xbc\x01"
+def test_the_bytes_of_each_kind():
+    for number, kind in enumerate((Kind.GOODBYE, Kind.PING, Kind.PONG), 1):
+        assert control.encode(kind) == b"\xc7\x01\xbc" + bytes([number])
 
 
 @given(st.sampled_from(Kind), st.binary(max_size=254))
@@ -36,7 +37,7 @@ def test_a_payload_that_is_too_long():
         control.encode(Kind.GOODBYE, bytes(255))
 
 
-@pytest.mark.parametrize("kind", sorted({0, 2, 7, 128, 255} - set(Kind)))
+@pytest.mark.parametrize("kind", sorted({0, 9, 127, 128, 255} - set(Kind)))
 def test_an_unknown_kind(kind):
     with pytest.raises(ValueError, match=rf"^{kind} is not a valid Kind$"):
         control.decode(bytes([0xC7, 1, 0xBC, kind]))

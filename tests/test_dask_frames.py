@@ -9,9 +9,10 @@ from hypothesis import given
 from messages import PLAIN, Point, plain, tag
 
 from distributed_comm.errors import UnserializableError
-from distributed_comm.serialize.decoding import LoadOptions, loads
-from distributed_comm.serialize.encoding import DumpOptions, dumps
+from distributed_comm.serialize.decoding import loads
+from distributed_comm.serialize.encoding import dumps
 from distributed_comm.serialize.markers import Serialized
+from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 protocol = pytest.importorskip("distributed.protocol")
 core = pytest.importorskip("distributed.core")

@@ -34,6 +34,11 @@ def test_a_name_resolves_to_ipv4_where_it_has_both(monkeypatch):
     assert dc.resolve_address("tcp://both:1") == "tcp://127.0.0.2:1"
 
 
+def test_an_address_is_not_looked_up(monkeypatch):
+    monkeypatch.setattr(sockets, "lookup_now", None)
+    assert dc.resolve_address("tcp://127.0.0.2:1") == "tcp://127.0.0.2:1"
+
+
 def test_an_unknown_name_cannot_be_resolved():
     with pytest.raises(OSError, match=r"no-such-host|[Nn]ame|[Nn]o address"):
         dc.resolve_address("tcp://no-such-host.invalid:80")

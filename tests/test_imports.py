@@ -13,7 +13,8 @@ import distributed_comm
 FOLDER = Path(distributed_comm.__file__).parent
 
 #: Libraries that only extras bring: importing the package loads none of them.
-OPTIONAL = ["aiofastnet", "cryptography", "distributed", "matplotlib", "numpy", "pandas", "rich"]
+OPTIONAL = ["aiofastnet", "cramjam", "cryptography", "distributed", "lz4", "matplotlib", "numpy"]
+OPTIONAL += ["pandas", "pyarrow", "rich", "scipy", "torch", "zstandard"]
 
 SIDE_EFFECTS = """
 import asyncio, json, os, sys, threading

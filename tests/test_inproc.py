@@ -181,11 +181,10 @@ def test_a_second_reader_is_refused_and_the_first_is_unharmed(run, place):
 
 def test_a_second_reader_is_refused_while_the_first_gives_way(run):
     async def main():
-        async with pair() as (client, server, _):
-            client._end.credit = 5_000
-            await write_all(client, range(1_000))
-            server._end.credit = 0
-            first, second = (asyncio.create_task(server.read()) for _ in range(2))
+        async with pair(Elsewhere) as (client, server, there):
+            await there(write_all(server, range(10)))
+            client._end.credit = 0
+            first, second = (asyncio.create_task(client.read()) for _ in range(2))
             await asyncio.wait([second])
             assert isinstance(second.exception(), dc.LocalProtocolError)
             assert await first == 0
@@ -227,6 +226,7 @@ def test_a_read_cancelled_right_after_its_message_came_loses_nothing(run):
         async with pair() as (client, server, _):
             reading = asyncio.create_task(server.read())
             await settle()
+            client._box.talks = False  # else the reader runs, and is done, within the write
             await client.write("kept")
             reading.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -307,23 +307,47 @@ async def leave(comm, how):
         comm.abort()
 
 
+async def count_turns(work):
+    """Return how often another task ran while this was done."""
+    turns = 0
+
+    async def tick():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    ticking = asyncio.create_task(tick())
+    await work
+    ticking.cancel()
+    return turns
+
+
 def test_a_task_that_never_waits_gives_way_once_in_a_thousand_messages(run):
+    async def write_and_read(client, server):
+        for number in range(5_000):  # each side writes what it then reads: nobody waits
+            await client.write(number)
+            await server.read()
+
     async def main():
         async with pair() as (client, server, _):
-            turns = 0
+            assert 4 <= await count_turns(write_and_read(client, server)) <= 14
 
-            async def tick():
-                nonlocal turns
-                while True:
-                    turns += 1
-                    await asyncio.sleep(0)
+    run(main())
 
-            ticking = asyncio.create_task(tick())
-            for number in range(5_000):  # each side writes what it then reads: nobody waits
-                await client.write(number)
-                await server.read()
-            ticking.cancel()
-            assert 8 <= turns <= 14
+
+def test_two_tasks_that_talk_give_way_now_and_then(run, kernels):
+    async def ask(client):
+        for number in range(1_000):
+            await client.write(number)
+            assert await client.read() == number
+
+    async def main():
+        async with pair() as (client, server, _):
+            answering = asyncio.create_task(echo(server))
+            assert 8 <= await count_turns(ask(client)) <= 30
+            await client.close()
+            await answering
 
     run(main())
 
@@ -462,7 +486,7 @@ def test_a_peer_whose_loop_was_closed_is_lost(run):
             writing = there(server.write("before"))
             await writing
             there(server.read())  # waits until its loop is no more
-            await until(lambda: server._end.reader is not None)
+            await until(lambda: server._box.waiting)
             there.stop()
             assert client.closed()
             for _ in range(2):

@@ -7,6 +7,9 @@ from hypothesis import strategies as st
 from distributed_comm._kernels import address as kernel
 from distributed_comm._kernels import address_py as specification
 
+from .feeding import peak_of_memory
+from .twins import outcome
+
 PIECES = [
     *["tcp", "://", "TLS+x://", "1a://", ":", "/", "[", "]", "%", "%eth0", "host", "my_host.", "é"],
     *["::1", "[::1]", "[fe80::1%eth0]", "127.0.0.1", ":80", ":65535", ":65536", ":+80", ":8_0"],
@@ -32,18 +35,11 @@ ipv6 = st.ip_addresses(v=6).map(str)
 hosts = st.one_of(names, ipv6, st.tuples(ipv6, names.filter(bool)).map("%".join))
 
 
-def outcome(function, *args):
-    try:
-        result = function(*args)
-    except Exception as exc:
-        return type(exc), str(exc)
-    return type(result), repr(result)
-
-
 def check(name, *args):
     expected = outcome(getattr(specification, name), *args)
     assert expected[0] in {str, tuple, ValueError, TypeError}
-    assert outcome(getattr(kernel, name), *args) == expected
+    for _ in range(2):  # the second time it may be remembered
+        assert outcome(getattr(kernel, name), *args) == expected
 
 
 @given(values, st.booleans())
@@ -119,3 +115,47 @@ def test_usual_addresses_never_reach_the_twin(monkeypatch):
             assert kernel.normalize_address(loc) == f"tcp://{loc}"
             assert kernel.parse_host_port(addr) == (host, port)
             assert kernel.parse_host_port(kernel.unparse_host_port(host), port) == (host, port)
+
+
+# -- what is remembered ------------------------------------------------------------
+
+
+def test_many_addresses_are_kept_apart():
+    """Each dies at once, so that the next may have its place in memory."""
+    for n in range(5000):
+        assert kernel.parse_address(f"tcp://{n}:1") == ("tcp", f"{n}:1")
+        assert kernel.unparse_address("tcp", f"{n}:1") == f"tcp://{n}:1"
+        assert kernel.parse_host_port(f"tcp://{n}:1") == (str(n), 1)
+        assert kernel.unparse_host_port(f"{n}", n) == f"{n}:{n}"
+
+
+def test_the_rest_of_the_arguments_counts():
+    addr, loc, host = "tcp://host:1", "host:1", "host"
+    for scheme in ("tcp", "tls", "tcp"):
+        assert kernel.unparse_address(scheme, loc) == f"{scheme}://host:1"
+    for port in (1, 2, None, 1):
+        assert kernel.unparse_host_port(host, port) == (host if port is None else f"host:{port}")
+    for port in (None, 0, 5):
+        assert kernel.parse_host_port(addr, port) == ("host", 1)
+    for port in (3, 4):
+        assert kernel.parse_host_port(host, port) == ("host", port)
+    with pytest.raises(ValueError, match="port must be from 0 to 65535"):
+        kernel.parse_host_port(addr, 65536)
+    with pytest.raises(ValueError, match="missing port"):
+        kernel.parse_host_port(host)
+    for _ in range(2):
+        assert kernel.parse_address(host) == ("tcp", host)
+        with pytest.raises(ValueError, match="it has no scheme"):
+            kernel.parse_address(host, strict=True)
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_little_is_remembered(size):
+    """Of short addresses a few hundred, of long ones none."""
+    with peak_of_memory() as peak:
+        for n in range(20_000 if size < 1000 else 600):
+            host = str(n).zfill(size)
+            addr = kernel.unparse_address("tcp", kernel.unparse_host_port(host, n))
+            assert kernel.parse_address(addr)[0] == "tcp"
+            assert kernel.parse_host_port(addr) == (host, n)
+    assert peak[0] < 2 * 1024 * 1024

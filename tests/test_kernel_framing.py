@@ -14,23 +14,12 @@ from distributed_comm._kernels import framing as chosen
 from distributed_comm._kernels import framing_py as specification
 
 from .hostile import COUNTS, EDGES, MIB, controls, honest, hostile, message, numbers, streams
+from .twins import each_of, outcome
 
-KERNELS = dict.fromkeys([chosen, specification])  # one where only that is built
 NO_CAP = 2**63 - 1
 LARGE = specification.LARGE
 
-each_kernel = pytest.mark.parametrize(
-    "kernel", KERNELS, ids=lambda kernel: kernel.__name__.rpartition("_")[2]
-)
-
-
-def outcome(function, *args):
-    """Return what a caller can tell apart: the result and its types, or the exception."""
-    try:
-        result = function(*args)
-    except Exception as exc:
-        return type(exc), str(exc)
-    return type(result), repr(result)
+each_kernel = each_of(chosen, specification)
 
 
 def packed(kernel, frames):

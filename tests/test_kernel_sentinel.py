@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 from distributed_comm._kernels import sentinel as chosen
 from distributed_comm._kernels import sentinel_py as specification
 
-KERNELS = dict.fromkeys([chosen, specification])  # one where only that is built
+from .twins import each_of, outcome
+
 SENTINEL, ESCAPE, LARGE = specification.SENTINEL, specification.ESCAPE, specification.LARGE
 PREFIX = SENTINEL[:-1]
 
-each_kernel = pytest.mark.parametrize(
-    "kernel", KERNELS, ids=lambda kernel: kernel.__name__.rpartition("_")[2]
-)
+each_kernel = each_of(chosen, specification)
 
 #: What a wrong stuffing would stumble over; P[:24] and P[:25] end as P begins.
 cuts = st.one_of(st.sampled_from([1, 2, 23, 24, 25, 30, 31]), st.integers(0, 32))
@@ -159,15 +158,6 @@ def test_every_byte_behind_a_prefix_that_is_wrong_is_refused(kernel, n):
 # -- twins --------------------------------------------------------------------------------
 
 
-def outcome(function, *args):
-    """Return what a caller can tell apart: the result and its types, or the exception."""
-    try:
-        result = function(*args)
-    except Exception as exc:
-        return type(exc), str(exc)
-    return type(result), repr(result)
-
-
 @given(payloads, chunk_sizes)
 def test_stuffed_as_specified(payload, sizes):
     for kind in (bytes, lambda part: memoryview(bytearray(part))):
@@ -183,6 +173,9 @@ def test_unstuffed_as_specified(data, start, end, matched):
     expected = outcome(specification.unstuff, memories[0], start, end, matched)
     assert expected[0] in {tuple, ValueError}
     assert outcome(chosen.unstuff, memories[1], start, end, matched) == expected
+    view = memoryview(bytearray(data))
+    assert outcome(chosen.unstuff, view, start, end, matched) == expected
+    assert view == memories[1]
     if expected[0] is tuple:  # what stands between is arbitrary
         kept, stop, _ = specification.unstuff(bytearray(data), start, end, matched)
         assert memories[0][:kept] == memories[1][:kept]

@@ -58,9 +58,9 @@ def test_plain_types_arrive_as_they_are(run, message):
     assert type(back) is type(message)
 
 
-def test_lists_and_bytearrays_arrive_as_tuples_and_bytes(run):
-    message = [1, [2, {"a": [3, bytearray(b"x")]}]]
-    assert run(round_trip(message)) == (1, (2, {"a": (3, b"x")}))
+def test_everything_plain_arrives_as_what_it_is(run):
+    message = [1, (2, {"a": [(), frozenset({3}), {(4,)}]}), 2**100, bytearray(b"x")]
+    assert run(round_trip(message)) == [*message[:3], b"x"]
 
 
 def test_nan_arrives(run):
@@ -153,7 +153,7 @@ def test_nobody_is_trusted_who_was_not_declared_so(run):
 def test_a_pickle_is_refused_where_it_would_be_sent(run):
     async def main():
         async with pair() as (client, server):
-            for message in (Fraction(1, 3), {"nested": [frozenset({1})]}):
+            for message in (Fraction(1, 3), {"nested": [range(3)]}):
                 with pytest.raises(dc.UntrustedError, match=r"trusted=True to connect\(\) and"):
                     await client.write(message)
             with pytest.raises(dc.UntrustedError, match=r"of type fractions\.Fraction can only"):

@@ -8,7 +8,7 @@ The pure twin of each pair is its specification and what type checkers read.
 import os
 from typing import TYPE_CHECKING, Literal
 
-__all__ = ["address", "blocks", "framing", "kind", "sentinel"]
+__all__ = ["address", "blocks", "frame0", "framing", "kind", "mailbox", "sentinel"]
 
 kind: Literal["compiled", "pure"]
 
@@ -19,7 +19,9 @@ if _choice not in {"yes", "no", "auto"}:
 if TYPE_CHECKING or _choice == "no":
     from . import address_py as address
     from . import blocks_py as blocks
+    from . import frame0_py as frame0
     from . import framing_py as framing
+    from . import mailbox_py as mailbox
     from . import sentinel_py as sentinel
 
     kind = "pure"
@@ -27,7 +29,9 @@ else:
     try:
         from . import address_c as address
         from . import blocks_c as blocks
+        from . import frame0_c as frame0
         from . import framing_c as framing
+        from . import mailbox_c as mailbox
         from . import sentinel_c as sentinel
 
         kind = "compiled"
@@ -36,7 +40,9 @@ else:
             raise
         from . import address_py as address
         from . import blocks_py as blocks
+        from . import frame0_py as frame0
         from . import framing_py as framing
+        from . import mailbox_py as mailbox
         from . import sentinel_py as sentinel
 
         kind = "pure"

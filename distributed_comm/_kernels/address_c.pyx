@@ -3,10 +3,16 @@
 
 Only accepting is done here. Whatever else (malformed, beyond ASCII, of another type) goes to
 the twin, which answers or raises; so the two can only differ where this one accepts too much.
+
+What was accepted is remembered for a while: the address of a peer is taken apart over and over,
+and it is mostly the same object.
 """
 
 from functools import update_wrapper
 
+cimport cython
+from cpython.object cimport PyObject
+from libc.stdint cimport uintptr_t
 from libc.string cimport memcmp, memcpy
 
 from . import address_py as twin
@@ -26,6 +32,9 @@ cdef enum:
     REFUSED = -1
     MAX_PORT = 65535
 
+    ENTRIES = 256  # of a Memo
+    LONGEST = 128  # characters: what is longer is not remembered, whoever sent it
+
     LETTER = 1  # the first of a scheme
     SCHEME = 2
     NAME = 4
@@ -41,6 +50,40 @@ for _code in range(128):
         | (NAME if twin.is_host(_character) and _character.isprintable() else 0)
         | (IPV6 if twin.is_host(f"[::{_character}]") else 0)
     )
+
+
+@cython.final
+cdef class Memo:
+    """The last results by the identity of what they were made of: no hash, no comparison.
+
+    A newer result takes the place of an older one. What an entry refers to stays alive, so
+    no other object can be taken for it; it is of an exact type, so it does not change.
+    """
+
+    cdef list keys, others, results
+
+    def __cinit__(self):
+        self.keys = [None] * ENTRIES
+        self.others = [None] * ENTRIES
+        self.results = [None] * ENTRIES
+
+    cdef inline object find(self, object key, object other):
+        cdef Py_ssize_t i = (<uintptr_t> <PyObject*> key >> 4) % ENTRIES
+        if self.keys[i] is key and self.others[i] is other:
+            return self.results[i]
+        return None
+
+    cdef inline object keep(self, object key, object other, object result, Py_ssize_t size):
+        """Remember the result of so many characters, and return it."""
+        cdef Py_ssize_t i = (<uintptr_t> <PyObject*> key >> 4) % ENTRIES
+        if size <= LONGEST:
+            self.keys[i] = key
+            self.others[i] = other
+            self.results[i] = result
+        return result
+
+
+cdef Memo parsed = Memo(), unparsed = Memo(), split = Memo(), joined = Memo()
 
 
 cdef inline const unsigned char* ascii_of(object value) noexcept:
@@ -141,12 +184,14 @@ cdef inline tuple split_host_port(address, default_port):
     cdef const unsigned char* text = ascii_of(address)
     cdef Py_ssize_t start, stop, size
     cdef int port = REFUSED
+    cdef tuple parts
     if default_port is not None:
         port = port_of(default_port)
         if port == REFUSED:
             return None
-    if text is NULL:
-        return None
+    parts = split.find(address, None)
+    if parts is not None or text is NULL:
+        return parts
     size = PyUnicode_GET_LENGTH(address)
     start = scheme_length(text, size)
     if start == REFUSED:
@@ -161,8 +206,10 @@ cdef inline tuple split_host_port(address, default_port):
     if port == REFUSED:
         return None
     if start < stop and text[start] == c"[":
-        return new_str(text + start + 1, stop - start - 2), port
-    return new_str(text + start, stop - start), port
+        parts = new_str(text + start + 1, stop - start - 2), port
+    else:
+        parts = new_str(text + start, stop - start), port
+    return parts if stop == size else split.keep(address, None, parts, size)
 
 
 cdef inline str bracketed(host):
@@ -178,27 +225,37 @@ cdef inline str bracketed(host):
 
 
 def parse_address(addr, strict=False):
-    cdef const unsigned char* text = ascii_of(addr)
+    cdef const unsigned char* text
     cdef Py_ssize_t length, size
+    parts = parsed.find(addr, None)
+    if parts is not None:
+        return parts
+    text = ascii_of(addr)
     if text is not NULL:
         size = PyUnicode_GET_LENGTH(addr)
         length = scheme_length(text, size)
         if length > 0:
-            return new_scheme(text, length), new_str(text + length + 3, size - length - 3)
+            parts = new_scheme(text, length), new_str(text + length + 3, size - length - 3)
+            return parsed.keep(addr, None, parts, size)
         if length == 0 and not strict:
             return DEFAULT_SCHEME, addr
     return twin.parse_address(addr, strict)
 
 
 def unparse_address(scheme, loc):
-    cdef const unsigned char* text = ascii_of(scheme)
+    cdef const unsigned char* text
     cdef Py_ssize_t i = 0, size
+    addr = unparsed.find(loc, scheme)
+    if addr is not None:
+        return addr
+    text = ascii_of(scheme)
     if text is not NULL and type(loc) is str:
         size = PyUnicode_GET_LENGTH(scheme)
         while i < size and CLASSES[text[i]] & SCHEME:
             i += 1
         if 0 < i == size and CLASSES[text[0]] & LETTER:
-            return f"{<str> scheme}://{<str> loc}"
+            addr = f"{<str> scheme}://{<str> loc}"
+            return unparsed.keep(loc, scheme, addr, PyUnicode_GET_LENGTH(addr))
     return twin.unparse_address(scheme, loc)
 
 
@@ -221,13 +278,17 @@ def parse_host_port(address, default_port=None):
 
 def unparse_host_port(host, port=None):
     cdef int number
+    text = joined.find(host, port)
+    if text is not None:
+        return text
     text = bracketed(host)
     if text is not None:
         if port is None:
             return text
         number = port_of(port)
         if number != REFUSED:
-            return f"{text}:{number}"
+            text = f"{text}:{number}"
+            return joined.keep(host, port, text, PyUnicode_GET_LENGTH(text))
     return twin.unparse_host_port(host, port)
 
 

@@ -15,10 +15,12 @@ cdef extern from *:
     #include <stdint.h>
     #include <sys/mman.h>
     static void advise_huge(char *data, Py_ssize_t size) {
-        /* only whole pages may be advised, and only large blocks gain */
-        uintptr_t start = ((uintptr_t)data + 4095) & ~(uintptr_t)4095;
-        uintptr_t end = ((uintptr_t)data + (uintptr_t)size) & ~(uintptr_t)4095;
-        if (size >= (4 << 20) && end > start)
+        /* Only large blocks gain. All pages of the allocation are advised, with what malloc
+           keeps around the block: one that differed would be a mapping of its own, and the
+           kernel does not move several at once, so that growing would copy. */
+        uintptr_t start = (uintptr_t)data & ~(uintptr_t)4095;
+        uintptr_t end = ((uintptr_t)data + (uintptr_t)size + 8 + 4095) & ~(uintptr_t)4095;
+        if (size >= (4 << 20))
             (void)madvise((void *)start, end - start, MADV_HUGEPAGE);
     }
     #else
@@ -28,7 +30,7 @@ cdef extern from *:
     void advise_huge(char *data, Py_ssize_t size) noexcept
 
 cdef enum:
-    POOL_BYTES = 64 << 20  # one frame of 64 MiB, or several smaller ones
+    POOL_BYTES = 65 << 20  # a message of 64 MiB and what is around it, or several smaller ones
     POOL_ENTRIES = 16
     SMALLEST_POOLED = 256 * 1024  # below, malloc recycles well by itself
 

@@ -1,11 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 """The compiled twin of framing_py, which says what each function means."""
 
-from cpython.buffer cimport (
-    PyBUF_SIMPLE,
-    PyBuffer_Release,
-    PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_FromStringAndSize
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
@@ -16,13 +12,12 @@ from cpython.bytes cimport (
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_Check
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memcpy
 
 cdef enum:
     CONTROL_TYPE = 0xBC
     CONTROL_SIZE = 3 + 255
     LARGE_FRAME = 64 * 1024
-    MOST_LEVELS = 1024
 
 CONTROL = CONTROL_TYPE
 LARGE = LARGE_FRAME
@@ -40,14 +35,6 @@ cdef inline void store64(uint8_t* p, uint64_t value) noexcept nogil:
     cdef int i
     for i in range(8):
         p[i] = <uint8_t>(value >> (8 * i))
-
-
-cdef inline uint64_t load_big(const uint8_t* p, int width) noexcept nogil:
-    cdef uint64_t value = 0
-    cdef int i
-    for i in range(width):
-        value = value << 8 | p[i]
-    return value
 
 
 # ---------------------------------------------------------------------------
@@ -263,162 +250,3 @@ cdef complain(const uint8_t* p, Py_ssize_t size, Limits limits):
     if total > limits.message:
         raise ValueError(f"a message of {total} bytes exceeds the limit of {limits.message}")
     raise ValueError(f"a first block of {block} bytes that ends inside a frame")
-
-
-# ---------------------------------------------------------------------------
-# msgpack, looked at before msgpack is asked
-
-cdef bint is_marker(const char* p, Py_ssize_t size) noexcept nogil:
-    """Whether p[:size], which begins with two underscores, begins with a marker."""
-    return (
-        (size >= 7 and memcmp(p, b"__Set__", 7) == 0)
-        or (size >= 8 and memcmp(p, b"__Enum__", 8) == 0)
-        or (size >= 11 and memcmp(p, b"__Pickled__", 11) == 0)
-        or (size >= 14 and memcmp(p, b"__Serialized__", 14) == 0)
-    )
-
-
-cdef bint find_marker(const char* p, Py_ssize_t size) noexcept nogil:
-    cdef const char* end = p + size
-    while end - p >= 7:
-        p = <const char*>memchr(p, c"_", end - p - 1)
-        if p == NULL:
-            return False
-        if p[1] == c"_" and is_marker(p, end - p):
-            return True
-        p += 1
-    return False
-
-
-def marked(data):
-    cdef Py_buffer view
-    if PyBytes_CheckExact(data):
-        return find_marker(PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    try:
-        return find_marker(<const char*>view.buf, view.len)
-    finally:
-        PyBuffer_Release(&view)
-
-
-cdef enum Fault:
-    FINE
-    TRUNCATED
-    TOO_MANY
-    TOO_DEEP
-    NOT_MSGPACK
-    TRAILING
-
-
-cdef struct Item:
-    Py_ssize_t width  # bytes of the length that follows the first byte
-    uint64_t length  # bytes of the body
-    uint64_t items  # of a container
-    bint container
-
-
-cdef inline bint describe(uint8_t first, Item* item) noexcept nogil:
-    """Fill in what the first byte says; False for the one byte that means nothing."""
-    item.width = 0
-    item.length = 0
-    item.items = 0
-    item.container = False
-    if first < 0x80 or first >= 0xE0 or first == 0xC0 or first == 0xC2 or first == 0xC3:
-        return True
-    if first < 0xA0:  # fixmap, fixarray
-        item.container = True
-        item.items = (first & 0x0F) * (2 if first < 0x90 else 1)
-    elif first < 0xC0:  # fixstr
-        item.length = first & 0x1F
-    elif first == 0xC1:
-        return False
-    elif first <= 0xC6:  # bin
-        item.width = 1 << (first - 0xC4)
-    elif first <= 0xC9:  # ext
-        item.width = 1 << (first - 0xC7)
-        item.length = 1  # the type
-    elif first <= 0xCB:  # float
-        item.length = 4 << (first - 0xCA)
-    elif first <= 0xCF:  # uint
-        item.length = 1 << (first - 0xCC)
-    elif first <= 0xD3:  # int
-        item.length = 1 << (first - 0xD0)
-    elif first <= 0xD8:  # fixext
-        item.length = 1 + (1 << (first - 0xD4))
-    elif first <= 0xDB:  # str
-        item.width = 1 << (first - 0xD9)
-    else:  # array, map
-        item.container = True
-        item.width = 2 << ((first - 0xDC) & 1)
-    return True
-
-
-cdef Fault examine_msgpack(
-    const uint8_t* p, Py_ssize_t size, Py_ssize_t max_depth, Py_ssize_t* stopped
-) noexcept nogil:
-    cdef uint64_t levels[MOST_LEVELS]
-    cdef Py_ssize_t depth = 0, offset = 0
-    cdef uint64_t pending = 1, declared
-    cdef uint8_t first
-    cdef Item item
-    while pending:
-        if offset >= size:
-            return TRUNCATED
-        first = p[offset]
-        offset += 1
-        if not describe(first, &item):
-            return NOT_MSGPACK
-        if item.width:
-            if offset + item.width > size:
-                return TRUNCATED
-            declared = load_big(p + offset, <int>item.width)
-            offset += item.width
-            if item.container:
-                item.items = declared * (2 if first >= 0xDE else 1)
-            else:
-                item.length += declared
-        pending -= 1
-        while depth and not levels[depth - 1]:
-            depth -= 1
-        if depth:
-            levels[depth - 1] -= 1
-        if item.container:
-            pending += item.items
-            if pending > <uint64_t>(size - offset):
-                return TOO_MANY
-            if item.items:
-                if depth == max_depth:
-                    return TOO_DEEP
-                levels[depth] = item.items
-                depth += 1
-        else:
-            if item.length > <uint64_t>(size - offset):
-                return TRUNCATED
-            offset += <Py_ssize_t>item.length
-    stopped[0] = offset
-    return FINE if offset == size else TRAILING
-
-
-def scan(data, Py_ssize_t max_depth):
-    cdef Py_buffer view
-    cdef Py_ssize_t stopped = 0, size
-    cdef Fault fault
-    if not 0 <= max_depth <= MOST_LEVELS:
-        raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    try:
-        size = view.len
-        fault = examine_msgpack(<const uint8_t*>view.buf, size, max_depth, &stopped)
-    finally:
-        PyBuffer_Release(&view)
-    if fault == FINE:
-        return
-    if fault == TRUNCATED:
-        raise ValueError("truncated msgpack")
-    if fault == TOO_MANY:
-        raise ValueError("msgpack declares more items than bytes are left")
-    if fault == TOO_DEEP:
-        raise ValueError(f"msgpack nested deeper than {max_depth} levels")
-    if fault == NOT_MSGPACK:
-        raise ValueError("0xc1 is not msgpack")
-    raise ValueError(f"{size - stopped} bytes after the msgpack object")

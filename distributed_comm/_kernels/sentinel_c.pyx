@@ -6,8 +6,7 @@ which mostly are no pair of P, and goes on 30 bytes behind them. What began in t
 before, and what is left at the end of this one, is matched byte by byte.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t
 from libc.string cimport memcmp, memcpy, memmove
@@ -127,23 +126,45 @@ def stuff(list buffers not None):
     return stuffed
 
 
-def unstuff(bytearray data not None, Py_ssize_t start, Py_ssize_t end, Py_ssize_t matched):
-    cdef uint8_t* p = <uint8_t*>PyByteArray_AS_STRING(data)
-    cdef Py_ssize_t kept = start, size
-    if not (0 <= start <= end <= PyByteArray_GET_SIZE(data) and 0 <= matched <= WHOLE):
-        raise ValueError(f"span {start}:{end} of a buffer of {len(data)} bytes, {matched} matched")
+def unstuff(data, Py_ssize_t start, Py_ssize_t end, Py_ssize_t matched):
+    cdef Py_buffer view
+    cdef Py_ssize_t kept
+    PyObject_GetBuffer(data, &view, PyBUF_WRITABLE)
+    try:
+        if not (0 <= start <= end <= view.len and 0 <= matched <= WHOLE):
+            raise ValueError(
+                f"span {start}:{end} of a buffer of {view.len} bytes, {matched} matched"
+            )
+        kept = unstuff_at(<uint8_t*>view.buf, &start, end, &matched)
+        if kept < 0:
+            raise ValueError(
+                f"byte 0x{(<uint8_t*>view.buf)[start]:02x} behind all but the end of a sentinel"
+            )
+    finally:
+        PyBuffer_Release(&view)
+    return kept, start, matched
+
+
+cdef Py_ssize_t unstuff_at(
+    uint8_t* p, Py_ssize_t* offset, Py_ssize_t end, Py_ssize_t* matched
+) noexcept nogil:
+    """Where what is kept ends, -1 for a wrong byte; `offset` moves to where the search ended."""
+    cdef Py_ssize_t start = offset[0], kept = offset[0], size
     while True:
-        size = find(p + start, end - start, &matched)
+        size = find(p + start, end - start, matched)
         if kept != start:
             memmove(p + kept, p + start, size)
         kept += size
         start += size
-        if matched < WHOLE or start == end:
-            return kept, start, matched
+        offset[0] = start
+        if matched[0] < WHOLE or start == end:
+            return kept
         if p[start] == S[WHOLE]:
             p[kept] = p[start]
-            return kept + 1, start + 1, WHOLE + 1
+            offset[0] = start + 1
+            matched[0] = WHOLE + 1
+            return kept + 1
         if p[start] != escape:
-            raise ValueError(f"byte 0x{p[start]:02x} behind all but the end of a sentinel")
+            return -1
         start += 1
-        matched = 0
+        matched[0] = 0

@@ -64,7 +64,9 @@ def stuff(buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
     return stuffed
 
 
-def unstuff(data: bytearray, start: int, end: int, matched: int) -> tuple[int, int, int]:
+def unstuff(
+    data: bytearray | memoryview, start: int, end: int, matched: int
+) -> tuple[int, int, int]:
     """Search ``data[start:end]`` for the end of a message and take its escapes out, in place.
 
     ``matched`` bytes of a sentinel ended the chunk before, 0 where a message begins.

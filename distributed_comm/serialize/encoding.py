@@ -1,121 +1,106 @@
-"""Objects to frames, in the bytes of Dask's protocol.
+"""Objects to frames: for a Dask peer in the bytes of its protocol, for ours every type as it is.
 
-Frame 0 is the message as msgpack. What msgpack cannot encode becomes a marked map there:
-a set and an enum member in place, any other object as a pickle in frames of its own.
+Frame 0 is the message as msgpack. For what msgpack has no type for, its hook puts something
+else there, which either holds the object or refers to frames of its own.
 """
 
-import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from msgpack import Packer, packb, unpackb
 
-from .._kernels import framing as kernel
-from ..errors import UnserializableError, UntrustedError
+from .._kernels import frame0 as kernel
 from ..frames import Frames
-from . import pickles
+from . import tags
+from .families import USUAL
 from .markers import ENUM, MARKERS, PICKLED, SERIALIZED, SET, Pickled, Unopened
+from .plain import PLAIN, as_base, has_a_name, names_of
+from .registered import find
+from .settings import DumpOptions
+from .tags import TAG
+from .wrapping import may_pickle, wrap
 
-__all__ = ["DumpOptions", "dumps"]
+__all__ = ["dumps"]
 
 #: An encoder is not kept whose buffer has grown past this.
 KEEP = 1024 * 1024
+#: An object that is shorter than this stands in frame 0, for frames cost more than a copy.
+SHORT = 4 * 1024
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DumpOptions:
-    """How a message is encoded.
-
-    ``serializers`` names the families that may be used, None all of them. With
-    ``on_error="message"`` the reader gets the error of an object that none of them takes.
-    ``max_frames`` is what the reader is expected to take.
-    """
-
-    trusted: bool = False
-    pickle_protocol: int = 5
-    serializers: tuple[str, ...] | None = None
-    max_frames: int = 65_536
-    on_error: str = "raise"
-
-
+PICKLES_FIRST = ("pickle", "dask")
 DUMP_DEFAULTS = DumpOptions()
+KINDS: dict[Any, int] = {tuple: tags.TUPLE, set: tags.SET, frozenset: tags.FROZENSET}
 
 
-class _Encoder:
+class _Encoder(ABC):
     """A reused Packer, which takes half the time of `msgpack.packb`, and its hook."""
 
-    __slots__ = ("frames", "markers", "options", "pack")
+    __slots__ = ("calls", "frames", "options", "pack")
 
-    def __init__(self) -> None:
-        self.pack: Callable[[Any], bytes] = Packer(default=self.default).pack
-        self.frames: Frames = []
-        self.markers = 0  # that we have put into frame 0
+    def __init__(self, packer: Callable[..., Packer]) -> None:
+        self.pack: Callable[[Any], bytes] = packer(default=self.default).pack
+        self.frames: Frames = []  # that objects of this message have
+        self.calls = 0  # of the hook
         self.options = DUMP_DEFAULTS
 
+    @abstractmethod
     def default(self, obj: Any) -> Any:
         """Return what stands in frame 0 for an object that msgpack cannot encode."""
-        self.markers += 1
-        if isinstance(obj, set):
-            return {SET: True, "as-list": list(obj)}
-        if isinstance(obj, Enum) and _has_a_name(obj):
-            kind = type(obj)
-            return {
-                ENUM: True,
-                "name": obj._name_,
-                "__module__": kind.__module__,
-                "__name__": kind.__name__,
-            }
-        if isinstance(obj, Unopened):
-            marker = PICKLED if isinstance(obj, Pickled) else SERIALIZED
-            return {marker: self._append(obj.header, obj.frames)}
-        return self._pickle(obj)
-
-    def _pickle(self, obj: Any) -> dict[str, int]:
-        options = self.options
-        try:
-            if options.serializers is not None and "pickle" not in options.serializers:
-                raise UnserializableError(
-                    f"none of {options.serializers} takes {pickles.describe(obj)}"
-                )
-            data, buffers = pickles.dumps(obj, options.trusted, options.pickle_protocol)
-        except (UnserializableError, UntrustedError) as exc:
-            if options.on_error == "raise":
-                raise
-            text = str(exc).encode(errors="backslashreplace")
-            return {SERIALIZED: self._append({"serializer": "error"}, [text])}
-        header = {"pickled-obj": data, "compression": (None,) * len(buffers)}
-        return {PICKLED: self._append(header, list(buffers))}
-
-    def _append(self, header: dict[str, Any], frames: Frames) -> int:
-        """Add a header's frame and what belongs to it; return its index."""
-        index = len(self.frames) + 1
-        self.frames.append(packb({**header, "num-sub-frames": len(frames)}))
-        self.frames += frames
-        return index
 
     def finish(self, frame: bytes) -> Frames:
-        """Check the markers in frame 0 and return the frames after it; start afresh."""
-        if sum(frame.count(marker.encode()) for marker in MARKERS) != self.markers:
-            _check_keys(frame, self.markers)
-        frames, self.frames, self.markers = self.frames, [], 0
+        """Return frame 0 and the frames of objects behind it; start afresh."""
+        frames = [frame, *self.frames]
+        self.frames, self.calls = [], 0
+        limit = self.options.max_frames
+        if len(frames) > limit:
+            raise ValueError(
+                f"{len(frames)} frames, one for each long pickle and buffer, exceed the limit "
+                f"of {limit}"
+            )
         return frames
+
+    def append(self, unopened: Unopened) -> int:
+        """Add a header's frame and what belongs to it; return its index."""
+        index = len(self.frames) + 1
+        header = {**unopened.header, "num-sub-frames": len(unopened.frames)}
+        self.frames.append(packb(header))
+        self.frames += unopened.frames
+        return index
 
     def discard(self) -> None:
         """Free the Packer and its buffer now: they and the hook refer to each other."""
         del self.pack
 
 
-def _has_a_name(member: Enum) -> bool:
-    """Whether a peer finds an enum member as Dask looks: in a class at the top of a module."""
-    kind = type(member)
-    module = sys.modules.get(kind.__module__)
-    return (
-        kind.__module__ != "__main__"
-        and getattr(module, kind.__name__, None) is kind
-        and kind.__members__.get(member._name_) is member  # no combination of flags is
-    )
+class _ForDask(_Encoder):
+    """Frame 0 with marked maps, as Dask reads it."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(Packer)
+
+    def finish(self, frame: bytes) -> Frames:
+        if not kernel.marked(frame):
+            return [frame]
+        if sum(frame.count(marker.encode()) for marker in MARKERS) != self.calls:
+            _check_keys(frame, self.calls)
+        return super().finish(frame)
+
+    def default(self, obj: Any) -> Any:
+        self.calls += 1
+        if isinstance(obj, set):
+            return {SET: True, "as-list": list(obj)}
+        if isinstance(obj, Enum) and has_a_name(obj):
+            module, kind, name = names_of(obj)
+            return {ENUM: True, "name": name, "__module__": module, "__name__": kind}
+        # a trusted Dask opens a pickle of the message's where it leaves the rest closed
+        unopened = wrap(obj, self.options, PICKLES_FIRST if self.options.trusted else USUAL)
+        marker = PICKLED if isinstance(unopened, Pickled) else SERIALIZED
+        return {marker: self.append(unopened)}
 
 
 def _check_keys(frame: bytes, ours: int) -> None:
@@ -134,47 +119,79 @@ def _check_keys(frame: bytes, ours: int) -> None:
         raise ValueError(f"a dict with the key {names}, which the format reserves")
 
 
+class _Typed(_Encoder):
+    """Frame 0 with our tags: whatever is not exactly of a plain type comes to the hook."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(partial(Packer, strict_types=True))
+
+    def default(self, obj: Any) -> Any:
+        self.calls += 1
+        cls = type(obj)
+        kind = KINDS.get(cls)
+        if kind is not None:
+            return [TAG, kind, *obj]
+        if cls is int:
+            nbytes = obj.bit_length() // 8 + 1
+            return [TAG, tags.INTEGER, obj.to_bytes(nbytes, "little", signed=True)]
+        if isinstance(obj, Enum) and has_a_name(obj):
+            return [TAG, tags.ENUM, *names_of(obj)]
+        if isinstance(obj, PLAIN) and not may_pickle(self.options) and find(cls) is None:
+            return as_base(obj)
+        return self._refer(wrap(obj, self.options, USUAL))
+
+    def _refer(self, unopened: Unopened) -> Any:
+        """Return the array that holds a short object, or refers to the frames of a long one."""
+        header, frames = unopened.header, unopened.frames
+        if isinstance(unopened, Pickled):
+            if not frames and len(header["pickled-obj"]) < SHORT:
+                return [TAG, tags.PICKLE, header["pickled-obj"]]
+            return [TAG, tags.PICKLED, self.append(unopened)]
+        if sum(memoryview(frame).nbytes for frame in frames) < SHORT:
+            return [TAG, tags.OBJECT, packb([header, *frames])]
+        return [TAG, tags.SERIALIZED, self.append(unopened)]
+
+
 #: Encoders that nobody uses right now; taking one out and putting it back are atomic, so a
 #: message that is encoded meanwhile, in a thread or in a __reduce__, gets another.
-_idle: list[_Encoder] = []
+_idle: list[_ForDask] = []
+_idle_typed: list[_Typed] = []
 
 
 def dumps(msg: Any, options: DumpOptions = DUMP_DEFAULTS) -> Frames:
     """Return the frames of a message; large buffers are views of the objects' memory.
 
-    As msgpack and Dask do, an instance of a subclass goes as its base: a namedtuple as a
-    tuple, an IntEnum or numpy.float64 as a number, an OrderedDict as a dict; so do bytearray
-    and memoryview, as bytes. Sets and the members of importable enums arrive as what they
-    are, everything else goes as a pickle, integers beyond 64 bits too.
+    To a peer of ours (``options.typed``) everything goes as the type that it is, but that an
+    instance of a subclass of a plain type goes as its base where no pickle may be sent. To a
+    Dask peer it always does, as with msgpack and Dask: a namedtuple as a tuple, an IntEnum or
+    numpy.float64 as a number. bytearray and memoryview go as bytes.
 
     Raises UntrustedError for what only goes as a pickle, unless ``options.trusted``;
-    UnserializableError for what cannot be pickled; ValueError for what the format cannot
+    UnserializableError for what no family takes; ValueError for what the format cannot
     hold: more levels than msgpack takes (1,024, or 511 before its version 1.2), 4 GiB in one
-    bytes or str, a lone surrogate, a memoryview with gaps, a dict with one of the `MARKERS`
-    for a key; and for more than ``options.max_frames`` frames.
+    bytes or str, a lone surrogate, a memoryview with gaps, to a Dask peer a dict with one of
+    the `MARKERS` for a key; and for more than ``options.max_frames`` frames. Lengthy is no
+    error: what takes so long is to be done again, in a thread and without ``options.most``.
     """
+    typed = options.typed
+    idle: list[Any] = _idle_typed if typed else _idle
     try:
-        encoder = _idle.pop()
+        encoder = idle.pop()
     except IndexError:
-        encoder = _Encoder()
+        encoder = _Typed() if typed else _ForDask()
     encoder.options = options
     try:
         frame = encoder.pack(msg)
-        frames: Frames = [frame]
-        if kernel.marked(frame):
-            frames += encoder.finish(frame)
-            if len(frames) > options.max_frames:
-                raise ValueError(
-                    f"{len(frames)} frames, one for each pickle and buffer, exceed the limit "
-                    f"of {options.max_frames}"
-                )
+        frames = [frame] if typed and not encoder.calls else encoder.finish(frame)
     except BaseException as exc:
         encoder.discard()
         if isinstance(exc, ValueError | BufferError | OverflowError | RecursionError):
             raise ValueError(f"the message cannot be encoded: {exc}") from exc
         raise
     if len(frame) <= KEEP:
-        _idle.append(encoder)
+        idle.append(encoder)
     else:
         encoder.discard()
     return frames

@@ -2,15 +2,21 @@
 
 Whoever can make us open a pickle can run code here, so a peer is asked for trust before
 one is opened; and none is sent to a peer that would refuse it for the same reason.
+
+Pickles are written to and read from a file that is written in Python. It costs a small one
+nothing worth mentioning, a long one can be given up halfway, and one that is made or opened
+in a thread lets the others run every 64 KiB, where pickle.dumps would hold the GIL throughout.
 """
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
 
 from ..errors import MessageError, UnserializableError, UntrustedError
-from ..frames import Buffer
+from ..frames import Buffer, Frames
+from .lengthy import Lengthy
 
 __all__ = ["check_trust", "describe", "dumps", "loads"]
 
@@ -19,6 +25,8 @@ HOW_TO_TRUST = (
     "may run code in this process, or send plain data: None, bool, int, float, str, bytes, "
     "list, tuple, dict, set"
 )
+
+Dump = Callable[..., Any]
 
 
 def check_trust(trusted: bool, what: str) -> None:
@@ -38,40 +46,101 @@ def describe(obj: Any) -> str:
     return f"an object of type {type(obj).__module__}.{type(obj).__qualname__}"
 
 
-def dumps(obj: Any, trusted: bool, protocol: int) -> tuple[bytes, list[memoryview]]:
+def dumps(obj: Any, trusted: bool, protocol: int, most: int | None = None) -> tuple[bytes, Frames]:
     """Pickle an object; return the pickle and its out-of-band buffers, as views.
 
     cloudpickle takes what pickle cannot: lambdas, what ``__main__`` defines, which the
     peer's ``__main__`` does not have, and modules registered to be pickled by value.
-    Raises UntrustedError, or UnserializableError, each naming the type.
+    Raises UntrustedError, or UnserializableError, each naming the type; Lengthy where the
+    pickle gets longer than ``most`` bytes.
     """
     check_trust(trusted, f"{describe(obj)} can only be sent as a pickle")
     if not cloudpickle.list_registry_pickle_by_value():
         try:
-            data, buffers = _dumps(pickle.dumps, obj, protocol)
+            data, buffers = _dumps(pickle.Pickler, obj, protocol, most)
             if b"__main__" not in data:
                 return data, buffers
+        except Lengthy:
+            raise
         except Exception:  # noqa: S110 - anything may come out of a __reduce__
             pass
     try:
-        return _dumps(cloudpickle.dumps, obj, protocol)
+        return _dumps(cloudpickle.Pickler, obj, protocol, most)
+    except Lengthy:
+        raise
     except Exception as exc:
         raise UnserializableError(f"cannot pickle {describe(obj)}: {exc}") from exc
 
 
-def _dumps(dump: Any, obj: Any, protocol: int) -> tuple[bytes, list[memoryview]]:
+class _Sink:
+    """A file to write a pickle to, up to a number of bytes."""
+
+    __slots__ = ("_left", "_pieces")
+
+    def __init__(self, most: int | None) -> None:
+        self._left = most
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: Any) -> int:
+        if self._left is not None:
+            self._left -= len(piece)
+            if self._left < 0:
+                raise Lengthy
+        # what is not bytes is a view of memory that is gone afterwards
+        self._pieces.append(piece if type(piece) is bytes else bytes(piece))
+        return len(piece)
+
+    def joined(self) -> bytes:
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+
+def _dumps(pickler: Dump, obj: Any, protocol: int, most: int | None) -> tuple[bytes, Frames]:
+    sink = _Sink(most)
     if protocol < 5:  # no out-of-band buffers
-        return dump(obj, protocol=protocol), []
+        pickler(sink, protocol=protocol).dump(obj)
+        return sink.joined(), []
     buffers: list[pickle.PickleBuffer] = []
-    data = dump(obj, protocol=protocol, buffer_callback=buffers.append)
-    return data, [buffer.raw() for buffer in buffers]
+    pickler(sink, protocol=protocol, buffer_callback=buffers.append).dump(obj)
+    return sink.joined(), [buffer.raw() for buffer in buffers]
+
+
+class _Source:
+    """A file to read a pickle from."""
+
+    __slots__ = ("_data", "_offset")
+
+    def __init__(self, data: Any) -> None:
+        self._data = memoryview(data)
+        self._offset = 0
+
+    def read(self, size: int) -> bytes:
+        start = self._offset
+        self._offset = start + size
+        return bytes(self._data[start : start + size])
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        piece = self._data[self._offset : self._offset + len(view)]
+        view[: len(piece)] = piece
+        self._offset += len(piece)
+        return len(piece)
+
+    def readline(self) -> bytes:  # of the protocols 0 and 1
+        rest = bytes(self._data[self._offset :])
+        return self.read(rest.find(b"\n") + 1 or len(rest))
+
+
+#: A pickle from this length on is opened piece by piece.
+LONG = 1024 * 1024
 
 
 def loads(data: Any, buffers: list[Buffer], trusted: bool) -> Any:
     """Undo `dumps`, if the peer is trusted; MessageError for a pickle that fails."""
     check_trust(trusted, "the message holds a pickle")
     try:
-        return pickle.loads(data, buffers=buffers)
+        if len(data) < LONG:
+            return pickle.loads(data, buffers=buffers)
+        return pickle.Unpickler(_Source(data), buffers=buffers).load()
     except Exception as exc:
         raise MessageError(
             f"a pickle in the message cannot be opened: {str(exc) or repr(exc)}"

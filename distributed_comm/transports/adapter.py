@@ -18,7 +18,10 @@ from ..frames import Frames
 from ..options import CommOptions
 from ..wire.connection import OPEN, Connection, State
 from . import forks
-from .sender import CREDIT, TOLL, Sender
+from .deadlines import timeout_at
+from .sender import CREDIT, TOLL
+from .sockets import has_left
+from .watcher import Watcher
 
 __all__ = ["Adapter"]
 
@@ -27,7 +30,7 @@ __all__ = ["Adapter"]
 _NOBODY: Any = object()
 
 
-class Adapter(Sender, asyncio.BufferedProtocol):
+class Adapter(Watcher, asyncio.BufferedProtocol):
     """One connection over a socket of ours.
 
     ``opened(adapter)`` is called when the handshake is done, if it succeeds, and
@@ -44,15 +47,14 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         "_lost",
         "_messages_received",
         "_opened",
-        "_patience",
-        "_paused",
         "_reader",
-        "_received",
         "_receiver",
+        "compression",
         "get_buffer",
         "local_address",
         "peer_address",
         "pickle_protocol",
+        "typed",
     )  # fmt: skip
 
     def __init__(
@@ -64,8 +66,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         opened: Callable[["Adapter"], None],
         lost: Callable[["Adapter"], None],
     ) -> None:
-        super().__init__(loop, sock, connection, options.limits)
-        self._patience = options.timeouts.close
+        super().__init__(loop, sock, connection, options)
         self._opened = opened
         # What gets messages before the inbox does: the handshake's end, a pushed receiver.
         self._intercept: Callable[[list[Frames]], list[Frames]] | None = self._open
@@ -74,14 +75,15 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         forks.watch(self)
         self._inbox: deque[Frames] = deque()
         self._reader: asyncio.Future[None] | None = None
-        self._paused = False
-        self._received = 0  # bytes …
-        self._delivered = 0  # … and how many of them when the inbox was last empty
+        self._delivered = 0  # bytes that were received when the inbox was last empty
         self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
         self._messages_received = 0
         self._ended: asyncio.Future[None] | None = None  # made by whoever waits for the end
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
-        self.pickle_protocol = 5  # until the peer's hello
+        # until the peer's hello
+        self.pickle_protocol = 5
+        self.typed = False
+        self.compression: str | None = None
         self.local_address = connection.local
         self.peer_address = connection.peer
 
@@ -115,10 +117,19 @@ class Adapter(Sender, asyncio.BufferedProtocol):
                 self._hold_back(len(inbox) - (reader is not None))
 
     def _hold_back(self, waiting: int) -> None:
-        """Stop reading while more than one message waits, not counting the reader's."""
-        if waiting > 0 and not self._paused:
+        """Stop reading while more than one message waits, not counting the reader's.
+
+        Unless the peer has left: what the system still holds of it is little, and reading it
+        shows the end.
+        """
+        if waiting > 0 and not self._paused and not has_left(self._sock):
             self._paused = True
             self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
 
     def _transition(self, messages: list[Frames]) -> list[Frames]:
         """Act where the state is not plainly open; return what is left for the inbox."""
@@ -134,21 +145,24 @@ class Adapter(Sender, asyncio.BufferedProtocol):
 
     def _open(self, messages: list[Frames]) -> list[Frames]:
         """Announce that the handshake is done, before what came behind it is delivered."""
-        assert self._connection.remote is not None
+        remote = self._connection.remote
+        assert remote is not None
         self._intercept = None
-        self.pickle_protocol = self._connection.remote.pickle_protocol
+        self.pickle_protocol = remote.pickle_protocol
+        self.typed = remote.typed
+        self.compression = self._connection.compression
+        self._watch()
         self._opened(self)
         return messages if self._receiver is None else self._hand_over(messages)
 
     def _hand_over(self, messages: list[Frames]) -> list[Frames]:
         """Call the pushed receiver; what comes after it was taken away is for the inbox."""
-        self._messages_received += len(messages)
-        self._delivered = self._received
         for index, message in enumerate(messages):
             if self._receiver is None:
-                self._messages_received -= len(messages) - index
                 return messages[index:]
+            self._messages_received += 1
             self._notify(message)
+        self._delivered = self._received
         return []
 
     def _notify(self, message: Frames | None) -> None:
@@ -169,6 +183,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.lose(f"the connection was lost: {exc}" if exc else "closed", exc)
+        self._unwatch()
         self._drop()
         self._wake()
         if self._receiver is not None:
@@ -216,8 +231,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         else:
             self._delivered = self._received
             if self._paused:
-                self._paused = False
-                self._transport.resume_reading()
+                self._resume()
         return message
 
     def push(self, receiver: Callable[[Frames | None], None] | None) -> None:
@@ -225,14 +239,16 @@ class Adapter(Sender, asyncio.BufferedProtocol):
             raise self._misused()
         self._receiver = receiver
         self._intercept = None if receiver is None else self._hand_over
-        if receiver is not None:
-            waiting = list(self._inbox)
-            self._inbox.clear()
-            self._messages_received -= len(waiting)
-            self._inbox.extend(self._hand_over(waiting))
-            if self._paused:
-                self._paused = False
-                self._transport.resume_reading()
+        if receiver is None:
+            return
+        inbox = self._inbox
+        while inbox and self._receiver is not None:
+            self._notify(inbox.popleft())
+        if not inbox:
+            self._delivered = self._received
+            self._resume()
+        if self._receiver is not None and self._connection.state is State.CLOSED:
+            self._notify(None)
 
     async def _give_way(self) -> None:
         """Let others run, without letting another reader in."""
@@ -250,7 +266,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         goodbye = self._connection.close()
         try:
             if self._connection.state is State.LEAVING:
-                async with asyncio.timeout(self._patience):
+                async with timeout_at(self._loop.time() + self._timeouts.close):
                     await self._leave(goodbye)
         except OSError:  # a TimeoutError, or the socket has just gone
             pass
@@ -261,9 +277,7 @@ class Adapter(Sender, asyncio.BufferedProtocol):
         """Send what is queued and the goodbye, then discard until the peer's end."""
         self._inbox.clear()
         self._wake()
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+        self._resume()
         if self._ended is None:
             self._ended = self._loop.create_future()
             if goodbye:
@@ -280,13 +294,17 @@ class Adapter(Sender, asyncio.BufferedProtocol):
 
     def abort(self, why: str = "aborted by this side") -> None:
         if get_ident() == self._thread:
-            self._connection.lose(why)
             self._inbox.clear()
-            self._drop()
-            self._wake()
-            self._abort_transport()
+            self._cut(why)
         elif self._thread != forks.ELSEWHERE and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.abort, why)
+
+    def _cut(self, why: str) -> None:
+        self._connection.lose(why)
+        self._unwatch()
+        self._drop()
+        self._wake()
+        self._abort_transport()
 
     def _abort_transport(self) -> None:
         if self._loop.is_closed():  # nobody would close the socket any more
@@ -295,8 +313,9 @@ class Adapter(Sender, asyncio.BufferedProtocol):
             self._transport.abort()
 
     def closed(self) -> bool:
-        state = self._connection.state
-        return state is not OPEN and state is not State.HANDSHAKE
+        if self._connection.state is OPEN:  # the end may wait behind what nobody reads
+            return self._paused and has_left(self._sock)
+        return self._connection.state is not State.HANDSHAKE
 
     def closed_error(self) -> CommClosedError:
         """Return why the connection is closed, as an exception."""

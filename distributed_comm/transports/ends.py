@@ -5,26 +5,28 @@ ends may belong to loops of two threads, and there is no lock: an inbox is a deq
 appending and taking are atomic; of every other attribute only one thread is the writer;
 and what crosses between threads follows one rule. *Who waits first says so, then looks
 again; who has news first leaves it, then looks who waits.* One of the two sees the other.
+
+Between two tasks of one loop nearly every message takes the plain way, `_kernels.mailbox`.
+Whatever that refuses is done here: another loop, a full inbox, the end, an error.
 """
 
 import asyncio
-from collections import deque
 from contextlib import suppress
 from threading import get_ident
 from typing import Any, NamedTuple
 
+from .._kernels import mailbox as kernel
 from ..errors import CommClosedError, LocalProtocolError
 from . import forks
+from .provider import switch_of
 
-__all__ = ["ABORTED", "CLOSED", "HIGH_WATER", "LOW_WATER", "End"]
+__all__ = ["ABORTED", "CLOSED", "HIGH_WATER", "End"]
 
 #: Unread messages above which a write waits …
-HIGH_WATER = 1_000
+HIGH_WATER = kernel.HIGH_WATER
 #: … until so many are left. Messages, since nobody knows their bytes; of 1 KiB each they
 #: would be what waits on a byte transport.
-LOW_WATER = 250
-#: Messages after which a task that never has to wait gives way to others.
-CREDIT = 1_000
+LOW_WATER = HIGH_WATER // 4
 
 
 class Departure(NamedTuple):
@@ -47,30 +49,73 @@ class End:
     """
 
     __slots__ = (
-        "__weakref__", "address", "credit", "far", "inbox", "left", "loop", "peer", "reader",
-        "received", "ringing", "sent", "thread", "writers",
+        "__weakref__", "address", "box", "credit", "dropped", "far", "left", "loop", "peer",
+        "ringing", "writers",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: int, address: str) -> None:
         self.loop = loop
-        self.thread = thread
         self.address = address
+        self.box = kernel.Mailbox(switch_of(loop), thread)
         self.peer: End  # these two come with `join`
         self.far: bool  # the peer belongs to another loop
-        self.inbox: deque[Any] = deque()
-        self.reader: asyncio.Future[None] | None = None
         self.writers: list[asyncio.Future[None]] = []
         self.left: Departure | None = None
         self.ringing = False  # `wake` is on its way to our loop
-        self.credit = CREDIT
-        self.received = 0
-        self.sent = 0
+        self.credit = kernel.PAUSE  # messages of a far peer that are read until the next pause
+        self.dropped = 0  # unread messages that this end has left behind
         forks.watch(self)
 
     def join(self, peer: "End") -> None:
         """Make a connection of two ends."""
         self.peer, peer.peer = peer, self
+        self.box.peer, peer.box.peer = peer.box, self.box
         self.far = peer.far = self.loop is not peer.loop
+        self.box.plain = peer.box.plain = not self.far
+
+    # -- messages --------------------------------------------------------------------
+
+    async def read(self) -> Any:
+        """Return the next message where it is not plain to take it."""
+        box, inbox = self.box, self.box.inbox
+        if box.reading or get_ident() != box.thread:
+            raise self.misused()
+        if self.far:  # a near writer gives way, and has to run before there is more
+            self.credit -= 1
+            if self.credit < 0:
+                await self._give_way()
+        while self.left or not inbox:
+            box.reading = True
+            try:
+                # before the inbox: what the peer wrote before it left is there by then
+                if self.over() and (self.left or not inbox):
+                    raise self.closed_error()
+                if not inbox:
+                    await box
+            finally:
+                box.reading = False
+        message = inbox.popleft()
+        if self.peer.writers and len(inbox) <= LOW_WATER:
+            self.peer.notify()
+        return message
+
+    async def write(self, message: Any) -> None:
+        """Hand the peer a message where it is not plain to post it."""
+        box, peer = self.box, self.peer
+        if get_ident() != box.thread:
+            raise self.misused()
+        if self.over():
+            raise self.closed_error()
+        peer.box.inbox.append(message)
+        box.sent += 1
+        if peer.box.reading:
+            peer.notify()
+        if box.sent > box.pause_at or len(peer.box.inbox) > HIGH_WATER:
+            await self._drain()
+
+    def received(self) -> int:
+        """Return how many messages were read."""
+        return self.peer.box.sent - len(self.box.inbox) - self.dropped
 
     # -- the end of the connection -------------------------------------------------
 
@@ -83,18 +128,22 @@ class End:
 
     def leave(self, how: Departure) -> None:
         """End the connection, unless this end has left already."""
-        if self.left is not None or self.thread == forks.ELSEWHERE:
+        box = self.box
+        if self.left is not None or box.thread == forks.ELSEWHERE:
             return
         first = self.peer.left
         self.left = how if first is None else how._replace(here=first.there, clean=first.clean)
-        if get_ident() == self.thread:
-            self.inbox.clear()
+        box.plain = self.peer.box.plain = False
+        if get_ident() == box.thread:
+            self.dropped = len(box.inbox)
+            box.inbox.clear()
         self.notify()
         self.peer.notify()
 
     def forked(self) -> None:
         """Disown the connection: its loops are the parent's."""
-        self.thread = forks.ELSEWHERE
+        self.box.thread = forks.ELSEWHERE
+        self.box.plain = False
 
     def closed_error(self) -> CommClosedError:
         """Return why the connection is over, as an exception."""
@@ -106,9 +155,9 @@ class End:
     def misused(self) -> LocalProtocolError:
         """Return the error for a call that is wrong here: from another thread, say."""
         ends = f"{self.address} -> {self.peer.address}"
-        if self.thread == forks.ELSEWHERE:
+        if self.box.thread == forks.ELSEWHERE:
             return LocalProtocolError(f"{ends} belongs to the process that this was forked from")
-        if get_ident() != self.thread:
+        if get_ident() != self.box.thread:
             return LocalProtocolError(f"{ends} belongs to another thread")
         return LocalProtocolError(f"another task is reading from {ends}")
 
@@ -116,7 +165,7 @@ class End:
 
     def notify(self) -> None:
         """Have those who wait at this end look again."""
-        if get_ident() == self.thread:
+        if get_ident() == self.box.thread:
             self.wake()
         elif not self.ringing:  # else they have not looked yet, and will see this, too
             self.ringing = True
@@ -128,36 +177,36 @@ class End:
         self.ringing = False  # first: who comes with news from here on has to ring again
         if self.loop.is_closed():
             return
-        if self.reader is not None and not self.reader.done():
-            self.reader.set_result(None)
-        if self.writers and (len(self.peer.inbox) <= LOW_WATER or self.over() is not None):
+        self.box.wake()
+        if self.writers and (len(self.peer.box.inbox) <= LOW_WATER or self.over() is not None):
             for writer in self.writers:
                 if not writer.done():
                     writer.set_result(None)
 
-    async def give_way(self) -> None:
+    async def _give_way(self) -> None:
         """Let others run, without letting another reader in."""
-        self.credit = CREDIT
-        self.reader = self.loop.create_future()
-        self.reader.set_result(None)
+        self.credit = kernel.PAUSE
+        self.box.reading = True
         try:
             await asyncio.sleep(0)
         finally:
-            self.reader = None
+            self.box.reading = False
 
-    async def drain(self) -> None:
+    async def _drain(self) -> None:
         """Give way, and wait while the peer has too much unread. Raises CommClosedError."""
-        self.credit = CREDIT
-        unread = self.peer.inbox
+        box, unread = self.peer.box, self.peer.box.inbox
+        self.box.pause_at = self.box.sent + kernel.PAUSE
         if len(unread) <= HIGH_WATER:
             await asyncio.sleep(0)
         else:
             writer = self.loop.create_future()
             self.writers.append(writer)
+            box.crowded = True
             try:
                 if len(unread) > LOW_WATER and self.over() is None:
                     await writer
             finally:
                 self.writers.remove(writer)
+                box.crowded = bool(self.writers)
         if self.over() is not None:
             raise self.closed_error()

@@ -16,6 +16,7 @@ from ..core import HandleComm, Listener
 from ..options import CommOptions
 from . import forks
 from .adapter import Adapter
+from .deadlines import Deadline
 from .handling import Handling
 from .provider import attach
 
@@ -45,7 +46,7 @@ class SocketListener(Listener):
         self._loop: asyncio.AbstractEventLoop | None = None  # once started
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None  # after the system refused
-        self._handshakes: dict[Adapter, asyncio.TimerHandle] = {}
+        self._handshakes: dict[Adapter, Deadline] = {}
         self._connections: set[Adapter] = set()
         forks.watch(self)
 
@@ -132,8 +133,8 @@ class SocketListener(Listener):
         except OSError:  # it has gone already
             sock.close()
             return
-        deadline = loop.call_later(self._options.timeouts.handshake, self._expire, adapter)
-        self._handshakes[adapter] = deadline
+        patience = self._options.timeouts.handshake
+        self._handshakes[adapter] = Deadline(loop, patience, lambda: self._expire(adapter))
         self._connections.add(adapter)
         self._handling.keep(loop.create_task(self._attach(loop, sock, adapter)))
 

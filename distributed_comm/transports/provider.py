@@ -5,12 +5,15 @@ import socket
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-__all__ = ["attach", "scratch_of"]
+from .._kernels import mailbox
+
+__all__ = ["attach", "scratch_of", "switch_of"]
 
 #: Bytes received at once, by whichever connection of a loop is being read.
 SCRATCH = 256 * 1024
 
 _scratches: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+_switches: WeakKeyDictionary[asyncio.AbstractEventLoop, mailbox.Switch] = WeakKeyDictionary()
 
 
 def scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
@@ -23,6 +26,14 @@ def scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
     if scratch is None:
         scratch = _scratches[loop] = memoryview(bytearray(SCRATCH))
     return scratch
+
+
+def switch_of(loop: asyncio.AbstractEventLoop) -> mailbox.Switch:
+    """Return what the tasks of a loop share that are run from inside each other."""
+    switch = _switches.get(loop)
+    if switch is None:
+        switch = _switches[loop] = mailbox.Switch(loop)
+    return switch
 
 
 async def attach(

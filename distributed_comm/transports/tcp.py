@@ -10,6 +10,7 @@ from ..comms import ChannelComm
 from ..core import Connector, HandleComm, Listener
 from ..options import CommOptions
 from ..registry import Backend
+from ..serialize.compression import choose
 from ..wire.connection import Connection
 from ..wire.framing import LengthFraming
 from ..wire.sentinel import SentinelFraming
@@ -36,8 +37,14 @@ def make_adapter(
     """Return the protocol of a connected socket; OSError where it is connected no more."""
     local = f"{scheme}://{ip.host_port(sock.getsockname())}"
     peer = f"{scheme}://{ip.host_port(sock.getpeername())}"
-    connection = Connection(scratch_of(loop), options.limits, local, peer, framing)
+    codecs = () if _same_host(local, peer) else choose(options.compression)
+    connection = Connection(scratch_of(loop), options.limits, local, peer, framing, codecs)
     return Adapter(loop, sock, connection, options, opened, lost)
+
+
+def _same_host(local: str, peer: str) -> bool:
+    """Whether bytes cross no wire, so that compressing them would be a loss."""
+    return local.rpartition(":")[0] == peer.rpartition(":")[0]
 
 
 class TCPConnector(Connector):

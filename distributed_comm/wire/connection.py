@@ -5,7 +5,7 @@ Nothing here raises because of what a peer sent: the first thing that ended the
 connection is kept, and `closed_error` builds the exception for everybody who asks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from ..errors import CommClosedError, RemoteProtocolError
@@ -81,12 +81,12 @@ class Connection:
     """The state of one connection and the bytes it sends and receives.
 
     ``local`` and ``peer`` are addresses for error texts; ``framing`` cuts bytes into messages,
-    by lengths unless it is told otherwise.
+    by lengths unless it is told otherwise; ``codecs`` are those that may compress frames.
     """
 
     __slots__ = (
-        "_clean", "_failure", "_farewell", "_framing", "_limits", "_why", "encode",
-        "get_buffer", "local", "peer", "receive", "remote", "state",
+        "_clean", "_codecs", "_failure", "_farewell", "_framing", "_limits", "_why", "encode",
+        "get_buffer", "local", "peer", "receive", "remote", "respond", "state",
     )  # fmt: skip
 
     def __init__(
@@ -96,8 +96,10 @@ class Connection:
         local: str,
         peer: str,
         framing: type[LengthFraming | SentinelFraming] = LengthFraming,
+        codecs: Sequence[str] = (),
     ) -> None:
         self._limits = limits
+        self._codecs = codecs
         self._framing = framing(scratch, limits.hello, 1, self._obey, self._accuse)
         self._farewell = False  # the peer said goodbye
         self._why = ""
@@ -108,6 +110,8 @@ class Connection:
         self.peer = peer
         self.state = State.HANDSHAKE
         self.remote: Hello | None = None
+        #: Called with the bytes that a control message asks for; set by whoever sends.
+        self.respond: Callable[[list[bytes | memoryview]], None] = _ignore
         #: Return the bytes of a message's frames as buffers; for an open connection.
         self.encode = self._framing.encode
         #: Return where the next received bytes belong, until they are.
@@ -120,7 +124,7 @@ class Connection:
 
     def hello(self) -> list[bytes | memoryview]:
         """Return the bytes of our hello, the first that are sent."""
-        return self.encode([encode_hello(local_hello())])
+        return self.encode([encode_hello(local_hello(self._codecs))])
 
     def close(self) -> list[bytes | memoryview]:
         """Close our side; return the bytes of the goodbye, where one is to be said."""
@@ -129,6 +133,17 @@ class Connection:
         if opened and self.remote is not None and self.remote.says_goodbye:
             return self.encode([control.encode(control.Kind.GOODBYE)])
         return []
+
+    @property
+    def compression(self) -> str | None:
+        """The codec to compress by, for this peer."""
+        return None if self.remote is None else self.remote.best_codec(self._codecs)
+
+    def ping(self) -> list[bytes | memoryview]:
+        """Return the bytes of a ping, for an open connection; none to who knows no pings."""
+        if self.remote is None or not self.remote.says_goodbye:
+            return []
+        return self.encode([control.encode(control.Kind.PING)])
 
     # -- receiving -------------------------------------------------------------
 
@@ -152,15 +167,38 @@ class Connection:
         try:
             if self.remote is None or not self.remote.says_goodbye:
                 raise ValueError("a control message that was not agreed on")
-            control.decode(frame)
+            match control.decode(frame):
+                case control.Kind.GOODBYE, b"":
+                    self._take_leave()
+                case control.Kind.PING, b"":
+                    if self.state is OPEN:
+                        self.respond(self.encode([control.encode(control.Kind.PONG)]))
+                case control.Kind.PONG, b"":
+                    pass  # that it came is all it says
+                case kind, payload:
+                    raise ValueError(f"a {kind.name.lower()} with {len(payload)} bytes of payload")
         except ValueError as exc:
             self._accuse(exc)
-        else:
-            self._farewell = True
+
+    def _take_leave(self) -> None:
+        """Take note of the goodbye, behind which nothing may come."""
+        if self._framing.unread:
+            raise ValueError("bytes after the goodbye")
+        self._farewell = True
+        self.receive = self._receive_no_more
+
+    def _receive_no_more(self, _: int) -> list[Frames]:
+        self._accuse(ValueError("bytes after the goodbye"))
+        return []
 
     def _accuse(self, cause: ValueError) -> None:
         """End the connection because of what the peer sent."""
         self._move(Event.LOST, f"protocol error: {cause}", RemoteProtocolError, cause)
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether a message has begun to arrive, and not ended."""
+        return self._framing.mid_message
 
     # -- the end ---------------------------------------------------------------
 
@@ -198,6 +236,7 @@ class Connection:
             self._why, self._clean, self._failure = why, clean, (kind, cause)
         if self.state is State.CLOSED:
             self._framing.drop()
+            self.respond = _ignore
 
     def closed_error(self) -> CommClosedError:
         """Return the exception for whoever uses the connection after its end."""
@@ -207,3 +246,7 @@ class Connection:
         )
         error.__cause__ = cause
         return error
+
+
+def _ignore(_: object) -> None:
+    pass

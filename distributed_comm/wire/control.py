@@ -16,6 +16,8 @@ class Kind(IntEnum):
     """What a control message says."""
 
     GOODBYE = 1  # nothing follows: the end of stream after this lost nothing
+    PING = 2  # answered by a pong, where it is read, so that bytes go both ways
+    PONG = 3
 
 
 def encode(kind: Kind, payload: bytes = b"") -> bytes:

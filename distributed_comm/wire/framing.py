@@ -75,6 +75,11 @@ class LengthFraming:
         # uvloop still holds the last view while it calls `receive`.
         return self._grow() if view is None else view
 
+    @property
+    def unread(self) -> bool:
+        """During `on_control`: whether bytes have come behind the control message."""
+        return self._offset < self._end
+
     def receive(self, nbytes: int) -> list[Frames]:
         """Return the messages that the ``nbytes`` just written into `get_buffer()` complete."""
         if self.mid_message:

@@ -7,17 +7,19 @@ A stranger wrote these bytes: no pickle, no hook, and every type is checked.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
-from .._kernels import framing as kernel
+from .._kernels import frame0 as kernel
 
 __all__ = ["Hello", "decode", "encode", "local_hello"]
 
 OURS = "distributed_comm"
 VERSION = 1
+TYPES = 1
 DEPTH = 8
 PICKLE_PROTOCOL = 5
 
@@ -33,13 +35,31 @@ class Hello:
 
     @property
     def says_goodbye(self) -> bool:
-        """Whether an end of stream without a goodbye is a lost connection."""
+        """Whether it knows control messages, so that an end without a goodbye is a loss."""
         return self.capabilities is not None
 
+    @property
+    def typed(self) -> bool:
+        """Whether frame 0 may say what msgpack has no type for in our own way."""
+        return self.capabilities is not None and self.capabilities.get("types") == TYPES
 
-def local_hello() -> Hello:
-    """Return this process's hello."""
-    return Hello(None, tuple(sys.version_info[:3]), PICKLE_PROTOCOL, {"version": VERSION})
+    def best_codec(self, codecs: Sequence[str]) -> str | None:
+        """Return the first of our codecs that this side can decompress; Dask names only one."""
+        if self.capabilities is None:
+            return self.compression if self.compression in codecs[:1] else None
+        theirs = self.capabilities.get("compression")
+        if not isinstance(theirs, list):
+            return None
+        return next((codec for codec in codecs if codec in theirs), None)
+
+
+def local_hello(codecs: Sequence[str] = ()) -> Hello:
+    """Return this process's hello; ``codecs`` are those that may compress, the best first."""
+    capabilities: dict[str, Any] = {"version": VERSION, "types": TYPES}
+    if codecs:
+        capabilities["compression"] = list(codecs)
+    best = codecs[0] if codecs else None
+    return Hello(best, tuple(sys.version_info[:3]), PICKLE_PROTOCOL, capabilities)
 
 
 def encode(hello: Hello) -> bytes:

@@ -3,20 +3,28 @@
 Strategy: bytes are received into a scratch block that all connections of a loop share,
 so nothing of it may outlive `receive`. The kernel looks at each received byte once: it
 finds the end of a message and takes out, in place, what kept the sentinel out of it. So
-a message that is whole in a chunk is unpacked where it lies. A longer one is collected,
-and all that has to be known of what was searched is how much of a sentinel it ends with.
+a message that is whole in a chunk is unpacked where it lies. Of a longer one all that has
+to be known is how much of a sentinel the bytes so far end with.
 
-Its length is known when it has ended, so the limit is on what was collected. This file
-knows no socket, no hello and no role.
+A message states its lengths first. So a wrong one is refused by its first bytes, and a
+long one gets memory of its own, into which the rest is received and where it is searched;
+that memory grows as bytes arrive. Where a message ends is for the sentinel to say all the
+same, and it has to agree. This file knows no socket, no hello and no role.
 """
 
 from collections.abc import Callable
+from typing import Any
 
-from .._kernels import framing
+from .._kernels import blocks, framing
 from .._kernels import sentinel as kernel
 from ..frames import Frames
 
 __all__ = ["SentinelFraming"]
+
+#: How much memory an announcement alone obtains.
+EAGER = 1024 * 1024
+#: The numbers in front of a message's frames: F and N.
+PRELUDE = 16
 
 
 class SentinelFraming:
@@ -27,8 +35,9 @@ class SentinelFraming:
     """
 
     __slots__ = (
-        "_collected", "_dropped", "_end", "_matched", "_max_frames", "_max_message", "_memory",
-        "_offset", "_on_control", "_on_error", "_opened", "_scratch", "mid_message",
+        "_block", "_carry", "_dropped", "_end", "_filled", "_lead", "_lengths", "_matched",
+        "_max_frames", "_max_message", "_memory", "_offset", "_on_control", "_on_error",
+        "_opened", "_scratch", "_size", "_stated", "_view", "mid_message",
     )  # fmt: skip
 
     def __init__(
@@ -47,9 +56,14 @@ class SentinelFraming:
         self._on_error = on_error
         self._opened = False
         self._dropped = False
-        self._offset = self._end = 0  # of what is left in the scratch, during `receive`
-        self._collected = bytearray()  # of the message under way, in earlier chunks …
-        self._matched = 0  # … and how much of a sentinel stands at its end
+        self._offset = self._end = 0  # of what is left of a chunk, during `receive`
+        self._matched = 0  # how much of a sentinel ended the last chunk
+        self._stated = 0  # the length of the message under way, once it has said so
+        self._lengths: list[int] = []  # … and those of its frames
+        self._carry = bytearray()  # what has come of it, unless it has a block …
+        self._block: Any = None  # … which is memory of its own …
+        self._lead = self._filled = self._size = 0  # … where it begins, is, and ends
+        self._view: memoryview | None = None  # the last of the block
         #: Whether an end of stream would now cut a message.
         self.mid_message = False
 
@@ -60,11 +74,17 @@ class SentinelFraming:
 
     def get_buffer(self, sizehint: int = -1) -> memoryview:  # noqa: ARG002 - asyncio's
         """Return where the next bytes belong; valid until the next `receive`."""
-        return self._scratch
+        return self._scratch if self._block is None else self._rest_of_block()
+
+    @property
+    def unread(self) -> bool:
+        """During `on_control`: whether bytes have come behind the control message."""
+        return self._offset < self._end
 
     def receive(self, nbytes: int) -> list[Frames]:
         """Return the messages that the ``nbytes`` just written into `get_buffer()` complete."""
-        self._offset, self._end = 0, nbytes
+        self._offset = 0 if self._block is None else self._filled
+        self._end = self._offset + nbytes
         return self._rest()
 
     def open(self, max_message: int, max_frames: int) -> list[Frames]:
@@ -77,12 +97,13 @@ class SentinelFraming:
     def drop(self) -> None:
         """Give memory back and take no more messages: the connection is gone."""
         self._dropped = True
-        self._collected = bytearray()
+        self._carry = bytearray()
+        self._block = self._view = None
         self.mid_message = False
         self._on_control = self._on_error = _ignore
 
     def _rest(self) -> list[Frames]:
-        """Take all that the scratch holds from here on, but only one message before `open`."""
+        """Take all that has come from here on, but only one message before `open`."""
         messages: list[Frames] = []
         while self._offset < self._end and not self._dropped and (self._opened or not messages):
             try:
@@ -96,30 +117,94 @@ class SentinelFraming:
                     self._on_control(message)
                 elif message is not None:
                     messages.append(message)
-        self.mid_message = bool(self._collected)
+        self.mid_message = bool(self._carry) or self._block is not None
         return messages
 
     def _next(self) -> Frames | bytes | None:
         """Return the next message, a control message as bytes, None before all of it has come."""
-        start = self._offset
-        kept, self._offset, matched = kernel.unstuff(self._memory, start, self._end, self._matched)
-        size = len(self._collected) + kept - start - matched
-        # with all its lengths the longest message is so long, stuffed as it may have been
-        if size > self._max_message + 16 + 8 * self._max_frames:
-            raise ValueError(
-                f"a message of {size} bytes or more exceeds the limit of {self._max_message} "
-                f"in {self._max_frames} frames"
-            )
-        if matched < len(kernel.SENTINEL):
-            self._collected += self._scratch[start:kept]
-            self._matched = matched
-            return None
-        self._matched = 0
-        if not self._collected:
-            return self._unpack(self._memory, start, start + size)
-        message, self._collected = self._collected, bytearray()
-        message += self._scratch[start:kept]
-        return self._unpack(message, 0, size)
+        block, start = self._block, self._offset
+        memory = self._memory if block is None else block
+        kept, self._offset, matched = kernel.unstuff(memory, start, self._end, self._matched)
+        whole = matched == len(kernel.SENTINEL)
+        self._matched = 0 if whole else matched
+        if block is not None:
+            self._filled = kept
+            self._compare(kept - matched - self._lead, whole)
+            return self._take() if whole else None
+        if self._carry:
+            self._carry += self._scratch[start:kept]
+            if whole:
+                message, self._carry, self._stated = self._carry, bytearray(), 0
+                return self._unpack(message, 0, len(message) - matched)
+            self._hold(self._carry)
+        elif whole:
+            return self._unpack(self._memory, start, kept - matched)
+        else:
+            self._hold(self._scratch[start:kept])
+        return None
+
+    def _hold(self, begun: bytearray | memoryview) -> None:
+        """Keep what has come of a message, in a block of its own if it is long."""
+        size = len(begun) - self._matched
+        if self._stated:
+            self._compare(size, whole=False)
+        else:
+            lengths = framing.inspect(begun, 0, size, self._max_message, self._max_frames)
+            if lengths is not None:
+                self._lengths = lengths
+                self._stated = PRELUDE + 8 * len(lengths) + sum(lengths)
+                self._compare(size, whole=False)
+                if max(lengths) >= framing.LARGE:
+                    self._begin(begun)
+                    return
+        if begun is not self._carry:
+            self._carry += begun
+
+    def _compare(self, size: int, whole: bool) -> None:
+        """Raise ValueError where a message is not as long as it states."""
+        if size > self._stated or (whole and size < self._stated):
+            more = "" if whole else " or more"
+            raise ValueError(f"a message of {size} bytes{more} that states {self._stated}")
+
+    def _begin(self, begun: bytearray | memoryview) -> None:
+        """Go on in a block, where the longest frame is aligned as malloc aligns."""
+        longest = self._lengths.index(max(self._lengths))
+        before = PRELUDE + 8 * len(self._lengths) + sum(self._lengths[:longest])
+        self._lead = lead = -before % 16
+        self._filled = filled = lead + len(begun)
+        self._size = lead + self._stated + len(kernel.SENTINEL)
+        self._block = blocks.allocate(self._size, max(2 * filled, EAGER))
+        memoryview(self._block)[lead:filled] = begun
+        self._carry = bytearray()
+
+    def _rest_of_block(self) -> memoryview:
+        """Return room for what is missing; more than that a message cannot need."""
+        if self._view is not None:
+            self._view.release()  # memory that has views cannot grow
+        if self._filled == len(self._block):
+            blocks.grow(self._block, min(2 * self._filled, self._size))
+        self._view = view = memoryview(self._block)[self._filled :]
+        return view
+
+    def _take(self) -> Frames:
+        """Return the frames of the message in the block.
+
+        One that is most of it stays where it is; the others get memory of their own, so
+        that none keeps much more than itself alive.
+        """
+        rest = memoryview(self._block)[self._lead + PRELUDE + 8 * len(self._lengths) :]
+        frames: Frames = []
+        for length in self._lengths:
+            piece, rest = rest[:length], rest[length:]
+            if 2 * length > self._size:
+                frames.append(piece)
+            elif length >= framing.LARGE:
+                frames.append(_copy(piece))
+            else:
+                frames.append(bytearray(piece) if frames else bytes(piece))
+        self._block = self._view = None
+        self._stated = 0
+        return frames
 
     def _unpack(self, data: bytearray, start: int, end: int) -> Frames | bytes:
         """Return the frames of one whole message, or frame 0 of a control message."""
@@ -130,10 +215,17 @@ class SentinelFraming:
         lengths = framing.inspect(data, start, end, *limits)
         if lengths is None:
             raise ValueError(f"a message of {end - start} bytes that ends before its lengths do")
-        stated = 16 + 8 * len(lengths) + sum(lengths)
+        stated = PRELUDE + 8 * len(lengths) + sum(lengths)
         if stated != end - start:
             raise ValueError(f"a message of {end - start} bytes that states {stated}")
         return bytes(data[end - lengths[0] : end])
+
+
+def _copy(piece: memoryview) -> memoryview:
+    """Return a copy in recycled memory."""
+    copy = memoryview(blocks.allocate(len(piece), len(piece)))
+    copy[:] = piece
+    return copy
 
 
 def _ignore(_: object) -> None:

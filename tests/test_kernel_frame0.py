@@ -1,22 +1,20 @@
-"""The look at msgpack before msgpack decodes it: chosen kernel, specification and msgpack."""
+"""The look at frame 0 before msgpack decodes it: chosen kernel, specification and msgpack."""
 
 import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distributed_comm._kernels import framing as chosen
-from distributed_comm._kernels import framing_py as specification
+from distributed_comm._kernels import frame0 as chosen
+from distributed_comm._kernels import frame0_py as specification
 
 from .feeding import peak_of_memory
+from .twins import each_of
 
-KERNELS = dict.fromkeys([chosen, specification])  # one where only that is built
 DEPTH = 1024
 KIB = 1024
 
-each_kernel = pytest.mark.parametrize(
-    "kernel", KERNELS, ids=lambda kernel: kernel.__name__.rpartition("_")[2]
-)
+each_kernel = each_of(chosen, specification)
 
 
 def verdict(function, *args):
@@ -211,6 +209,38 @@ def test_many_small_items_decode_in_little_memory(item):
     check_memory(data)
 
 
+small = st.one_of(
+    st.sampled_from([None, 0, -1, -20, 200, -200, 2**31, 1.5, "", "a", "é", "ab", "𝄞", b"", b"a"]),
+    st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=3)),
+)
+costly = st.recursive(
+    small,
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(small, inner, max_size=7)),
+    max_leaves=12,
+).map(msgpack.packb)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"\x81\0", b"\x81\xe1", b"\x81\xa0", b"\x81\xa2ab", b"\x91"]), max_size=3
+    ),
+    st.integers(0, 100),
+    costly,
+)
+@example([b"\x81\0"], 300, b"\xc0")
+@example([b"\x81\0"], 60, msgpack.packb(["𝄞"] * 30))
+def test_whatever_is_repeated_decodes_in_little_memory_or_is_refused(chain, length, end):
+    item = b"".join(chain) * length + end
+    count = 40 * KIB // len(item)
+    data = b"\xdd" + count.to_bytes(4, "big") + item * count
+    expected = verdict(specification.scan, data, DEPTH)
+    assert verdict(chosen.scan, data, DEPTH) == expected
+    if expected is None:
+        check_memory(data)
+    else:
+        assert "in memory" in expected
+
+
 # -- markers ---------------------------------------------------------------------
 
 MARKERS = [b"__Serialized__", b"__Pickled__", b"__Set__", b"__Enum__"]
@@ -228,7 +258,7 @@ texts = st.lists(
 @given(texts)
 def test_marked_as_specified(data):
     expected = any(marker in data for marker in MARKERS)
-    for kernel in KERNELS:
+    for kernel in (chosen, specification):
         for buffer in (data, bytearray(data), memoryview(b"__Set" + data)[5:]):
             assert kernel.marked(buffer) is expected
 

@@ -1,0 +1,158 @@
+# cython: language_level=3, binding=False
+"""The compiled twin of mailbox_py, which says what is done here, and why that is allowed."""
+
+import asyncio.tasks
+from asyncio import CancelledError
+from asyncio.tasks import _enter_task, _leave_task
+from collections import deque
+
+from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+from cpython.pythread cimport PyThread_get_thread_ident
+
+from . import mailbox_py as twin
+
+cdef enum:
+    MOST_UNREAD = 1_000
+    MOST_SENT = 1_000
+    TOLL = 8
+
+HIGH_WATER = MOST_UNREAD
+PAUSE = MOST_SENT
+EMPTY = twin.EMPTY
+NOT_PLAIN = twin.NOT_PLAIN
+
+# where there is this dict, current_task() looks into it: before Python 3.12 slowly, in Python
+cdef dict current_tasks = getattr(asyncio.tasks, "_current_tasks", None)
+
+
+cdef inline current_task(loop):
+    if current_tasks is None:
+        return asyncio.tasks.current_task(loop)
+    return current_tasks.get(loop)
+
+
+cdef class Switch:
+    cdef object __weakref__
+    cdef readonly object loop
+    cdef readonly bint busy
+
+    def __init__(self, loop):
+        self.loop = loop
+
+
+cdef class Mailbox:
+    cdef public bint _asyncio_future_blocking
+    cdef public bint plain, crowded, reading, talks
+    cdef public Py_ssize_t sent, pause_at
+    cdef public unsigned long thread
+    cdef public Mailbox peer
+    cdef readonly object inbox
+    cdef readonly bint waiting
+    cdef readonly Switch switch
+    cdef object append, popleft  # of the inbox
+    cdef bint cancelled
+    cdef object message, wakeup, context
+
+    def __init__(self, Switch switch not None, unsigned long thread):
+        self.switch = switch
+        self.thread = thread
+        self.inbox = deque()
+        self.append = self.inbox.append
+        self.popleft = self.inbox.popleft
+        self.pause_at = MOST_SENT
+
+    cdef inline bint is_plain(self):
+        return self.plain and <unsigned long>PyThread_get_thread_ident() == self.thread
+
+    def post(self, message):
+        cdef Mailbox peer = self.peer
+        if not self.is_plain() or self.sent >= self.pause_at or len(peer.inbox) >= MOST_UNREAD:
+            return False
+        peer.append(message)
+        self.sent += 1
+        if peer.waiting:
+            if self.talks:
+                self.pause_at -= TOLL
+                peer.run()
+                self.talks = len(self.inbox) > 0
+            else:
+                peer.wake()
+        return True
+
+    def take(self):
+        if not self.is_plain() or self.reading or self.crowded:
+            return NOT_PLAIN
+        if len(self.inbox):
+            return self.popleft()
+        self.talks = self.reading = True
+        return EMPTY
+
+    # -- waiting -----------------------------------------------------------------------
+
+    def __await__(self):
+        if self.waiting:
+            raise RuntimeError("another task waits here")
+        self.waiting = True
+        self.cancelled = False
+        self._asyncio_future_blocking = True
+        return self
+
+    def __next__(self):
+        if self._asyncio_future_blocking:  # the task sees this, and sets it back
+            return self
+        raise StopIteration
+
+    def wake(self):
+        if self.waiting:
+            self.waiting = False
+            self.switch.loop.call_soon(self.wakeup, self, context=self.context)
+
+    def hand_over(self):
+        self.run()
+
+    cdef run(self):
+        cdef Switch switch = self.switch
+        cdef object wakeup = self.wakeup, context = self.context, task
+        if switch.busy or not self.waiting or wakeup is None or context is None:
+            self.wake()
+            return
+        self.waiting = False
+        task = current_task(switch.loop)
+        switch.busy = True
+        if task is not None:
+            _leave_task(switch.loop, task)
+        try:
+            try:
+                PyContext_Enter(context)
+            except RuntimeError:  # it is entered: the two tasks share it
+                switch.loop.call_soon(wakeup, self, context=context)
+            else:
+                try:
+                    wakeup(self)
+                finally:
+                    PyContext_Exit(context)
+        finally:
+            if task is not None:
+                _enter_task(switch.loop, task)
+            switch.busy = False
+
+    # -- what a task asks of a future --------------------------------------------------
+
+    def get_loop(self):
+        return self.switch.loop
+
+    def add_done_callback(self, callback, *, context=None):
+        self.wakeup = callback
+        self.context = context
+
+    def result(self):
+        if self.cancelled:
+            raise CancelledError(*(() if self.message is None else (self.message,)))
+
+    def cancel(self, msg=None):
+        if not self.waiting:
+            return False
+        self.cancelled = True
+        self.message = msg
+        self.wake()
+        return True

@@ -1,0 +1,171 @@
+"""One end's inbox, and the task that waits at it, run by whoever writes: the specification.
+
+Waking a task through the loop takes a turn of the loop: a handle, a queue, a system call.
+Between two tasks of one loop that is most of what a message costs. But a coroutine that
+awaits may be suspended there, and others may run: so whoever awaits a write can as well run
+the reader right there, until the reader waits for something else, and then go on. asyncio
+documents what is needed, for those who bring tasks of their own ("Extending asyncio"): a
+future is what has certain methods, and the current task is left and entered by functions.
+
+Only the plain way is here: two ends of one loop, used from its thread, that nobody has left.
+"""
+
+from asyncio import AbstractEventLoop, CancelledError, current_task
+from asyncio.tasks import _enter_task, _leave_task
+from collections import deque
+from collections.abc import Callable, Generator
+from contextvars import Context
+from threading import get_ident
+from typing import Any
+
+__all__ = ["EMPTY", "HIGH_WATER", "NOT_PLAIN", "PAUSE", "Mailbox", "Switch"]
+
+#: What `Mailbox.take` returns instead of a message, which may be anything else.
+EMPTY, NOT_PLAIN = object(), object()
+#: Unread messages from which on a write is not plain.
+HIGH_WATER = 1_000
+#: Messages after which a task that never has to wait gives way to others; a message whose
+#: reader is run at once counts as TOLL + 1: two tasks that talk give way every 111 of them.
+PAUSE = 1_000
+TOLL = 8
+
+
+class Switch:
+    """What the mailboxes of one loop share: the loop, and whether a task runs inside another.
+
+    One level deep and no deeper: a chain of a thousand tasks is no recursion of a thousand.
+    """
+
+    __slots__ = ("__weakref__", "busy", "loop")
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self.loop = loop
+        self.busy = False
+
+
+class Mailbox:
+    """Messages for one end; ``await`` waits at it until it is woken.
+
+    For a task it is a future, and need not be made anew for each wait.
+    """
+
+    __slots__ = (
+        "_asyncio_future_blocking", "_cancelled", "_context", "_message", "_wakeup",
+        "crowded", "inbox", "pause_at", "peer", "plain", "reading", "sent", "switch", "talks",
+        "thread", "waiting",
+    )  # fmt: skip
+
+    def __init__(self, switch: Switch, thread: int) -> None:
+        self.switch = switch
+        self.thread = thread
+        self.peer: Mailbox | None = None
+        self.inbox: deque[Any] = deque()
+        self.plain = False  # both ends are of this loop, and nobody has left
+        self.crowded = False  # somebody waits until more of the inbox is read
+        self.reading = False  # a read is under way …
+        self.waiting = False  # … and its task waits here
+        self.talks = False  # an answer is waited for, or came at once: a write runs its reader
+        self.sent = 0  # messages, and …
+        self.pause_at = PAUSE  # … how many there will be at the next pause
+        self._asyncio_future_blocking = False  # asyncio's name for "yielded by an await"
+        self._cancelled = False
+        self._message: Any = None  # that of a cancellation
+        self._wakeup: Callable[[Mailbox], object] | None = None
+        self._context: Context | None = None
+
+    def post(self, message: Any) -> bool:
+        """Hand the peer a message, and return True; False, with nothing done, if that is not plain.
+
+        Called from a coroutine that is awaited: the reader may run, and answer, meanwhile.
+        """
+        peer = self.peer
+        if not self.plain or self.sent >= self.pause_at or get_ident() != self.thread:
+            return False
+        assert peer is not None
+        if len(peer.inbox) >= HIGH_WATER:
+            return False
+        peer.inbox.append(message)
+        self.sent += 1
+        if peer.waiting:
+            if self.talks:
+                self.pause_at -= TOLL
+                peer.hand_over()
+                self.talks = bool(self.inbox)
+            else:
+                peer.wake()
+        return True
+
+    def take(self) -> Any:
+        """Return the next message, or NOT_PLAIN, or EMPTY.
+
+        EMPTY: ``reading`` was set; the caller awaits the mailbox, sets it back, and looks again.
+        """
+        if not self.plain or self.reading or self.crowded or get_ident() != self.thread:
+            return NOT_PLAIN
+        if self.inbox:
+            return self.inbox.popleft()
+        self.talks = self.reading = True
+        return EMPTY
+
+    # -- waiting -----------------------------------------------------------------------
+
+    def __await__(self) -> Generator["Mailbox", None, None]:
+        """Wait for `wake` or `hand_over`; RuntimeError where another task does."""
+        if self.waiting:
+            raise RuntimeError("another task waits here")
+        self.waiting = True
+        self._cancelled = False
+        self._asyncio_future_blocking = True
+        yield self
+
+    def wake(self) -> None:
+        """Have the loop run the task that waits, if one does, in its next turn."""
+        if self.waiting:
+            self.waiting = False
+            self.switch.loop.call_soon(self._wakeup, self, context=self._context)  # type: ignore[arg-type]
+
+    def hand_over(self) -> None:
+        """Run the task that waits, if one does, until it waits again; then return.
+
+        Inside another call of this kind it does what `wake` does.
+        """
+        switch, wakeup, context = self.switch, self._wakeup, self._context
+        if switch.busy or not self.waiting or wakeup is None or context is None:
+            self.wake()
+            return
+        self.waiting = False
+        task = current_task(switch.loop)
+        switch.busy = True
+        if task is not None:
+            _leave_task(switch.loop, task)
+        try:
+            context.run(wakeup, self)
+        except RuntimeError:  # of the context, which is entered: the two tasks share it
+            switch.loop.call_soon(wakeup, self, context=context)
+        finally:
+            if task is not None:
+                _enter_task(switch.loop, task)
+            switch.busy = False
+
+    # -- what a task asks of a future --------------------------------------------------
+
+    def get_loop(self) -> AbstractEventLoop:
+        return self.switch.loop
+
+    def add_done_callback(
+        self, callback: Callable[["Mailbox"], object], *, context: Context | None = None
+    ) -> None:
+        self._wakeup = callback
+        self._context = context
+
+    def result(self) -> None:
+        if self._cancelled:
+            raise CancelledError(*(() if self._message is None else (self._message,)))
+
+    def cancel(self, msg: Any = None) -> bool:
+        if not self.waiting:
+            return False
+        self._cancelled = True
+        self._message = msg
+        self.wake()
+        return True

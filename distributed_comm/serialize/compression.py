@@ -1,0 +1,226 @@
+"""The codecs that a frame may be compressed with: Dask's names, and their bytes.
+
+A codec is there if its library is, which is loaded when a frame is first compressed with it.
+What a peer says about the size of its data is compared with the limit, and with what the
+codec can make of so few bytes, before anything of that size is allocated.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from ..frames import Buffer
+
+__all__ = ["available", "choose", "compress", "decompress"]
+
+#: Frames of other sizes are not worth it, or more than lz4 takes: 2 GiB less 32 MiB.
+SMALLEST, LARGEST = 10_000, 0x7E000000
+#: What compresses to more than this share of its size is sent as it is.
+WORTHWHILE = 0.7
+SAMPLES, SAMPLE = 5, 10_000
+#: zlib is given so much at a time, of which it makes at most 1,032 times as much.
+STEP = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A compression and its library: ``compress(library, frame)``, and back within a limit."""
+
+    library: str
+    compress: Callable[[Any, Buffer], Buffer]
+    decompress: Callable[[Any, memoryview, int], Buffer]
+
+
+@cache
+def available() -> tuple[str, ...]:
+    """Return the names of the codecs that are installed, the best first."""
+    return tuple(name for name in CODECS if find_spec(CODECS[name].library.partition(".")[0]))
+
+
+def choose(wanted: str | None) -> tuple[str, ...]:
+    """Return the codecs that may be used: "auto" all that are fast, None none, or one.
+
+    ValueError for one that is not installed.
+    """
+    if wanted is None:
+        return ()
+    if wanted == "auto":
+        return tuple(name for name in available() if name != "zlib")  # slower than most networks
+    if wanted not in available():
+        known = ", ".join(("auto", *available()))
+        raise ValueError(f"compression={wanted!r:.40}, expected None or one of: {known}")
+    return (wanted,)
+
+
+def _load(name: str) -> tuple[Codec, Any]:
+    """Return a codec and its library; ValueError without one."""
+    if name not in available():
+        raise ValueError(f"compression {name!r:.40}, expected one of {', '.join(available())}")
+    codec = CODECS[name]
+    return codec, import_module(codec.library)
+
+
+def compress(name: str, frame: Buffer) -> tuple[str | None, Buffer]:
+    """Compress a frame if that saves enough; return the codec's name, or None, and the frame.
+
+    Samples of a long frame are tried first. ValueError for a codec that is not installed.
+    """
+    codec, library = _load(name)
+    view = memoryview(frame)
+    size = view.nbytes
+    if not SMALLEST <= size <= LARGEST:
+        return None, frame
+    if size > SAMPLES * SAMPLE:
+        sample = _sample(view)
+        if len(codec.compress(library, sample)) > WORTHWHILE * len(sample):
+            return None, frame
+    compressed = codec.compress(library, view)
+    if len(compressed) > WORTHWHILE * size:
+        return None, frame
+    return name, compressed
+
+
+def _sample(view: memoryview) -> bytes:
+    """Return pieces from the beginning, from the end, and from between them."""
+    last = view.nbytes - SAMPLE
+    starts = [last * number // (SAMPLES - 1) for number in range(SAMPLES)]
+    return b"".join(view[start : start + SAMPLE] for start in starts)
+
+
+def decompress(name: str, frame: Buffer, limit: int) -> Buffer:
+    """Return what a frame held, in writable memory of at most ``limit`` bytes.
+
+    Raises ValueError for more than that, for data that is damaged, ends early or goes on,
+    and for a codec that is not installed.
+    """
+    codec, library = _load(name)
+    return codec.decompress(library, memoryview(frame), limit)
+
+
+def _check(size: int, frame: memoryview, limit: int, ratio: int | None = None) -> None:
+    """Check the size that a frame says its data has."""
+    if size > limit:
+        raise ValueError(f"{size} bytes, compressed, exceed the limit of {limit}")
+    if ratio is not None and size > ratio * frame.nbytes:
+        raise ValueError(f"{size} bytes cannot be compressed to {frame.nbytes}")
+
+
+def _damaged(name: str, why: object) -> ValueError:
+    return ValueError(f"{name} data is damaged: {why}")
+
+
+# -- lz4: a block after its size as 4 bytes, little-endian ----------------------------
+
+
+def _compress_lz4(library: Any, frame: Buffer) -> Buffer:
+    return library.compress(frame)  # type: ignore[no-any-return]
+
+
+def _decompress_lz4(library: Any, frame: memoryview, limit: int) -> Buffer:
+    if frame.nbytes < 5:
+        raise _damaged("lz4", f"{frame.nbytes} bytes are too few")
+    _check(int.from_bytes(frame[:4], "little"), frame, limit, ratio=255)
+    try:
+        return library.decompress(frame, return_bytearray=True)  # type: ignore[no-any-return]
+    except (library.LZ4BlockError, ValueError, MemoryError) as exc:
+        raise _damaged("lz4", exc) from exc
+
+
+# -- zstd: one frame that says the size of its content --------------------------------
+
+
+def _compress_zstd(library: Any, frame: Buffer) -> Buffer:
+    return library.ZstdCompressor().compress(frame)  # type: ignore[no-any-return]
+
+
+def _decompress_zstd(library: Any, frame: memoryview, limit: int) -> Buffer:
+    try:
+        parameters = library.get_frame_parameters(frame)
+        size = library.frame_content_size(frame)
+        start = library.frame_header_size(frame)
+    except library.ZstdError as exc:
+        raise _damaged("zstd", exc) from exc
+    if size < 0 or parameters.dict_id:
+        raise ValueError("zstd data without the size of its content, or with a dictionary")
+    _check(size, frame, limit)
+    if _zstd_end(frame, start) + 4 * parameters.has_checksum != frame.nbytes:
+        raise _damaged("zstd", "it ends early, or goes on")
+    content = bytearray(size)
+    try:
+        # The whole frame into memory of its size: zstd then needs no window of its own.
+        read = library.ZstdDecompressor().stream_reader(frame).readinto(content)
+    except library.ZstdError as exc:
+        raise _damaged("zstd", exc) from exc
+    if read != size:
+        raise _damaged("zstd", f"{read} bytes, not {size}")
+    return content
+
+
+def _zstd_end(frame: memoryview, start: int) -> int:
+    """Walk over the blocks, RFC 8878 section 3.1.1.2; return where they end."""
+    last = 0
+    while not last:
+        if start + 3 > frame.nbytes:
+            raise _damaged("zstd", "it ends early")
+        header = int.from_bytes(frame[start : start + 3], "little")
+        last, kind = header & 1, header >> 1 & 3
+        start += 3 + (1 if kind == 1 else header >> 3)  # kind 1: one byte, repeated
+    return start
+
+
+# -- snappy: a block that begins with its size ----------------------------------------
+
+
+def _compress_snappy(library: Any, frame: Buffer) -> Buffer:
+    return memoryview(library.snappy.compress_raw(frame)).cast("B")
+
+
+def _decompress_snappy(library: Any, frame: memoryview, limit: int) -> Buffer:
+    try:
+        size = library.snappy.decompress_raw_len(frame)
+        _check(size, frame, limit, ratio=22)  # an element of 3 bytes copies up to 64
+        content = bytearray(size)
+        read = library.snappy.decompress_raw_into(frame, content)
+    except library.DecompressionError as exc:
+        raise _damaged("snappy", exc) from exc
+    if read != size:
+        raise _damaged("snappy", f"{read} bytes, not {size}")
+    return content
+
+
+# -- zlib: a stream that does not say its size ----------------------------------------
+
+
+def _compress_zlib(library: Any, frame: Buffer) -> Buffer:
+    return library.compress(frame)  # type: ignore[no-any-return]
+
+
+def _decompress_zlib(_library: Any, frame: memoryview, limit: int) -> Buffer:
+    inflater = zlib.decompressobj()
+    pieces, room = [], limit
+    try:
+        for start in range(0, frame.nbytes, STEP):
+            piece = inflater.decompress(frame[start : start + STEP], room + 1)
+            room -= len(piece)
+            if room < 0:
+                raise ValueError(f"more bytes, compressed, than the limit of {limit}")
+            pieces.append(piece)
+            if inflater.eof:
+                break
+    except zlib.error as exc:
+        raise _damaged("zlib", exc) from exc
+    if not inflater.eof or inflater.unused_data or start + STEP < frame.nbytes:
+        raise _damaged("zlib", "it ends early, or goes on")
+    return bytearray().join(pieces)
+
+
+CODECS = {
+    "lz4": Codec("lz4.block", _compress_lz4, _decompress_lz4),
+    "zstd": Codec("zstandard", _compress_zstd, _decompress_zstd),
+    "snappy": Codec("cramjam", _compress_snappy, _decompress_snappy),
+    "zlib": Codec("zlib", _compress_zlib, _decompress_zlib),
+}

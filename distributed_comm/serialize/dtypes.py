@@ -1,0 +1,178 @@
+"""numpy's dtypes as text or as maps of msgpack's types, which ``numpy.dtype`` takes as they are.
+
+A structured dtype is ``{"names", "formats", "offsets", "itemsize"}``, nested where a format
+is structured, too, and a format ``(base, shape)`` is a subarray. What is not said by that,
+titles and metadata, or cannot lie in a frame, objects, is left to pickle.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from .buffers import show, sizes
+
+__all__ = ["check_text", "decode_dtype", "encode_dtype", "leaves"]
+
+#: What `dtype.str` returns for numpy's own types without fields.
+TEXT = re.compile(
+    r"[<>|](?:b1|[iu][1248]|f(?:2|4|8|12|16)|c(?:8|16|24|32)|[SUV]\d{1,10}"
+    r"|[mM]8(?:\[\d{0,10}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as|generic)\])?)",
+    re.ASCII,
+)
+#: Levels of structures within structures.
+MAX_DEPTH = 32
+KEYS = {"names", "formats", "offsets", "itemsize"}
+
+
+def encode_dtype(dtype: np.dtype[Any]) -> Any:
+    """Return what `decode_dtype` makes the same dtype of, else raise NotImplementedError."""
+    if dtype.fields is None and dtype.metadata is None:
+        return _as_text(dtype)
+    code = _encode(dtype)
+    try:
+        if decode_dtype(code) == dtype:
+            return code
+    except ValueError as exc:
+        raise NotImplementedError(f"the dtype {dtype!r}: {exc}") from exc
+    raise NotImplementedError(f"the dtype {dtype!r}")
+
+
+def _encode(dtype: np.dtype[Any]) -> Any:
+    if dtype.metadata is not None or dtype.hasobject or not dtype.itemsize:
+        raise NotImplementedError(f"the dtype {dtype!r} is of objects, empty, or has metadata")
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return _encode(base), shape
+    if dtype.fields is None:
+        return _as_text(dtype)
+    if dtype.type is not np.void or dtype.names is None:
+        raise NotImplementedError(f"the dtype {dtype!r} has elements of {dtype.type}")
+    if any(len(field) > 2 for field in dtype.fields.values()):
+        raise NotImplementedError(f"the dtype {dtype!r} has titles")
+    fields = [dtype.fields[name] for name in dtype.names]
+    code: dict[str, Any] = {
+        "names": dtype.names,
+        "formats": tuple(_encode(field[0]) for field in fields),
+        "offsets": tuple(field[1] for field in fields),
+        "itemsize": dtype.itemsize,
+    }
+    return {**code, "aligned": True} if dtype.isalignedstruct else code
+
+
+@lru_cache(1024)
+def _as_text(dtype: np.dtype[Any]) -> str:
+    """Return numpy's text for a dtype without fields, shape and metadata."""
+    text: str = dtype.str
+    if dtype.hasobject or not dtype.itemsize or not TEXT.fullmatch(text):
+        raise NotImplementedError(f"the dtype {dtype!r} has no text")
+    if np.dtype(text).type is not dtype.type:  # "V2", of a type that numpy does not know
+        raise NotImplementedError(f"the dtype {dtype!r} is not numpy's own")
+    return text
+
+
+def decode_dtype(code: Any) -> np.dtype[Any]:
+    """Return the dtype, which holds no objects; ValueError for anything that is no code of one."""
+    return _decode(code, MAX_DEPTH)
+
+
+def _decode(code: Any, depth: int) -> np.dtype[Any]:
+    if depth == 0:
+        raise ValueError(f"a dtype of more than {MAX_DEPTH} levels")
+    if type(code) is str:
+        return _from_text(code)
+    if type(code) is dict:
+        return _structure(code, depth)
+    if type(code) is tuple and len(code) == 2:
+        return _make((_decode(code[0], depth - 1), sizes(code[1], "a subarray's shape")))
+    raise ValueError(f"a dtype of {show(code)}, expected text or a map of fields")
+
+
+@lru_cache(1024)
+def _from_text(code: str) -> np.dtype[Any]:
+    if not TEXT.fullmatch(code):
+        raise ValueError(f"the dtype {code[:40]!r}, expected a number, a date or text, as '<f8'")
+    return _make(code)
+
+
+def _structure(code: dict[Any, Any], depth: int) -> np.dtype[Any]:
+    aligned = code.get("aligned", False)
+    if code.keys() - {"aligned"} != KEYS or type(aligned) is not bool:
+        raise ValueError(f"a dtype with fields needs {', '.join(sorted(KEYS))}")
+    names, formats = code["names"], code["formats"]
+    offsets, itemsize = sizes(code["offsets"], "offsets", limit=None), code["itemsize"]
+    if type(names) is not tuple or not all(type(name) is str and name for name in names):
+        raise ValueError(f"names of {show(names)}, expected an array of text")
+    if type(formats) is not tuple or not 0 < len(names) == len(formats) == len(offsets):
+        raise ValueError(f"{len(names)} fields need as many formats and offsets, and at least one")
+    if type(itemsize) is not int or not 0 < itemsize < 2**31:
+        raise ValueError(f"an itemsize of {show(itemsize)}, expected 1 to {2**31 - 1}")
+    dtypes = [_decode(form, depth - 1) for form in formats]
+    for name, dtype, offset in zip(names, dtypes, offsets, strict=True):
+        if offset + dtype.itemsize > itemsize:
+            raise ValueError(
+                f"the field {name[:40]!r} ends at {offset + dtype.itemsize}, past {itemsize}"
+            )
+    fields = {"names": names, "formats": dtypes, "offsets": offsets, "itemsize": itemsize}
+    return _make({**fields, "aligned": aligned})
+
+
+def _make(spec: Any) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(spec)
+        return dtype
+    except (TypeError, OverflowError, MemoryError, RecursionError) as exc:
+        raise ValueError(f"numpy knows no such dtype: {exc}") from exc
+
+
+def leaves(dtype: np.dtype[Any]) -> Iterator[np.dtype[Any]]:
+    """Yield the dtypes without fields and shape that a dtype is made of."""
+    if dtype.subdtype is not None:
+        yield from leaves(dtype.subdtype[0])
+    elif dtype.fields is not None:
+        for field in dtype.fields.values():
+            yield from leaves(field[0])
+    else:
+        yield dtype
+
+
+def check_text(dtype: np.dtype[Any], frame: memoryview) -> None:
+    """Check the code points of text, of which numpy makes str unseen.
+
+    From others come strings that raise SystemError when a letter is looked at, and whose
+    UTF-8 is none.
+    """
+    if dtype.kind in "UV" and any(leaf.kind == "U" for leaf in leaves(dtype)) and frame.nbytes:
+        _check_text(dtype, np.frombuffer(frame, _with_numbers(dtype)))
+
+
+def _check_text(dtype: np.dtype[Any], items: Any) -> None:
+    if dtype.subdtype is not None:
+        _check_text(dtype.subdtype[0], items)
+    elif dtype.fields is not None:
+        for name, field in dtype.fields.items():
+            _check_text(field[0], items[name])
+    elif dtype.kind == "U" and items.size and items.max() > sys.maxunicode:
+        raise ValueError(f"text in an array of {dtype.str} with the code point {items.max()}")
+
+
+def _with_numbers(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype of the same layout with numbers for the letters of text."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return _make((_with_numbers(base), shape))
+    if dtype.fields is not None:
+        fields = dtype.fields.items()
+        layout = {
+            "names": [name for name, _ in fields],
+            "formats": [_with_numbers(field[0]) for _, field in fields],
+            "offsets": [field[1] for _, field in fields],
+            "itemsize": dtype.itemsize,
+        }
+        return _make(layout)
+    if dtype.kind == "U":
+        return _make((dtype.str[0] + "u4", (dtype.itemsize // 4,)))
+    return dtype

@@ -1,0 +1,207 @@
+"""The families that an object may go by, in turn: ``dask``, ``pickle``, ``msgpack``, ``error``.
+
+A family turns an object into a header and frames, and back. ``dask`` is that of the
+registered types, whose name Dask gave it on the wire. Whether a family may open what an
+untrusted peer sent is for its `safe` to say, by the header, before anything is opened.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from msgpack import packb, unpackb
+
+from .._kernels import frame0 as kernel
+from ..errors import UnserializableError, UntrustedError
+from ..frames import Frames
+from . import pickles, registered
+from .lengthy import Lengthy
+from .settings import DumpOptions, LoadOptions
+from .shards import set_writeable
+
+__all__ = ["USUAL", "Family", "get_family", "register_serialization_family", "serialize"]
+
+Header = dict[str, Any]
+
+#: What an object goes by that was wrapped in Serialize, unless a write names others.
+USUAL = ("dask", "pickle")
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One way for any object; ``dumps`` raises NotImplementedError for what it does not take."""
+
+    dumps: Callable[[Any, DumpOptions], tuple[Header, Frames]]
+    loads: Callable[[Header, Frames, LoadOptions], Any]
+    safe: Callable[[Header, LoadOptions], bool]
+
+
+def serialize(obj: Any, options: DumpOptions, names: Iterable[str]) -> tuple[Header, Frames]:
+    """Return an object's header, with its ``serializer``, and frames.
+
+    Raises UnserializableError, naming the type and keeping the cause, where no family takes
+    it; UntrustedError where only a pickle would, and the peer is not trusted.
+    """
+    for name in names:
+        try:
+            header, frames = get_family(name).dumps(obj, options)
+        except NotImplementedError:
+            continue
+        except (UnserializableError, UntrustedError, Lengthy):
+            raise
+        except Exception as exc:  # of a function that a user has registered
+            raise UnserializableError(
+                f"the family {name!r} fails on {pickles.describe(obj)}: {exc}"
+            ) from exc
+        return {**header, "serializer": name}, frames
+    raise none_takes(obj, names)
+
+
+def none_takes(obj: Any, names: Iterable[str]) -> UnserializableError:
+    """Return the error for an object that is nobody's."""
+    return UnserializableError(f"none of {tuple(names)} takes {pickles.describe(obj)}")
+
+
+# -- registered types --------------------------------------------------------------------
+
+
+def _dumps_registered(obj: Any, options: DumpOptions) -> tuple[Header, Frames]:
+    found = registered.find(type(obj))
+    if found is None or not (options.typed or found.known_to_dask):
+        raise NotImplementedError
+    most = options.most
+    if most is not None and getattr(obj, "nbytes", 0) > most and not found.writes_at_once(obj):
+        raise Lengthy
+    header, frames = found.serialize(obj)
+    if options.typed:
+        return {"type": found.name, "sub-header": header}, frames
+    return registered.dask_header(found, header), frames
+
+
+def _find(header: Header, options: LoadOptions) -> registered.Registered:
+    """Find a registered type by its name; for a trusted peer, its library is imported.
+
+    Dask also pickles the class, for it may have another name or be a subclass.
+    """
+    name = header.get("type")
+    found = None
+    if isinstance(name, str):
+        found = registered.find_named(name, imports=options.trusted)
+    if found is None and options.trusted and "type-serialized" in header:
+        found = registered.find(pickles.loads(header["type-serialized"], [], options.trusted))
+    if found is None:
+        raise ValueError(f"an object of the type {name!r:.100}, which is not registered here")
+    return found
+
+
+def _sub_header(header: Header) -> Header:
+    sub_header = header.get("sub-header")
+    if type(sub_header) is not dict:
+        raise ValueError(f"a sub-header that is a {type(sub_header).__name__}, expected a map")
+    return sub_header
+
+
+def _loads_registered(header: Header, frames: Frames, options: LoadOptions) -> Any:
+    found, sub_header = _find(header, options), _sub_header(header)
+    nbytes = sum(memoryview(frame).nbytes for frame in frames)
+    if options.most is not None and nbytes > options.most and not found.reads_at_once(sub_header):
+        raise Lengthy
+    return found.deserialize(sub_header, frames)
+
+
+def _is_safe_registered(header: Header, options: LoadOptions) -> bool:
+    return _find(header, options).safe(_sub_header(header))
+
+
+# -- the others --------------------------------------------------------------------------
+
+
+def _dumps_pickle(obj: Any, options: DumpOptions) -> tuple[Header, Frames]:
+    data, buffers = pickles.dumps(obj, options.trusted, options.pickle_protocol, options.most)
+    writeable = tuple(not memoryview(buffer).readonly for buffer in buffers)
+    return {"writeable": writeable}, [data, *buffers]
+
+
+def _loads_pickle(header: Header, frames: Frames, options: LoadOptions) -> Any:
+    if not frames:
+        raise ValueError("a pickle without frames")
+    buffers = set_writeable(header, frames[1:])
+    return pickles.loads(frames[0], buffers, options.trusted)
+
+
+def _dumps_msgpack(obj: Any, _options: DumpOptions) -> tuple[Header, Frames]:
+    try:
+        return {}, [packb(obj, strict_types=True)]
+    except Exception:
+        raise NotImplementedError from None
+
+
+def _loads_msgpack(_header: Header, frames: Frames, options: LoadOptions) -> Any:
+    data = frames[0] if len(frames) == 1 else b"".join(frames)
+    if not options.trusted:
+        kernel.scan(data, options.max_depth)
+    return unpackb(data, use_list=False, strict_map_key=False)
+
+
+def _dumps_error(_obj: Any, _options: DumpOptions) -> tuple[Header, Frames]:
+    raise NotImplementedError
+
+
+def _loads_error(_header: Header, frames: Frames, _options: LoadOptions) -> Any:
+    lines = [bytes(frame).decode(errors="replace") for frame in frames]
+    raise UnserializableError("\n".join(lines))
+
+
+def _always(_header: Header, _options: LoadOptions) -> bool:
+    return True
+
+
+def _never(_header: Header, _options: LoadOptions) -> bool:
+    return False
+
+
+_families = {
+    "dask": Family(_dumps_registered, _loads_registered, _is_safe_registered),
+    "pickle": Family(_dumps_pickle, _loads_pickle, _never),
+    "msgpack": Family(_dumps_msgpack, _loads_msgpack, _always),
+    "error": Family(_dumps_error, _loads_error, _always),
+}
+
+
+def get_family(name: str) -> Family:
+    """Return the family of a name; ValueError lists those that there are."""
+    family = _families.get(name)
+    if family is None:
+        known = ", ".join(sorted(_families))
+        raise ValueError(f"unknown serializer {name!r:.100}, expected one of: {known}")
+    return family
+
+
+def register_serialization_family(
+    name: str,
+    dumps: Callable[..., tuple[Header, Frames]] | None,
+    loads: Callable[[Header, Frames], Any],
+    *,
+    safe: bool = False,
+) -> None:
+    """Add a family, for ``serializers=[name]``; both peers must have it.
+
+    ``dumps(obj)``, or ``dumps(obj, context=…)`` as in Dask, returns a header and frames, and
+    raises NotImplementedError for what it leaves to the next family; ``loads(header, frames)``
+    undoes it. Pass ``safe=True`` where ``loads`` may be given anything that a stranger sends.
+    """
+    wants_context = dumps is not None and "context" in inspect.signature(dumps).parameters
+
+    def dumps_as_given(obj: Any, options: DumpOptions) -> tuple[Header, Frames]:
+        if dumps is None:
+            raise NotImplementedError
+        if wants_context:
+            context = {"pickle-protocol": options.pickle_protocol, "compression": None}
+            return dumps(obj, context=context)
+        return dumps(obj)
+
+    def loads_as_given(header: Header, frames: Frames, _options: LoadOptions) -> Any:
+        return loads(header, frames)
+
+    _families[name] = Family(dumps_as_given, loads_as_given, _always if safe else _never)

@@ -1,0 +1,10 @@
+"""When serializing is no work for the event loop."""
+
+__all__ = ["MOST", "Lengthy"]
+
+#: Bytes that are pickled, copied, compressed or opened at once; more is done in a thread.
+MOST = 10 * 1024 * 1024
+
+
+class Lengthy(Exception):  # noqa: N818 - no error: a turn in the way that a message takes
+    """A message takes long to encode or to decode, and is to be given to a thread."""

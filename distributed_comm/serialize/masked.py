@@ -1,0 +1,112 @@
+"""numpy's masked arrays in Dask's frames: the data and the mask, each as an array.
+
+The header has their two headers, the number of the data's frames, and the fill value, which
+is None for the default of the dtype. Dask pickles some fill values; we never do.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..frames import Buffer
+from . import pickles
+from .arrays import deserialize_ndarray, is_safe, serialize_ndarray
+from .buffers import show
+from .registered import Registered, always_safe
+
+__all__ = ["registrations"]
+
+MaskedArray, MaskedConstant = np.ma.MaskedArray, type(np.ma.masked)
+
+
+def _serialize_masked(array: Any) -> tuple[dict[str, Any], list[Buffer]]:
+    if type(array) is not MaskedArray:
+        raise NotImplementedError(f"{type(array)} is a subclass of numpy.ma.MaskedArray")
+    data_header, frames = serialize_ndarray(array.data)
+    header = {
+        "data-header": data_header,
+        "nframes": len(frames),
+        "fill-value": (False, _encode_fill_value(array)),
+        "hard-mask": array.hardmask,
+    }
+    if array.mask is not np.ma.nomask:
+        header["mask-header"], mask_frames = serialize_ndarray(array.mask)
+        frames += mask_frames
+    return header, frames
+
+
+def _encode_fill_value(array: Any) -> Any:
+    value, dtype = array.fill_value, array.dtype
+    if value.tobytes() == np.ma.array(np.empty((), dtype)).fill_value.tobytes():
+        return None
+    plain = value.item() if dtype.kind in "biufSU" else None
+    if dtype.kind in "mM":
+        plain = value.view("i8").item()
+    if not isinstance(plain, bool | int | float | str | bytes):
+        raise NotImplementedError(f"a fill value of {dtype!r}")
+    return plain
+
+
+def _deserialize_masked(header: dict[str, Any], frames: list[Buffer]) -> Any:
+    pickled, value = _fill_value_entry(header)
+    count, hard = header.get("nframes"), header.get("hard-mask", False)
+    if type(count) is not int or not 0 < count <= len(frames) or type(hard) is not bool:
+        raise ValueError(f"{show(count)} frames for the data of a masked array, of {len(frames)}")
+    data = deserialize_ndarray(_header(header, "data-header"), frames[:count])
+    mask: Any = np.ma.nomask
+    if "mask-header" in header:
+        mask = deserialize_ndarray(_header(header, "mask-header"), frames[count:])
+        if mask.shape != data.shape or mask.dtype != np.ma.make_mask_descr(data.dtype):
+            raise ValueError(f"a mask of {mask.shape} {mask.dtype} for {data.shape} {data.dtype}")
+    if pickled:
+        value = pickles.loads(value, [], trusted=True)
+    try:
+        return np.ma.MaskedArray(data, mask, fill_value=value, hard_mask=hard)
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise ValueError(f"a masked array of {data.dtype} with the fill value: {exc}") from exc
+
+
+def _fill_value_entry(header: dict[str, Any]) -> tuple[bool, Any]:
+    entry = header.get("fill-value")
+    if type(entry) is not tuple or len(entry) != 2 or entry[0] not in (0, 1):
+        raise ValueError(f"fill-value is {show(entry)}, expected (false, value) or (true, pickle)")
+    if not entry[0] and not isinstance(entry[1], bool | int | float | str | bytes | None):
+        raise ValueError(f"a fill value of {show(entry[1])}, expected a number or text")
+    return bool(entry[0]), entry[1]
+
+
+def _header(header: dict[str, Any], key: str) -> dict[str, Any]:
+    inner = header.get(key)
+    if type(inner) is not dict:
+        raise ValueError(f"{key} is {show(inner)}, expected a map")
+    return inner
+
+
+def _is_safe_masked(header: dict[str, Any]) -> bool:
+    try:
+        if _fill_value_entry(header)[0]:
+            return False
+        return all(
+            is_safe(_header(header, key)) for key in ("data-header", "mask-header") if key in header
+        )
+    except ValueError:
+        return True
+
+
+def _serialize_constant(_masked: Any) -> tuple[dict[str, Any], list[Buffer]]:
+    return {}, []
+
+
+def _deserialize_constant(_header: dict[str, Any], _frames: list[Buffer]) -> Any:
+    return np.ma.masked
+
+
+def registrations() -> Iterator[Registered]:
+    # The names of some versions of numpy have the module in which a class was written.
+    for name in ("numpy.ma.core.MaskedArray", "numpy.ma.MaskedArray"):
+        yield Registered(name, MaskedArray, _serialize_masked, _deserialize_masked, _is_safe_masked)
+    for name in ("numpy.ma.core.MaskedConstant", "numpy.ma.MaskedConstant"):
+        yield Registered(
+            name, MaskedConstant, _serialize_constant, _deserialize_constant, always_safe
+        )

@@ -1,0 +1,180 @@
+"""Objects that frame 0 refers to: their headers, their frames, and the gate before them.
+
+Every number of the peer's is compared with what there is before it is used. What a foreign
+peer got wrong is a ValueError here, and a MessageError for the reader.
+"""
+
+from typing import Any
+
+from msgpack import unpackb
+
+from .._kernels import frame0 as kernel
+from ..errors import MessageError, UnserializableError
+from ..frames import Buffer, Frames
+from . import pickles
+from .families import get_family
+from .lengthy import Lengthy
+from .markers import Pickled, Serialized
+from .settings import LoadOptions
+from .shards import decompress_all, join_shards
+
+__all__ = ["Opener", "show", "too_large"]
+
+Header = dict[str, Any]
+
+#: What may be decompressed where a message may be of any size: more than there is memory.
+NO_CAP = 1 << 62
+COLLECTIONS = {"list": list, "tuple": tuple, "set": set}
+
+
+def too_large(index: int, frame: Buffer, options: LoadOptions) -> MessageError:
+    """Return the error for frame 0, or a header, that takes an untrusted peer past its limit."""
+    return MessageError(
+        f"frame {index} has {len(frame)} bytes; of an untrusted peer's message at most "
+        f"{options.max_header} are decoded"
+    )
+
+
+class Opener:
+    """Opens the objects of one message; they refer to their frames in order."""
+
+    __slots__ = ("allowance", "frames", "next", "options", "room")
+
+    def __init__(self, frames: Frames, options: LoadOptions) -> None:
+        self.frames = frames
+        self.options = options
+        self.next = 1  # the first frame that belongs to no object yet
+        self.allowance = options.max_header - len(frames[0])
+        self.room = NO_CAP if options.max_message is None else options.max_message
+
+    def take(self, index: Any) -> tuple[Header, Frames]:
+        """Return the header in frame ``index`` and the frames that belong to it.
+
+        No two objects refer to the same: otherwise a small frame 0 could have one large
+        header decoded a million times.
+        """
+        frames, options = self.frames, self.options
+        if type(index) is not int or not self.next <= index < len(frames):
+            raise ValueError(
+                f"a header in frame {show(index)}, expected one of {self.next} to {len(frames) - 1}"
+            )
+        frame = frames[index]
+        if not options.trusted:
+            self.allowance -= len(frame)
+            if self.allowance < 0:
+                raise too_large(index, frame, options)
+            kernel.scan(frame, options.max_depth)
+        header = unpackb(frame, use_list=False, strict_map_key=False)
+        if type(header) is not dict:
+            raise ValueError(f"the header in frame {index} is a {show(header)}, expected a map")
+        count = header.get("num-sub-frames")
+        if type(count) is not int or not 0 <= count < len(frames) - index:
+            raise ValueError(
+                f"{show(count)} frames after the header in frame {index}, of {len(frames)}"
+            )
+        self.next = index + 1 + count
+        return header, frames[index + 1 : self.next]
+
+    # -- pickles of the message --------------------------------------------------------
+
+    def pickled(self, index: Any) -> Any:
+        """Open the pickle whose header is frame ``index``, or hand it on."""
+        if self.options.deserialize:
+            self._permit_pickles()
+        header, frames = self.take(index)
+        return self.open_pickled(header, frames)
+
+    def open_pickled(self, header: Header, frames: Frames) -> Any:
+        if not self.options.deserialize:
+            return Pickled(header, frames)
+        self._permit_pickles()
+        frames = self._decompress(header, frames)
+        data = header.get("pickled-obj")
+        if not isinstance(data, bytes):
+            raise ValueError(f"a pickle that is a {show(data)}, expected bytes")
+        self._check_length([data, *frames])
+        return pickles.loads(data, frames, self.options.trusted)
+
+    def _permit_pickles(self) -> None:
+        """Ask whether a pickle may be opened before anything is done for it."""
+        self._permit("pickle")
+        pickles.check_trust(self.options.trusted, "the message holds a pickle")
+
+    def _permit(self, family: Any) -> None:
+        allowed = self.options.deserializers
+        if allowed is not None and family not in allowed:
+            raise UnserializableError(
+                f"the message holds an object of the family {family!r:.40}, expected one of "
+                f"{allowed}"
+            )
+
+    # -- objects of the families -------------------------------------------------------
+
+    def serialized(self, index: Any) -> Any:
+        """Open the object whose header is frame ``index``, or hand it on."""
+        return self.open_serialized(*self.take(index))
+
+    def open_serialized(self, header: Header, frames: Frames) -> Any:
+        if not self.options.deserialize:
+            return Serialized(header, frames)
+        if header.get("serializer") == "pickle":
+            self._permit_pickles()
+        frames = join_shards(header, self._decompress(header, frames))
+        return self._open(header, frames, self.options.max_depth)
+
+    def _open(self, header: Header, frames: Frames, depth: int) -> Any:
+        if "is-collection" in header:
+            return self._open_collection(header, frames, depth)
+        options, name = self.options, header.get("serializer")
+        self._permit(name)
+        family = get_family(name)  # type: ignore[arg-type] # which looks at the type, too
+        if not family.safe(header, options):
+            self._check_length(frames)
+            pickles.check_trust(options.trusted, _what(name))
+        return family.loads(header, frames, options)
+
+    def _open_collection(self, header: Header, frames: Frames, depth: int) -> Any:
+        """Open what Dask has serialized item by item."""
+        headers, lengths = header.get("sub-headers"), header.get("frame-lengths")
+        if type(headers) is not tuple or type(lengths) is not tuple or not depth:
+            raise ValueError("a collection that is malformed or nested too deep")
+        items = []
+        start = 0
+        for sub_header, length in zip(headers, lengths, strict=True):
+            stop = start + length
+            if length < 0 or stop > len(frames):
+                raise ValueError(f"a collection of more frames than its {len(frames)}")
+            items.append(self._open(sub_header, frames[start:stop], depth - 1))
+            start = stop
+        kind = header.get("type-serialized")
+        if kind == "dict":
+            return {sub["key"]: item for sub, item in zip(headers, items, strict=True)}
+        if kind not in COLLECTIONS:
+            raise ValueError(f"a collection of the type {kind!r:.40}")
+        return COLLECTIONS[kind](items)
+
+    # -- both --------------------------------------------------------------------------
+
+    def _decompress(self, header: Header, frames: Frames) -> Frames:
+        if not header.get("compression"):
+            return frames
+        self._check_length(frames)
+        frames = decompress_all(header, frames, self.room)
+        self.room -= sum(memoryview(frame).nbytes for frame in frames)
+        return frames
+
+    def _check_length(self, frames: Frames) -> None:
+        most = self.options.most
+        if most is not None and sum(memoryview(frame).nbytes for frame in frames) > most:
+            raise Lengthy
+
+
+def _what(family: Any) -> str:
+    if family == "pickle":
+        return "the message holds a pickle"
+    return f"the message holds an object of the family {family!r:.40} that may run code"
+
+
+def show(value: Any) -> str:
+    """Return a number, or else only the type, of what may be a large or nested value."""
+    return str(value) if type(value) is int else type(value).__name__

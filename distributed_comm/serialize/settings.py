@@ -1,0 +1,47 @@
+"""How a message is encoded, and how one is decoded."""
+
+from dataclasses import dataclass
+
+from .lengthy import MOST
+
+__all__ = ["DumpOptions", "LoadOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DumpOptions:
+    """How a message is encoded.
+
+    ``typed`` for a peer of this library, which gets every type as it is. ``serializers``
+    names the families that may be used, None those of Dask. With ``on_error="message"`` the
+    reader gets the error of an object that none of them takes. ``max_frames`` is what the
+    reader is expected to take. ``most`` bytes are worked on before `Lengthy` is raised.
+    """
+
+    trusted: bool = False
+    typed: bool = False
+    pickle_protocol: int = 5
+    compression: str | None = None
+    serializers: tuple[str, ...] | None = None
+    max_frames: int = 65_536
+    on_error: str = "raise"
+    most: int | None = MOST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How a message is decoded.
+
+    Unless ``trusted``, frame 0 and the headers have together at most ``max_header`` bytes
+    and each ``max_depth`` levels, and a pickle raises UntrustedError. ``max_message`` bounds
+    what is decompressed. With ``deserialize=False`` pickles arrive as `Pickled`, other
+    objects as `Serialized`.
+    """
+
+    trusted: bool = False
+    typed: bool = False
+    deserialize: bool = True
+    deserializers: tuple[str, ...] | None = None
+    max_header: int = 16 * 1024 * 1024
+    max_depth: int = 512
+    max_message: int | None = None
+    most: int | None = MOST

@@ -1,0 +1,229 @@
+"""scipy's sparse matrices and arrays in Dask's frames: their attributes, the arrays in frames.
+
+Dask sends ``vars(matrix)``: what msgpack takes under ``simple``, arrays under ``complex`` with
+the frames that are theirs, and puts them back into an empty object. We hand the arrays to the
+constructor instead, and have every index checked, for scipy's C++ trusts them.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from ..frames import Buffer
+from .arrays import is_safe_wrapped, unwrap_array, wrap_array
+from .buffers import show, sizes
+from .registered import Registered, dask_header, type_name
+
+__all__ = ["registrations"]
+
+Header = dict[str, Any]
+
+
+# -- writing --------------------------------------------------------------------------
+
+
+def _serialize(registered: Registered, matrix: Any) -> tuple[Header, list[Buffer]]:
+    if type(matrix) is not registered.cls:
+        raise NotImplementedError(f"{type(matrix)} is a subclass of {registered.cls}")
+    simple: Header = {}
+    parts: Header = {}
+    frames: list[Buffer] = []
+    for name, value in vars(matrix).items():
+        if type(value) in (np.ndarray, tuple) and name != "_shape":
+            header, own = _wrap(value)
+            parts[name] = {"header": header, "start": len(frames), "stop": len(frames) + len(own)}
+            frames += own
+        elif name == "_shape":
+            simple[name] = tuple(map(int, value))
+        elif type(value) in (bool, int):
+            simple[name] = value
+        else:
+            raise NotImplementedError(f"{type(matrix)} with {name} of {type(value)}")
+    pickled = dask_header(registered, {})["type-serialized"]
+    header = {"serializer": "dask", "type-serialized": pickled, "simple": simple, "complex": parts}
+    return header, frames
+
+
+def _wrap(value: Any) -> tuple[Header, list[Buffer]]:
+    """Return an array's header and frames, or those of a tuple of arrays."""
+    if type(value) is np.ndarray:
+        return wrap_array(value)
+    wrapped = [wrap_array(array) for array in value]
+    header = {
+        "is-collection": True,
+        "type-serialized": "tuple",
+        "sub-headers": tuple(header for header, _ in wrapped),
+        "frame-lengths": tuple(len(frames) for _, frames in wrapped),
+    }
+    return header, [frame for _, frames in wrapped for frame in frames]
+
+
+# -- reading --------------------------------------------------------------------------
+
+
+def _shape(header: Header) -> tuple[int, ...]:
+    simple = header.get("simple")
+    return sizes(simple.get("_shape") if type(simple) is dict else None, "a shape")
+
+
+def _parts(header: Header) -> dict[Any, Any]:
+    parts = header.get("complex")
+    if type(parts) is not dict or not all(type(part) is dict for part in parts.values()):
+        raise ValueError(f"attributes of {show(parts)}, expected a map of maps")
+    return parts
+
+
+def _array(header: Header, frames: list[Buffer], name: str) -> Any:
+    """Return an attribute that is an array."""
+    part, own = _part(header, frames, name)
+    return unwrap_array(part, own)
+
+
+def _part(header: Header, frames: list[Buffer], name: str) -> tuple[Any, list[Buffer]]:
+    part = _parts(header).get(name)
+    if part is None:
+        raise ValueError(f"a sparse matrix without the attribute {name}")
+    start, stop = part.get("start"), part.get("stop")
+    if type(start) is not int or type(stop) is not int or not 0 <= start <= stop <= len(frames):
+        raise ValueError(f"frames {show(start)} to {show(stop)} for {name}, of {len(frames)}")
+    return part.get("header"), frames[start:stop]
+
+
+def _coordinates(header: Header, frames: list[Buffer]) -> tuple[Any, ...]:
+    """Return an array for each axis; before scipy 1.13 there were two by name."""
+    if "coords" not in _parts(header):
+        return _array(header, frames, "row"), _array(header, frames, "col")
+    part, own = _part(header, frames, "coords")
+    inner = _inner_headers(part)
+    if inner is None or len(inner) != len(own):
+        raise ValueError(f"coordinates of {show(part)}, expected a tuple of arrays")
+    pairs = zip(inner, own, strict=True)
+    return tuple(unwrap_array(header, [frame]) for header, frame in pairs)
+
+
+def _inner_headers(part: Any) -> tuple[Any, ...] | None:
+    """Return the headers of a collection, None for anything else."""
+    headers = part.get("sub-headers") if type(part) is dict else None
+    return headers if type(headers) is tuple else None
+
+
+def _compressed(header: Header, frames: list[Buffer]) -> tuple[Any, ...]:
+    return tuple(_array(header, frames, name) for name in ("data", "indices", "indptr"))
+
+
+def _by_coordinates(header: Header, frames: list[Buffer]) -> tuple[Any, ...]:
+    return _array(header, frames, "data"), _coordinates(header, frames)
+
+
+def _diagonals(header: Header, frames: list[Buffer]) -> tuple[Any, ...]:
+    return _array(header, frames, "data"), _array(header, frames, "offsets")
+
+
+def _deserialize(
+    cls: Any,
+    read: Callable[[Header, list[Buffer]], tuple[Any, ...]],
+    header: Header,
+    frames: list[Buffer],
+) -> Any:
+    shape, parts = _shape(header), read(header, frames)
+    for part in parts[1:]:
+        for indices in part if type(part) is tuple else (part,):
+            if indices.dtype.kind != "i" or indices.ndim != 1:
+                raise ValueError(f"indices of {indices.dtype} in {indices.ndim} dimensions")
+    _check_order(*parts)
+    try:
+        matrix = cls(parts, shape=shape)
+        if hasattr(matrix, "check_format"):
+            matrix.check_format(full_check=True)
+    except (ValueError, TypeError, IndexError, ArithmeticError, MemoryError) as exc:
+        raise ValueError(f"a {cls.__name__} of the shape {shape}: {exc}") from exc
+    return _check_diagonals(matrix)
+
+
+def _check_order(_data: Any, _indices: Any, pointers: Any = None) -> None:
+    """Check index pointers, which scipy does not where the last of them is 0 or less."""
+    if pointers is not None and not (pointers[1:] >= pointers[:-1]).all():
+        raise ValueError("index pointers that go back")
+
+
+def _check_diagonals(matrix: Any) -> Any:
+    """Check the offsets of diagonals, with which scipy counts without a look at overflow."""
+    offsets = getattr(matrix, "offsets", None)
+    if offsets is not None and offsets.size:
+        rows, columns = matrix.shape
+        if offsets.min() < -rows or offsets.max() > columns:
+            raise ValueError(f"a diagonal outside of the shape {matrix.shape}")
+    return matrix
+
+
+def _is_safe(header: Header) -> bool:
+    try:
+        parts = [part.get("header") for part in _parts(header).values()]
+    except ValueError:
+        return True
+    return all(
+        is_safe_wrapped(inner) for part in parts for inner in _inner_headers(part) or (part,)
+    )
+
+
+# -- dictionaries of keys, which go by their coordinates ------------------------------
+
+
+def _serialize_dok(coo: Registered, matrix: Any) -> tuple[Header, list[Buffer]]:
+    if type(matrix) is not sp.dok_matrix:
+        raise NotImplementedError(f"{type(matrix)} is a subclass of scipy.sparse.dok_matrix")
+    header, frames = _serialize(coo, matrix.tocoo())
+    return {"coo_header": header}, frames
+
+
+def _deserialize_dok(coo: Registered, header: Header, frames: list[Buffer]) -> Any:
+    return coo.deserialize(_coo_header(header), frames).todok()
+
+
+def _coo_header(header: Header) -> Header:
+    inner = header.get("coo_header")
+    if type(inner) is not dict:
+        raise ValueError(f"coo_header is {show(inner)}, expected a map")
+    return inner
+
+
+def _is_safe_dok(header: Header) -> bool:
+    try:
+        return _is_safe(_coo_header(header))
+    except ValueError:
+        return True
+
+
+def _register(kind: str, read: Any, container: str) -> Registered:
+    cls = getattr(sp, f"{kind}_{container}")
+
+    def serialize(matrix: Any) -> tuple[Header, list[Buffer]]:
+        return _serialize(registered, matrix)
+
+    # Dask knows the matrices alone, and pickles the arrays.
+    known = container == "matrix"
+    deserialize = partial(_deserialize, cls, read)
+    registered = Registered(type_name(cls), cls, serialize, deserialize, _is_safe, known)
+    return registered
+
+
+def registrations() -> Iterator[Registered]:
+    readers = {
+        **dict.fromkeys(("csr", "csc", "bsr"), _compressed),
+        "coo": _by_coordinates,
+        "dia": _diagonals,
+    }
+    for kind, read in readers.items():
+        for container in ("matrix", "array"):
+            yield _register(kind, read, container)
+    coo = _register("coo", _by_coordinates, "matrix")
+    yield Registered(
+        type_name(sp.dok_matrix),
+        sp.dok_matrix,
+        partial(_serialize_dok, coo),
+        partial(_deserialize_dok, coo),
+        _is_safe_dok,
+    )

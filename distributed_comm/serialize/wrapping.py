@@ -1,0 +1,89 @@
+"""Which family takes an object, and what its header and frames are."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import UnserializableError, UntrustedError
+from . import pickles
+from .families import USUAL, none_takes, serialize
+from .lengthy import Lengthy
+from .markers import Pickled, Serialize, Serialized, ToPickle, Unopened
+from .settings import DumpOptions
+from .shards import compress_all
+
+__all__ = ["may_pickle", "wrap"]
+
+
+def may_pickle(options: DumpOptions) -> bool:
+    """Whether what no other family takes can go as a pickle."""
+    names = options.serializers
+    return options.trusted and (names is None or "pickle" in names)
+
+
+def wrap(obj: Any, options: DumpOptions, names: Iterable[str]) -> Unopened:
+    """Return the header and frames of any object, by the first of these families that takes it.
+
+    With ``on_error="message"`` those of the error, where none does.
+    """
+    if isinstance(obj, Unopened):
+        return obj
+    if options.serializers is not None:
+        names = options.serializers
+    try:
+        if isinstance(obj, Serialize):
+            names = USUAL if options.serializers is None else names
+            unopened: Unopened = Serialized(*serialize(obj.data, options, names))
+        elif isinstance(obj, ToPickle):
+            unopened = _pickle(obj.data, options)
+        else:
+            unopened = _wrap_bare(obj, options, tuple(names))
+    except (UnserializableError, UntrustedError) as exc:
+        if options.on_error == "raise":
+            raise
+        text = str(exc).encode(errors="backslashreplace")
+        return Serialized({"serializer": "error"}, [text])
+    return unopened if options.compression is None else _compress(unopened, options)
+
+
+def _wrap_bare(obj: Any, options: DumpOptions, names: tuple[str, ...]) -> Unopened:
+    """Do so for an object in no wrapper, whose pickle belongs to the message."""
+    for name in names:
+        if name == "pickle":
+            return _pickle(obj, options)
+        try:
+            return Serialized(*serialize(obj, options, (name,)))
+        except UnserializableError as exc:
+            if exc.__cause__ is not None:  # it was taken, and failed
+                raise
+    raise none_takes(obj, names)
+
+
+def _pickle(obj: Any, options: DumpOptions) -> Pickled:
+    most = options.most
+    if most is not None and _looks_longer(obj, most):
+        raise Lengthy
+    data, buffers = pickles.dumps(obj, options.trusted, options.pickle_protocol, most)
+    return Pickled({"pickled-obj": data}, buffers)
+
+
+def _looks_longer(obj: Any, most: int) -> bool:
+    """Whether an array or a table has more bytes; the rest is measured while it is pickled."""
+    try:
+        nbytes = getattr(obj, "nbytes", None)
+        if type(nbytes) is not int:
+            size = getattr(obj, "size", 0)
+            nbytes = 8 * size if type(size) is int else 0
+    except Exception:  # a property of the user's
+        return False
+    return nbytes > most
+
+
+def _compress(unopened: Unopened, options: DumpOptions) -> Unopened:
+    codec, most = options.compression, options.most
+    assert codec is not None
+    if most is not None and sum(memoryview(frame).nbytes for frame in unopened.frames) > most:
+        raise Lengthy
+    used, unopened.frames = compress_all(codec, unopened.frames)
+    if any(used):
+        unopened.header["compression"] = used
+    return unopened
