@@ -1,10 +1,11 @@
 """A handler, looked at once: how it is called, what it returns, and how often it was called."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import Any
 
-__all__ = ["Operation"]
+__all__ = ["Operation", "drive"]
 
 #: First parameters by whose name a handler asks for the connection.
 COMM_NAMES = ("comm", "stream")
@@ -67,3 +68,17 @@ def _parameters(function: Callable[..., Any]) -> list[str]:
         return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         return []
+
+
+async def drive(generator: Generator[Awaitable[Any], Any, Any]) -> Any:
+    """Await what a generator yields, and send it what that gave, as Tornado's coroutines do."""
+    step: Callable[[], Any] = partial(next, generator)
+    while True:
+        try:
+            waits_for = step()
+        except StopIteration as stop:
+            return stop.value
+        try:
+            step = partial(generator.send, await waits_for)
+        except BaseException as exc:
+            step = partial(generator.throw, exc)

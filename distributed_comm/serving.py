@@ -9,7 +9,7 @@ comm's inbox, which is bounded: who does not read replies has no requests read.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from contextlib import aclosing
 from inspect import isawaitable
 from time import perf_counter as clock
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from .calls import Status, pack_error
 from .core import Comm
 from .errors import CommClosedError, RemoteError
-from .operations import Operation
+from .operations import Operation, drive
 
 __all__ = ["Serving"]
 
@@ -260,6 +260,8 @@ class Serving:
             reply, close = False, True
         elif operation.takes_comm and self._pushes:
             self.comm.push(None)  # the handler may read
+        if isinstance(result, Generator):
+            result = drive(result)
         return self._finish(operation, result, reply, close, serializers)
 
     async def _finish(
@@ -328,7 +330,7 @@ class Serving:
 
 
 def _has_to_wait(result: Any) -> bool:
-    return isawaitable(result) or isinstance(result, AsyncGenerator)
+    return isawaitable(result) or isinstance(result, AsyncGenerator | Generator)
 
 
 def _is_a_stream(op: str) -> TypeError:

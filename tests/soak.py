@@ -21,7 +21,7 @@ from typing import Any
 import distributed_comm as dc
 
 #: Memory may grow by so much between the halves, in MiB: arenas and caches are not that exact.
-SLACK = 12
+SLACK = 24
 SAMPLES = 40
 FIGURES = ("MiB", "descriptors", "tasks")
 

@@ -35,7 +35,7 @@ def test_call_prints_what_a_function_returns(run):
             assert await command("call", server.address, "add", "x=1", "y=2") == (0, "3\n", "")
             words = "a=[1, 'two']", "b=text", "c=None", "d=x=y", "e="
             status, out, _ = await command("call", server.address, "show", *words)
-            expected = {"a": (1, "two"), "b": "text", "c": None, "d": "x=y", "e": ""}
+            expected = {"a": [1, "two"], "b": "text", "c": None, "d": "x=y", "e": ""}
             assert (status, out) == (0, f"{expected}\n")
 
     run(main())

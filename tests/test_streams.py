@@ -83,16 +83,34 @@ def tornado_stream_data(stream, interval=1):
         yield write(stream, data)
 
 
+def undecorated_stream_data(stream, interval=1):  # as the document has it
+    data = 0
+    while True:
+        yield gen.sleep(interval)
+        data += 1
+        yield write(stream, data)
+
+
 @gen.coroutine
 def tornado_wait(stream, x):
     yield gen.sleep(0)
     return x
 
 
-def test_the_four_examples_in_tornado_coroutines(run):
+def catches(stream):
+    """A generator that is told what became of what it yielded."""
+    try:
+        yield connect("", 1, timeout=0.01)
+    except OSError as exc:
+        return type(exc).__name__, (yield asyncio.sleep(0, "slept"))
+
+
+@pytest.mark.parametrize("stream_data", [tornado_stream_data, undecorated_stream_data])
+def test_the_four_examples_in_tornado_coroutines(run, stream_data):
     @gen.coroutine
     def main():
-        s = Server({"add": add, "stream": tornado_stream_data, "wait": tornado_wait})
+        handlers = {"add": add, "stream": stream_data, "wait": tornado_wait, "catches": catches}
+        s = Server(handlers)
         yield s.listen(("127.0.0.1", 0))
 
         @gen.coroutine
@@ -122,6 +140,7 @@ def test_the_four_examples_in_tornado_coroutines(run):
             r = rpc(ip="", port=s.port)
             result = yield r.add(x=1, y=2)
             assert (yield r.wait(x=5)) == 5
+            assert (yield r.catches()) == ("OSError", "slept")
             yield r.close_streams()
             return result
 
