@@ -50,8 +50,8 @@ class Serving:
     """One connection; `op` names the call under way, `task` answers one that has to wait."""
 
     __slots__ = (
-        "_held", "_leaving", "_owner", "_pump", "_pushes", "_streaming", "_verdict", "comm",
-        "op", "task",
+        "_held", "_leaving", "_owner", "_pump", "_pushes", "_stopped", "_streaming", "_verdict",
+        "comm", "op", "task",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, comm: Comm) -> None:
@@ -64,6 +64,7 @@ class Serving:
         self._leaving = False  # the server closes: no more requests
         self._verdict: RemoteError | None = None  # why the server ended the call under way
         self._pushes = True
+        self._stopped = False  # for the time of a call
         self._pump: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -85,11 +86,17 @@ class Serving:
                 self._end()
             else:
                 self._held = message, error
-                self.comm.push(None)
+                self._stop_pushing()
             return
         work = self._take(message, error)
         if work is not None:
             self.task = asyncio.create_task(self._work(work))
+
+    def _stop_pushing(self) -> None:
+        """Leave what comes next in the inbox, until the task is done."""
+        if self._pushes:
+            self._stopped = True
+            self.comm.push(None)
 
     async def _read(self) -> None:
         """Push what can only be read."""
@@ -101,7 +108,7 @@ class Serving:
             except (OSError, TypeError, ValueError) as exc:
                 error = exc
             if isinstance(message, dict):
-                message = message.copy()  # it may be the caller's own, by reference
+                message = dict(message)  # it may be the caller's own, by reference
             self._receive(message, error)
             if self.task is not None:
                 await asyncio.wait({self.task})
@@ -126,7 +133,8 @@ class Serving:
 
     def _go_on(self) -> None:
         """Have requests pushed again, or end where none can come."""
-        if self._pushes and not self._leaving:
+        if self._stopped and not self._leaving:
+            self._stopped = False
             self.comm.push(self._receive)
         if self.task is None and self.comm.closed():
             self._end()
@@ -181,10 +189,7 @@ class Serving:
         """Answer a request that cannot be met."""
         logger.warning("refused a request from %s: %s", self.comm.peer_address, error)
         error.__traceback__ = None  # where this library noticed is of no interest
-        result = pack_error(error, self.comm.trusted) if reply else DONT_REPLY
-        if close:
-            return self._close(result, None)
-        return self._reply(result, None) if reply else None
+        return self._answer(pack_error(error, self.comm.trusted), reply, close)
 
     def _failed(
         self,
@@ -200,10 +205,7 @@ class Serving:
         if misfit is not None:
             return self._refuse(misfit, reply, close)
         operation.count(0.0)
-        result = self._failure(operation, exc) if reply else DONT_REPLY
-        if close:
-            return self._close(result, None)
-        return self._reply(result, None) if reply else None
+        return self._answer(self._failure(operation, exc), reply, close)
 
     def _failure(self, operation: Operation, exc: Exception) -> dict[str, Any]:
         """Take note that a handler raised; return the reply."""
@@ -212,6 +214,11 @@ class Serving:
             exc.__traceback__ = exc.__traceback__.tb_next  # without the line that called it
         logger.error("the handler of %r failed", operation.op, exc_info=exc)
         return pack_error(exc, self.comm.trusted)
+
+    def _answer(self, result: Any, reply: Any, close: Any) -> Work | None:
+        if close:
+            return self._close(result if reply else DONT_REPLY, None)
+        return self._reply(result, None) if reply else None
 
     # -- replies -----------------------------------------------------------------------
 
@@ -258,8 +265,8 @@ class Serving:
                 return self._refuse(_is_a_stream(operation.op), reply, close)
             result = self._stream(result, serializers)
             reply, close = False, True
-        elif operation.takes_comm and self._pushes:
-            self.comm.push(None)  # the handler may read
+        elif operation.takes_comm:
+            self._stop_pushing()  # the handler may read
         if isinstance(result, Generator):
             result = drive(result)
         return self._finish(operation, result, reply, close, serializers)
