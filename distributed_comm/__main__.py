@@ -77,7 +77,8 @@ def connect(args: argparse.Namespace) -> rpc:
 async def call(args: argparse.Namespace) -> int:
     """Print what a function returns."""
     async with connect(args) as remote, asyncio.timeout(args.timeout):
-        pprint(await getattr(remote, args.op)(**dict(args.arguments)))
+        method = remote.__getattr__(args.op)  # an op may have the name of an attribute
+        pprint(await method(**dict(args.arguments)))
     return 0
 
 

@@ -42,7 +42,8 @@ class Remote:
     A call takes keyword arguments only and returns, or raises, what the function did. Three
     are not the function's: ``reply=False`` waits for no reply, ``serializers=`` and
     ``deserializers=`` name the families that may be used. ``remote.op.stream(...)`` iterates
-    over the messages of a function that sends many.
+    over the messages of a function that sends many. An op that begins with an underscore, or
+    has the name of an attribute here, is left to `send_recv`.
     """
 
     def __init__(

@@ -26,6 +26,7 @@ HANDLERS = {
     "show": lambda **kwargs: kwargs,
     "fail": lambda: 1 // 0,
     "thing": lambda: range(3),
+    "address": lambda: "street",
 }
 
 
@@ -33,6 +34,7 @@ def test_call_prints_what_a_function_returns(run):
     async def main():
         async with serve(HANDLERS) as (server, _):
             assert await command("call", server.address, "add", "x=1", "y=2") == (0, "3\n", "")
+            assert (await command("call", server.address, "address"))[:2] == (0, "'street'\n")
             words = "a=[1, 'two']", "b=text", "c=None", "d=x=y", "e="
             status, out, _ = await command("call", server.address, "show", *words)
             expected = {"a": [1, "two"], "b": "text", "c": None, "d": "x=y", "e": ""}
