@@ -148,10 +148,10 @@ class Comm(ABC):
     def send(self, msg: Any, serializers: Any = None) -> Awaitable[Any] | None:
         """Do what `write` does, but return what is left to be awaited, None if nothing is.
 
-        Nothing may be written before that was awaited. Where a comm has `push` it has this,
-        too.
+        Nothing may be written before that was awaited. A comm that has a way to write without
+        waiting overrides it.
         """
-        raise NotImplementedError
+        return self.write(msg, serializers)
 
     @abstractmethod
     async def close(self) -> None:

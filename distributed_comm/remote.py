@@ -104,7 +104,9 @@ class Method:
         comm, written, response = None, False, None
         try:
             comm = pool.take(address) or await pool.connect(address)
-            await comm.write(message, serializers)
+            rest = comm.send(message, serializers)
+            if rest is not None:
+                await rest
             written = True
             if reply:
                 response = await comm.read(deserializers or serializers)

@@ -224,8 +224,6 @@ class Serving:
 
     def _reply(self, result: Any, serializers: Any) -> Work | None:
         """Send a reply; return what has to be awaited before the next request."""
-        if not self._pushes:
-            return self._write(self.comm.write(result, serializers))
         try:
             rest = self.comm.send(result, serializers)
         except OSError:  # the connection has ended, as its receiver will hear
