@@ -12,6 +12,9 @@ from .addressing import (
     unparse_address,
     unparse_host_port,
 )
+from .batched import BatchedSend
+from .calls import Status, send_recv
+from .client import rpc
 from .comms import ChannelComm
 from .core import Channel, Comm, Connector, Listener
 from .endpoints import (
@@ -29,26 +32,31 @@ from .errors import (
     KeyFileError,
     LocalProtocolError,
     MessageError,
+    RemoteError,
     RemoteProtocolError,
     UnserializableError,
     UntrustedError,
 )
 from .options import CommOptions, Limits, Timeouts
+from .pool import ConnectionPool
 from .registry import Backend
 from .running import run
 from .serialize.families import register_serialization_family
 from .serialize.markers import Pickled, Serialize, Serialized, ToPickle, to_serialize
 from .serialize.registered import register_serialization, register_serialization_lazy
+from .server import Server
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "BatchedSend",
     "Channel",
     "ChannelComm",
     "Comm",
     "CommClosedError",
     "CommOptions",
+    "ConnectionPool",
     "Connector",
     "FatalCommClosedError",
     "KeyFileError",
@@ -57,9 +65,12 @@ __all__ = [
     "LocalProtocolError",
     "MessageError",
     "Pickled",
+    "RemoteError",
     "RemoteProtocolError",
     "Serialize",
     "Serialized",
+    "Server",
+    "Status",
     "Timeouts",
     "ToPickle",
     "UnserializableError",
@@ -79,7 +90,9 @@ __all__ = [
     "register_serialization_lazy",
     "resolve_address",
     "resolve_address_async",
+    "rpc",
     "run",
+    "send_recv",
     "to_serialize",
     "unparse_address",
     "unparse_host_port",

@@ -5,7 +5,8 @@
         └── FatalCommClosedError    and dialling again would not help
             └── RemoteProtocolError     the peer sent what the protocol does not allow
     RuntimeError
-    └── LocalProtocolError          the caller did what a comm does not allow
+    ├── LocalProtocolError          the caller did what a comm does not allow
+    └── RemoteError                 a call failed at the peer, and only the text came back
     TypeError
     ├── UnserializableError         an object that cannot be sent, here or at the peer
     └── UntrustedError              a pickle, to or from a peer that is not trusted
@@ -23,6 +24,7 @@ __all__ = [
     "KeyFileError",
     "LocalProtocolError",
     "MessageError",
+    "RemoteError",
     "RemoteProtocolError",
     "UnserializableError",
     "UntrustedError",
@@ -47,6 +49,10 @@ class RemoteProtocolError(FatalCommClosedError):
 
 class LocalProtocolError(RuntimeError):
     """The caller used a comm as it must not be used: a second reader, another thread."""
+
+
+class RemoteError(RuntimeError):
+    """A call failed at the peer with an exception that cannot be raised here; its text."""
 
 
 class UnserializableError(TypeError):

@@ -16,7 +16,7 @@ def test_tcp(check, run, kernels):
 
 
 @pytest.mark.parametrize("check", testing.CHECKS)
-def test_tcp_with_sentinels(check, run, kernels, sentinel):
+def test_tcp_with_sentinels(check, run, kernels):
     run(check("sentinel://127.0.0.1:0"))
 
 

@@ -130,8 +130,10 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         messages = connection.receive(nbytes)
         self._received += nbytes
         self._fresh = not self._queued
-        if connection.state is not OPEN or self._intercept is not None:
+        if connection.state is not OPEN:
             messages = self._transition(messages)
+        elif self._intercept is not None:
+            messages = self._intercept(messages)
         if messages:
             inbox = self._inbox
             inbox += messages
@@ -179,13 +181,12 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     def _hand_over(self, messages: list[Frames]) -> list[Frames]:
         """Call the pushed receiver; what comes after it was taken away is for the inbox."""
-        self._messages_received += len(messages)
-        self._delivered = self._received
         for index, message in enumerate(messages):
             if self._receiver is None:
-                self._messages_received -= len(messages) - index
                 return messages[index:]
+            self._messages_received += 1
             self._notify(message)
+        self._delivered = self._received
         return []
 
     def _notify(self, message: Frames | None) -> None:
@@ -262,12 +263,16 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             raise self._misused()
         self._receiver = receiver
         self._intercept = None if receiver is None else self._hand_over
-        if receiver is not None:
-            waiting = list(self._inbox)
-            self._inbox.clear()
-            self._messages_received -= len(waiting)
-            self._inbox.extend(self._hand_over(waiting))
+        if receiver is None:
+            return
+        inbox = self._inbox
+        while inbox and self._receiver is not None:
+            self._notify(inbox.popleft())
+        if not inbox:
+            self._delivered = self._received
             self._resume()
+        if self._receiver is not None and self._connection.state is State.CLOSED:
+            self._notify(None)
 
     async def _give_way(self) -> None:
         """Let others run, without letting another reader in."""

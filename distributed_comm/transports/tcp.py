@@ -22,12 +22,12 @@ SCHEME = "tcp"
 WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 
 
-def identify(sock: socket.socket, *, dialled: bool) -> Link:
+def identify(sock: socket.socket, scheme: str, *, dialled: bool) -> Link:
     """Return both ends of a connected socket; OSError where it is connected no more."""
     ours, theirs = sock.getsockname(), sock.getpeername()
     return Link(
-        local=f"{SCHEME}://{ip.host_port(ours)}",
-        peer=f"{SCHEME}://{ip.host_port(theirs)}",
+        local=f"{scheme}://{ip.host_port(ours)}",
+        peer=f"{scheme}://{ip.host_port(theirs)}",
         endpoint=ip.endpoint(theirs if dialled else ours),
         dialled=dialled,
         same_host=ours[0] == theirs[0],
@@ -36,6 +36,8 @@ def identify(sock: socket.socket, *, dialled: bool) -> Link:
 
 class TCPConnector(SocketConnector):
     """Dials tcp addresses."""
+
+    scheme = SCHEME
 
     async def _dial(self, address: str) -> socket.socket:
         host, port = parse_host_port(address)
@@ -47,7 +49,7 @@ class TCPConnector(SocketConnector):
         return await ip.dial(asyncio.get_running_loop(), await ip.lookup(host, port))
 
     def _identify(self, sock: socket.socket, address: str) -> Link:  # noqa: ARG002
-        return identify(sock, dialled=True)
+        return identify(sock, self.scheme, dialled=True)
 
 
 class TCPListener(SocketListener):
@@ -56,6 +58,8 @@ class TCPListener(SocketListener):
     Given sockets are bound, by a supervisor for instance, and are the listener's from then
     on; the address says only what to advertise.
     """
+
+    scheme = SCHEME
 
     def __init__(
         self,
@@ -91,18 +95,18 @@ class TCPListener(SocketListener):
 
     def _identify(self, sock: socket.socket) -> Link:
         ip.tune(sock)
-        return identify(sock, dialled=False)
+        return identify(sock, self.scheme, dialled=False)
 
     @property
     def listen_address(self) -> str:
-        return f"{SCHEME}://{unparse_host_port(self._host or '0.0.0.0', self._port)}"  # noqa: S104
+        return f"{self.scheme}://{unparse_host_port(self._host or '0.0.0.0', self._port)}"  # noqa: S104
 
     @property
     def contact_address(self) -> str:
         host = self._contact_host or self._host
         if host in WILDCARDS:
             host = ip.get_ip(host)
-        return f"{SCHEME}://{unparse_host_port(host, self._port)}"
+        return f"{self.scheme}://{unparse_host_port(host, self._port)}"
 
 
 class TCPBackend(Backend):

@@ -7,7 +7,7 @@ one type of message a connection. What a library costs is its distance to this.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from struct import Struct
 from typing import Any, cast
 
@@ -15,10 +15,10 @@ import msgpack
 import uvloop
 
 from distributed_comm.bench import payloads, places
-from distributed_comm.bench.systems import Comm, Handler
+from distributed_comm.bench.systems import Comm, Handler, add
 
 TRANSPORTS = frozenset({"tcp", "unix"})
-KINDS = frozenset({"small", "bulk"})
+KINDS = frozenset({"small", "bulk", "call"})
 
 LENGTH = Struct("<I")
 LONG_LENGTH = Struct("<Q")
@@ -151,15 +151,44 @@ class Bulk(Link, asyncio.BufferedProtocol):
         return count, size
 
 
-LINKS: dict[str, type[Small | Bulk]] = {"small": Small, "bulk": Bulk}
+LINKS: dict[str, type[Small | Bulk]] = {"small": Small, "bulk": Bulk, "call": Small}
+HANDLERS = {"add": add}
+
+
+async def answer(link: Any) -> None:
+    """Serve calls on one connection, until it is lost."""
+    with suppress(ConnectionResetError):
+        while True:
+            message = await link.read()
+            await link.write(HANDLERS[message.pop("op")](**message))
+
+
+class Caller:
+    """A connection for each call that overlaps with others."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._idle: list[Small] = []
+
+    async def add(self, x: int, y: int) -> int:
+        link = self._idle.pop() if self._idle else await dial(self._address, "call")
+        await link.write({"op": "add", "x": x, "y": y})
+        total: int = await link.read()
+        self._idle.append(link)
+        return total
+
+    async def close(self) -> None:
+        for link in self._idle:
+            await link.close()
 
 
 @asynccontextmanager
 async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
+    handle = answer if kind == "call" else serve
 
-    def make() -> Small | Bulk:
-        return LINKS[kind](serve)
+    def make() -> Any:
+        return LINKS[kind](handle)
 
     with places.listen(transport) as sock:
         if transport == "tcp":
@@ -170,9 +199,13 @@ async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str
             yield places.address(sock)
 
 
-async def connect(address: str, kind: str) -> Comm:
+async def connect(address: str, kind: str) -> Any:
+    return Caller(address) if kind == "call" else await dial(address, kind)
+
+
+async def dial(address: str, kind: str) -> Any:
     loop = asyncio.get_running_loop()
-    link: Small | Bulk
+    link: Any
     if address.isdecimal():
         _, link = await loop.create_connection(LINKS[kind], "127.0.0.1", int(address))
     else:

@@ -5,16 +5,17 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import uvloop
+from distributed import core
 from distributed.comm import connect as connect_comm
 from distributed.comm import listen as listen_comm
 from distributed.protocol import to_serialize
 
 from distributed_comm.bench import payloads
-from distributed_comm.bench.systems import Comm, Handler, ObjectComm
+from distributed_comm.bench.systems import Handler, ObjectComm, add
 
 ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "inproc": "inproc://"}
 TRANSPORTS = frozenset(ADDRESSES)
-KINDS = frozenset({"small", "bulk"})
+KINDS = frozenset({"small", "bulk", "call"})
 
 run = uvloop.run
 
@@ -29,7 +30,13 @@ def nbytes(item: Any) -> int:
 
 
 @asynccontextmanager
-async def listen(transport: str, _kind: str, serve: Handler) -> AsyncIterator[str]:
+async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
+    if kind == "call":
+        async with core.Server({"add": add}, needs_workdir=False) as server:
+            await server.listen(ADDRESSES[transport])
+            yield server.address
+        return
+
     async def handle(comm: Any) -> None:
         await serve(ObjectComm(comm))
 
@@ -40,5 +47,22 @@ async def listen(transport: str, _kind: str, serve: Handler) -> AsyncIterator[st
         listener.stop()
 
 
-async def connect(address: str, _kind: str) -> Comm:
+async def connect(address: str, kind: str) -> Any:
+    if kind == "call":
+        return Caller(address)
     return ObjectComm(await connect_comm(address, timeout=600))
+
+
+class Caller:
+    """A pooled rpc, which at many calls at once is the faster one of Dask's two."""
+
+    def __init__(self, address: str) -> None:
+        self._pool = core.ConnectionPool(timeout=600)
+        self._remote = self._pool(address)
+        self.close = self._pool.close
+
+    async def add(self, x: int, y: int) -> int:
+        if self._pool.status is not core.Status.running:
+            await self._pool.start()
+        total: int = await self._remote.add(x=x, y=y)
+        return total

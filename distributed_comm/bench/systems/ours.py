@@ -6,11 +6,11 @@ from typing import Any
 
 import distributed_comm as dc
 from distributed_comm.bench import payloads
-from distributed_comm.bench.systems import Comm, Handler, ObjectComm
+from distributed_comm.bench.systems import Handler, ObjectComm, add
 
 ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "unix": "unix://", "inproc": "inproc://"}
 TRANSPORTS = frozenset(ADDRESSES)
-KINDS = frozenset({"small", "bulk"})
+KINDS = frozenset({"small", "bulk", "call"})
 
 run = dc.run
 
@@ -24,7 +24,13 @@ def nbytes(item: Any) -> int:
 
 
 @asynccontextmanager
-async def listen(transport: str, _kind: str, serve: Handler) -> AsyncIterator[str]:
+async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
+    if kind == "call":
+        server = dc.Server({"add": add})
+        async with server:
+            yield (await server.listen(ADDRESSES[transport])).contact_address
+        return
+
     async def handle(comm: dc.Comm) -> None:
         await serve(ObjectComm(comm))
 
@@ -32,6 +38,16 @@ async def listen(transport: str, _kind: str, serve: Handler) -> AsyncIterator[st
         yield listener.contact_address
 
 
-async def connect(address: str, _kind: str) -> Comm:
+async def connect(address: str, kind: str) -> Any:
     # Under callgrind everything takes fifty times as long.
+    if kind == "call":
+        return Caller(dc.rpc(address, timeout=600))
     return ObjectComm(await dc.connect(address, timeout=600))
+
+
+class Caller:
+    """An rpc with the names of the benchmark."""
+
+    def __init__(self, remote: dc.rpc) -> None:
+        self.add = remote.add
+        self.close = remote.close_rpc
