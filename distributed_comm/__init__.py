@@ -29,6 +29,7 @@ from .endpoints import (
 from .errors import (
     CommClosedError,
     FatalCommClosedError,
+    KeyFileError,
     LocalProtocolError,
     MessageError,
     RemoteError,
@@ -40,6 +41,9 @@ from .options import CommOptions, Limits, Timeouts
 from .pool import ConnectionPool
 from .registry import Backend
 from .running import run
+from .serialize.families import register_serialization_family
+from .serialize.markers import Pickled, Serialize, Serialized, ToPickle, to_serialize
+from .serialize.registered import register_serialization, register_serialization_lazy
 from .server import Server
 
 __version__ = "0.1.0"
@@ -55,15 +59,20 @@ __all__ = [
     "ConnectionPool",
     "Connector",
     "FatalCommClosedError",
+    "KeyFileError",
     "Limits",
     "Listener",
     "LocalProtocolError",
     "MessageError",
+    "Pickled",
     "RemoteError",
     "RemoteProtocolError",
+    "Serialize",
+    "Serialized",
     "Server",
     "Status",
     "Timeouts",
+    "ToPickle",
     "UnserializableError",
     "UntrustedError",
     "__version__",
@@ -76,11 +85,15 @@ __all__ = [
     "normalize_address",
     "parse_address",
     "parse_host_port",
+    "register_serialization",
+    "register_serialization_family",
+    "register_serialization_lazy",
     "resolve_address",
     "resolve_address_async",
     "rpc",
     "run",
     "send_recv",
+    "to_serialize",
     "unparse_address",
     "unparse_host_port",
 ]

@@ -1,4 +1,4 @@
-"""Ask a server from the command line: ``python -m distributed_comm ping|call|identity``."""
+"""The command line: ``python -m distributed_comm ping|call|identity|key``."""
 
 import argparse
 import ast
@@ -9,6 +9,7 @@ from pprint import pprint
 from time import perf_counter
 from typing import Any
 
+from . import key_command
 from .client import rpc
 from .running import run
 
@@ -18,6 +19,8 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; the value is the exit status."""
     args = parse(argv)
+    if args.command == "key":
+        return key_command.main([])
     try:
         return run(COMMANDS[args.command](args))
     except KeyboardInterrupt:
@@ -38,7 +41,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--timeout", type=float, default=5, help="for each step, in s (%(default)g)"
     )
     common.add_argument(
-        "--trusted", action="store_true", help="open pickles: the server may run code here"
+        "--trusted", action="store_true", help="open pickles without asking for proof of a key"
     )
     ping = commands.add_parser("ping", parents=[common], help="measure how long a call takes")
     ping.add_argument("-c", "--count", type=int, default=0, help="stop after so many (never)")
@@ -50,6 +53,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a Python literal, else text",
     )  # fmt: skip
     commands.add_parser("identity", parents=[common], help="print what the server says it is")
+    commands.add_parser("key", help="say where the key is; make it where there is none")
     return parser.parse_args(argv)
 
 

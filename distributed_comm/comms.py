@@ -78,11 +78,11 @@ class ChannelComm(Comm):
             raise LocalProtocolError(f"another task is reading from {ends}")
         self._awaited = True
         try:
-            return await asyncio.shield(decoding)
+            await asyncio.wait([decoding])
         finally:
             self._awaited = False
-            if decoding.done():
-                self._decoding = None
+        self._decoding = None  # not before: a cancellation may come in the turn of the message
+        return decoding.result()
 
     async def write(
         self,

@@ -11,6 +11,7 @@
     ├── UnserializableError         an object that cannot be sent, here or at the peer
     └── UntrustedError              a pickle, to or from a peer that is not trusted
     ValueError
+    ├── KeyFileError                a key file that others can read, or that holds no key
     └── MessageError                a message that arrived whole and cannot be decoded
 
 After a CommClosedError the comm is of no more use; after any other the next message can
@@ -20,6 +21,7 @@ be read or written. Exceptions of msgpack, pickle and the loop stay the ``__caus
 __all__ = [
     "CommClosedError",
     "FatalCommClosedError",
+    "KeyFileError",
     "LocalProtocolError",
     "MessageError",
     "RemoteError",
@@ -59,6 +61,10 @@ class UnserializableError(TypeError):
 
 class UntrustedError(TypeError):
     """A message needs a pickle, and the peer is not trusted."""
+
+
+class KeyFileError(ValueError):
+    """The file of the user's key cannot be relied on; the text says what mends it."""
 
 
 class MessageError(ValueError):

@@ -16,6 +16,7 @@ BUILT_IN = {
     "inproc": ("distributed_comm.transports.inproc", "InProcBackend"),
     "sentinel": ("distributed_comm.transports.sentinel", "SentinelBackend"),
     "tcp": ("distributed_comm.transports.tcp", "TCPBackend"),
+    "unix": ("distributed_comm.transports.unix", "UnixBackend"),
 }
 
 

@@ -17,14 +17,24 @@ from .._kernels import mailbox
 from ..errors import CommClosedError, LocalProtocolError
 from ..frames import Frames
 from ..options import CommOptions
+from ..wire.budget import Budget
 from ..wire.connection import OPEN, Connection, State
 from . import forks
 from .deadlines import timeout_at
+from .link import Link
 from .provider import switch_of
 from .sender import CREDIT, TOLL
 from .watcher import Watcher
 
 __all__ = ["Adapter"]
+
+
+#: Seconds for which a listener keeps its hello back, so as to send it with its proof.
+COURTESY = 0.001
+
+
+def _nobody_asks(_: "Adapter") -> None:
+    pass
 
 
 class Adapter(Watcher, asyncio.BufferedProtocol):
@@ -37,7 +47,6 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_allowance",
-        "_delivered",
         "_ended",
         "_inbox",
         "_intercept",
@@ -49,6 +58,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         "_waiter",
         "compression",
         "get_buffer",
+        "link",
         "local_address",
         "peer_address",
         "pickle_protocol",
@@ -60,11 +70,13 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         connection: Connection,
+        link: Link,
         options: CommOptions,
         opened: Callable[["Adapter"], None],
         lost: Callable[["Adapter"], None],
     ) -> None:
         super().__init__(loop, sock, connection, options)
+        self.link = link
         self._opened = opened
         # What gets messages before the inbox does: the handshake's end, a pushed receiver.
         self._intercept: Callable[[list[Frames]], list[Frames]] | None = self._open
@@ -74,7 +86,6 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._inbox: deque[Frames] = deque()
         self._reading = False  # a read is under way, and mostly …
         self._waiter = mailbox.Waiter(switch_of(loop))  # … waits here
-        self._delivered = 0  # bytes that were received when the inbox was last empty
         self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
         self._messages_received = 0
         self._ended: asyncio.Future[None] | None = None  # made by whoever waits for the end
@@ -95,7 +106,24 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             transport.abort()
             return
         transport.set_write_buffer_limits(0)
-        self._post(self._connection.hello())
+        if self.link.dialled:
+            self._post(self._connection.hello())
+        else:  # the dialler's is about to come, and then our proof goes out with it
+            self._put_off(self._connection.hello())
+            self._loop.call_later(COURTESY, self._flush)
+
+    def _put_off(self, buffers: list[bytes | memoryview]) -> None:
+        """Queue what is no message of the user's, for somebody else to flush."""
+        self._scheduled = True
+        self._charged += self._enqueue(buffers)
+
+    def _respond(self, buffers: list[bytes | memoryview]) -> None:
+        if self.link.dialled and self._connection.state is State.HANDSHAKE:
+            # In the next turn `connect` returns; what is written then goes out with our proof.
+            self._put_off(buffers)
+            self._loop.call_soon(self._loop.call_soon, self._flush)
+        else:
+            super()._respond(buffers)
 
     def buffer_updated(self, nbytes: int) -> None:
         connection = self._connection
@@ -142,6 +170,8 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         remote = self._connection.remote
         assert remote is not None
         self._intercept = None
+        if not self.link.dialled:
+            self._flush()
         self.pickle_protocol = remote.pickle_protocol
         self.typed = remote.typed
         self.compression = self._connection.compression
@@ -176,6 +206,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
         self._connection.lose(f"the connection was lost: {exc}" if exc else "closed", exc)
         self._unwatch()
         self._drop()
@@ -292,7 +323,17 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         elif self._thread != forks.ELSEWHERE and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.abort, why)
 
+    def hand_over(self) -> None:
+        """Forget who has made this, which only wanted to know how the handshake ends."""
+        self._opened = self._lost = _nobody_asks
+
+    def share(self, budget: Budget) -> None:
+        """Take the memory for messages from a budget: the peer is not trusted."""
+        self._budget = budget
+        self._connection.share(budget)
+
     def _cut(self, why: str) -> None:
+        self._let_go()
         self._connection.lose(why)
         self._unwatch()
         self._drop()
@@ -324,12 +365,21 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     @property
     def same_host(self) -> bool:
-        return self._connection.local.rpartition(":")[0] == self._connection.peer.rpartition(":")[0]
+        return self.link.same_host
 
     @property
     def extra_info(self) -> dict[str, Any]:
-        remote = self._connection.remote
-        return {"peer": remote}
+        return {"peer": self._connection.remote, **self.link.about}
+
+    @property
+    def proven(self) -> bool:
+        """Whether the peer has shown that it holds our key …"""
+        return self._connection.proven
+
+    @property
+    def relayed(self) -> bool:
+        """… and whether something in between passes on what both sides send."""
+        return self._connection.relayed
 
     def _misused(self) -> LocalProtocolError:
         ends = f"{self.local_address} -> {self.peer_address}"

@@ -14,10 +14,10 @@ from typing import Any, cast
 import msgpack
 import uvloop
 
-from distributed_comm.bench import payloads
+from distributed_comm.bench import payloads, places
 from distributed_comm.bench.systems import Comm, Handler, add
 
-TRANSPORTS = frozenset({"tcp"})
+TRANSPORTS = frozenset({"tcp", "unix"})
 KINDS = frozenset({"small", "bulk", "call"})
 
 LENGTH = Struct("<I")
@@ -183,12 +183,19 @@ class Caller:
 
 
 @asynccontextmanager
-async def listen(_transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
+async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
-    handle = answer if kind == "call" else serve
-    server = await loop.create_server(lambda: LINKS[kind](handle), "127.0.0.1", 0)
-    async with server:
-        yield str(server.sockets[0].getsockname()[1])
+
+    def make() -> Small | Bulk:
+        return LINKS[kind](answer if kind == "call" else serve)
+
+    with places.listen(transport) as sock:
+        if transport == "tcp":
+            server = await loop.create_server(make, sock=sock)
+        else:
+            server = await loop.create_unix_server(make, sock=sock)
+        async with server:
+            yield places.address(sock)
 
 
 async def connect(address: str, kind: str) -> Any:
@@ -197,5 +204,9 @@ async def connect(address: str, kind: str) -> Any:
 
 async def dial(address: str, kind: str) -> Any:
     loop = asyncio.get_running_loop()
-    _, link = await loop.create_connection(LINKS[kind], "127.0.0.1", int(address))
+    link: Small | Bulk
+    if address.isdecimal():
+        _, link = await loop.create_connection(LINKS[kind], "127.0.0.1", int(address))
+    else:
+        _, link = await loop.create_unix_connection(LINKS[kind], address)
     return link

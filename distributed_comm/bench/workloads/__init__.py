@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 
 from distributed_comm.bench.systems import Comm, System
 
-NAMES = ("roundtrip", "oneway", "bandwidth", "memory", "rpc", "concurrent", "fanin")
+NAMES = ("roundtrip", "oneway", "bandwidth", "connect", "memory", "rpc", "concurrent", "fanin")
 
 Connect = Callable[[], Awaitable[Any]]
 
