@@ -1,6 +1,6 @@
 """Count the instructions in user space of a round trip: ``python bench/instructions.py``.
 
-Or of a connection, or of a call: ``--workload connect``, ``--workload rpc``.
+Or of a call, ``--workload rpc``, or a connection, ``--workload connect``.
 
 Unlike times, they do not drift with the machine, so they show what a change of the code costs.
 The benchmark's worker runs under callgrind with two numbers of them: what one of them
@@ -24,10 +24,8 @@ from typing import Any
 from distributed_comm.bench import workloads
 
 ROOT = Path(__file__).parents[1]
-COUNTS = {
-    "roundtrip": (300, 2300), "connect": (20, 120), "rpc": (300, 2300),
-    "concurrent": (300, 2300), "fanin": (300, 2300),
-}  # fmt: skip
+COUNTS = {"roundtrip": (300, 2300), "rpc": (300, 2300), "concurrent": (1280, 6400)}
+COUNTS |= {"fanin": (1000, 5000), "connect": (20, 120)}
 # Under callgrind everything takes fifty times as long, and Dask's default is 30 s.
 PATIENCE = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "600s"}
 KEY = {"DISTRIBUTED_COMM_KEY": secrets.token_hex()}
@@ -89,7 +87,7 @@ def total(profile: Path) -> int:
 
 
 def measure(system: str, workload: str) -> dict[str, float]:
-    """The instructions of one round trip, connection or call on each side."""
+    """The instructions of one round trip, or one connection, on each side."""
     fewer, more = COUNTS[workload]
     with tempfile.TemporaryDirectory() as folder:
         few, many = (count(system, workload, number, Path(folder)) for number in (fewer, more))

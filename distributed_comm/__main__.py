@@ -1,4 +1,4 @@
-"""Ask a server, or make the key: ``python -m distributed_comm ping|call|identity|key``."""
+"""The command line: ``python -m distributed_comm ping|call|identity|key``."""
 
 import argparse
 import ast
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; the value is the exit status."""
     args = parse(argv)
     if args.command == "key":
-        return key_command.main(args.arguments)
+        return key_command.main([])
     try:
         return run(COMMANDS[args.command](args))
     except KeyboardInterrupt:
@@ -41,7 +41,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--timeout", type=float, default=5, help="for each step, in s (%(default)g)"
     )
     common.add_argument(
-        "--trusted", action="store_true", help="open pickles: the server may run code here"
+        "--trusted", action="store_true", help="open pickles without asking for proof of a key"
     )
     ping = commands.add_parser("ping", parents=[common], help="measure how long a call takes")
     ping.add_argument("-c", "--count", type=int, default=0, help="stop after so many (never)")
@@ -53,10 +53,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a Python literal, else text",
     )  # fmt: skip
     commands.add_parser("identity", parents=[common], help="print what the server says it is")
-    key = commands.add_parser(
-        "key", help="show where the user's key is, and make one", add_help=False
-    )
-    key.add_argument("arguments", nargs=argparse.REMAINDER)
+    commands.add_parser("key", help="say where the key is; make it where there is none")
     return parser.parse_args(argv)
 
 

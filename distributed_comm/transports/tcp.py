@@ -22,7 +22,7 @@ SCHEME = "tcp"
 WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 
 
-def identify(sock: socket.socket, scheme: str, *, dialled: bool) -> Link:
+def identify(sock: socket.socket, *, dialled: bool, scheme: str = SCHEME) -> Link:
     """Return both ends of a connected socket; OSError where it is connected no more."""
     ours, theirs = sock.getsockname(), sock.getpeername()
     return Link(
@@ -49,7 +49,7 @@ class TCPConnector(SocketConnector):
         return await ip.dial(asyncio.get_running_loop(), await ip.lookup(host, port))
 
     def _identify(self, sock: socket.socket, address: str) -> Link:  # noqa: ARG002
-        return identify(sock, self.scheme, dialled=True)
+        return identify(sock, dialled=True, scheme=self.scheme)
 
 
 class TCPListener(SocketListener):
@@ -95,7 +95,7 @@ class TCPListener(SocketListener):
 
     def _identify(self, sock: socket.socket) -> Link:
         ip.tune(sock)
-        return identify(sock, self.scheme, dialled=False)
+        return identify(sock, dialled=False, scheme=self.scheme)
 
     @property
     def listen_address(self) -> str:

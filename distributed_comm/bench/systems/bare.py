@@ -185,10 +185,9 @@ class Caller:
 @asynccontextmanager
 async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
-    handle = answer if kind == "call" else serve
 
-    def make() -> Any:
-        return LINKS[kind](handle)
+    def make() -> Small | Bulk:
+        return LINKS[kind](answer if kind == "call" else serve)
 
     with places.listen(transport) as sock:
         if transport == "tcp":
@@ -205,7 +204,7 @@ async def connect(address: str, kind: str) -> Any:
 
 async def dial(address: str, kind: str) -> Any:
     loop = asyncio.get_running_loop()
-    link: Any
+    link: Small | Bulk
     if address.isdecimal():
         _, link = await loop.create_connection(LINKS[kind], "127.0.0.1", int(address))
     else:
