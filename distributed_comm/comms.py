@@ -67,8 +67,9 @@ class ChannelComm(Comm):
                 options = replace(options, deserializers=tuple(deserializers))
             try:
                 return loads(frames, options)
-            except Lengthy:
-                self._decoding = _in_thread(loads, frames, replace(options, most=None))
+            except Lengthy as lengthy:
+                options = replace(options, most=None)
+                self._decoding = _in_thread(loads, frames, options, lengthy.opened)
         return await self._decoded(self._decoding)
 
     async def _decoded(self, decoding: asyncio.Future[T]) -> T:

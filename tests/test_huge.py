@@ -73,12 +73,12 @@ def available() -> int:
 
 
 @needs_proc
+@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.timeout(180)  # it takes 6 s, and more where the machine has no memory ready
-def test_a_message_of_3_gib_takes_little_more_on_either_side(pytestconfig):
+def test_a_message_of_3_gib_takes_little_more_on_either_side(pytestconfig, loop):
     pytest.importorskip("numpy")
     if available() < SIZE + GIB:
         pytest.skip("a process with 3 GiB does not fit into this machine")
-    loop = list(LOOPS)[-1]  # one is enough, for it takes seconds
     script = SIDE.format(folder=str(pytestconfig.rootpath / "tests"), size=SIZE, loop=loop)
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:

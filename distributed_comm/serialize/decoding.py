@@ -33,11 +33,14 @@ LOAD_DEFAULTS = LoadOptions()
 decode = Decoder(ext_hook=lambda number, data: ExtType(number, bytes(data))).decode
 
 
-def loads(frames: Frames, options: LoadOptions = LOAD_DEFAULTS) -> Any:
+def loads(
+    frames: Frames, options: LoadOptions = LOAD_DEFAULTS, opened: list[Any] | None = None
+) -> Any:
     """Return the message; unless ``options.typed``, lists arrive as tuples.
 
     Raises MessageError for what is no message, UntrustedError for what only a trusted peer
-    may send, UnserializableError where the peer reports one, and Lengthy.
+    may send, UnserializableError where the peer reports one, and Lengthy; after that it is
+    called again, with the objects that had been ``opened`` by then.
     """
     frame = frames[0]
     try:
@@ -47,13 +50,13 @@ def loads(frames: Frames, options: LoadOptions = LOAD_DEFAULTS) -> Any:
             kernel.scan(frame, options.max_depth)
         if options.typed:
             if kernel.tagged(frame):
-                return _Tagged(frames, options).message()
+                return _Tagged(frames, options, opened).message()
             try:
                 return decode(frame)
             except RecursionError:  # msgpack goes deeper than Python's stack
                 return unpackb(frame, strict_map_key=False)
         if kernel.marked(frame):
-            hook = _Marked(frames, options).hook
+            hook = _Marked(frames, options, opened).hook
             return unpackb(frame, object_hook=hook, use_list=False, strict_map_key=False)
         return unpackb(frame, use_list=False, strict_map_key=False)
     except (MessageError, UnserializableError, UntrustedError, Lengthy):
@@ -92,8 +95,8 @@ class _Tagged(Opener):
 
     __slots__ = ("tags",)
 
-    def __init__(self, frames: Frames, options: LoadOptions) -> None:
-        super().__init__(frames, options)
+    def __init__(self, frames: Frames, options: LoadOptions, opened: list[Any] | None) -> None:
+        super().__init__(frames, options, opened)
         self.tags = 0  # that have come, and whose array has not
 
     def message(self) -> Any:

@@ -1,5 +1,7 @@
 """When serializing is no work for the event loop."""
 
+from typing import Any
+
 __all__ = ["MOST", "Lengthy"]
 
 #: Bytes that are pickled, copied, compressed or opened at once; more is done in a thread.
@@ -7,4 +9,11 @@ MOST = 10 * 1024 * 1024
 
 
 class Lengthy(Exception):  # noqa: N818 - no error: a turn in the way that a message takes
-    """A message takes long to encode or to decode, and is to be given to a thread."""
+    """A message takes long to encode or to decode, and is to be given to a thread.
+
+    ``opened`` are the objects of it that were opened by then, which must not be again: their
+    pickles may do something, or change the memory of the frames.
+    """
+
+    def __init__(self, opened: list[Any] | None = None) -> None:
+        self.opened = opened

@@ -4,6 +4,7 @@ Every number of the peer's is compared with what there is before it is used. Wha
 peer got wrong is a ValueError here, and a MessageError for the reader.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from msgpack import unpackb
@@ -38,9 +39,13 @@ def too_large(index: int, frame: Buffer, options: LoadOptions) -> MessageError:
 class Opener:
     """Opens the objects of one message; they refer to their frames in order."""
 
-    __slots__ = ("allowance", "frames", "next", "options", "room")
+    __slots__ = ("allowance", "count", "frames", "next", "opened", "options", "room")
 
-    def __init__(self, frames: Frames, options: LoadOptions) -> None:
+    def __init__(
+        self, frames: Frames, options: LoadOptions, opened: list[Any] | None = None
+    ) -> None:
+        self.opened = [] if opened is None else opened  # each object once: see `Lengthy`
+        self.count = 0
         self.frames = frames
         self.options = options
         self.next = 1  # the first frame that belongs to no object yet
@@ -93,7 +98,7 @@ class Opener:
         if not isinstance(data, bytes):
             raise ValueError(f"a pickle that is a {show(data)}, expected bytes")
         self._check_length([data, *frames])
-        return pickles.loads(data, frames, self.options.trusted)
+        return self._once(pickles.loads, data, frames, self.options.trusted)
 
     def _permit_pickles(self) -> None:
         """Ask whether a pickle may be opened before anything is done for it."""
@@ -132,7 +137,7 @@ class Opener:
             pickles.check_trust(options.trusted, _what(name))
         if name != "dask":  # whose types say themselves what takes long
             self._check_length(frames)
-        return family.loads(header, frames, options)
+        return self._once(family.loads, header, frames, options)
 
     def _open_collection(self, header: Header, frames: Frames, depth: int) -> Any:
         """Open what Dask has serialized item by item."""
@@ -156,6 +161,19 @@ class Opener:
 
     # -- both --------------------------------------------------------------------------
 
+    def _once(self, loads: Callable[..., Any], *arguments: Any) -> Any:
+        """Open the next object, unless it has been opened when that was tried before."""
+        count = self.count
+        self.count = count + 1
+        if count < len(self.opened):
+            return self.opened[count]
+        try:
+            obj = loads(*arguments)
+        except Lengthy:
+            raise Lengthy(self.opened) from None
+        self.opened.append(obj)
+        return obj
+
     def _decompress(self, header: Header, frames: Frames) -> Frames:
         if not header.get("compression"):
             return frames
@@ -167,7 +185,7 @@ class Opener:
     def _check_length(self, frames: Frames) -> None:
         most = self.options.most
         if most is not None and sum(map(len, frames)) > most:
-            raise Lengthy
+            raise Lengthy(self.opened)
 
 
 def _what(family: Any) -> str:

@@ -23,9 +23,10 @@ from .lengthy import Lengthy
 __all__ = ["check_trust", "describe", "dumps", "loads"]
 
 HOW_TO_TRUST = (
-    "pass trusted=True to connect() and listen() where everybody who can reach the address "
-    "may run code in this process, or send plain data: None, bool, int, float, str, bytes, "
-    "list, tuple, dict, set"
+    "let both sides have the same key (programs of one user do, else key= or "
+    "DISTRIBUTED_COMM_KEY), pass trusted=True to connect() and listen() where everybody who can "
+    "reach the address may run code in this process, or send plain data: None, bool, int, float, "
+    "str, bytes, list, tuple, dict, set"
 )
 
 Dump = Callable[..., Any]
