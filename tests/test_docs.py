@@ -33,13 +33,13 @@ def run_pasted(program: str, folder: Path, *args: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("program", "printed"), [(programs("README.md")[0][1], "42\n")])
-def test_a_program_of_the_readme_works_when_pasted(program, printed, tmp_path):
-    assert run_pasted(program, tmp_path) == printed
+@pytest.mark.parametrize(("number", "printed"), [(0, "42\n"), (1, "30\n")])
+def test_a_program_of_the_readme_works_when_pasted(number, printed, tmp_path):
+    assert run_pasted(programs("README.md")[number][1], tmp_path) == printed
 
 
 def test_the_readme_has_no_program_that_is_not_run():
-    assert len(programs("README.md")) == 1
+    assert len(programs("README.md")) == 2
 
 
 # -- the tutorial -----------------------------------------------------------------------------
