@@ -1,5 +1,6 @@
 """The table of bench/micro.py: every row runs, and its contenders do the same."""
 
+import logging
 import runpy
 import subprocess
 import sys
@@ -24,6 +25,14 @@ def result_of(setup, expression):
     return eval(code, namespace)
 
 
+@pytest.fixture
+def logs():
+    """Have logs again, which a row may switch off for Dask's."""
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("logs")
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_a_row(row):
     ours = result_of(f"{row.ours_setup}\n{row.values}", row.ours)

@@ -87,9 +87,7 @@ def as_if_of_another_user(monkeypatch, trusted):
 @pytest.mark.parametrize("trusted", [True, False])
 @pytest.mark.parametrize(("dialect", "place"), PLACES)
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_in_a_message(
-    run, kernels, sentinel, monkeypatch, tmp_path, transport, dialect, place, trusted
-):
+def test_in_a_message(run, kernels, monkeypatch, tmp_path, transport, dialect, place, trusted):
     mark = tmp_path / "mark"
     if dialect == "Dask's":
         monkeypatch.setattr(Hello, "typed", False)
