@@ -14,6 +14,7 @@ from .addressing import (
 )
 from .comms import ChannelComm
 from .core import Channel, Comm, Connector, Listener
+from .encryption import Security
 from .endpoints import (
     connect,
     get_address_host,
@@ -29,6 +30,7 @@ from .errors import (
     LocalProtocolError,
     MessageError,
     RemoteProtocolError,
+    TLSError,
     UnserializableError,
     UntrustedError,
 )
@@ -52,6 +54,8 @@ __all__ = [
     "LocalProtocolError",
     "MessageError",
     "RemoteProtocolError",
+    "Security",
+    "TLSError",
     "Timeouts",
     "UnserializableError",
     "UntrustedError",

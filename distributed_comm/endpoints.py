@@ -7,9 +7,10 @@ from typing import Any
 
 from .addressing import parse_address, unparse_address
 from .core import Comm, Connector, HandleComm, Listener
+from .encryption import Security
 from .errors import FatalCommClosedError
 from .options import CommOptions, Timeouts
-from .registry import get_backend
+from .registry import Backend, get_backend
 from .transports.deadlines import timeout_at
 
 __all__ = [
@@ -33,6 +34,7 @@ async def connect(
     connection_args: Mapping[str, Any] | None = None,
     *,
     trusted: bool | None = None,
+    security: Security | None = None,
     options: CommOptions | None = None,
     name: str | None = None,
 ) -> Comm:
@@ -40,13 +42,16 @@ async def connect(
 
     Attempts that fail are repeated until ``timeout`` seconds are over (by default
     ``options.timeouts.connect``); the handshake is part of an attempt. ``trusted=True``
-    allows pickles from and to this peer. Other ``connection_args`` go to the backend.
+    allows pickles from and to this peer. ``security`` has the certificates for ``tls://``.
+    Other ``connection_args`` go to the backend.
     Raises ValueError for a malformed address, FatalCommClosedError where trying again
     would not help, and OSError, with the last failure as its cause, when time is up.
     """
     scheme, loc = parse_address(addr)
-    connector = get_backend(scheme).get_connector()
-    arguments = _arguments(connection_args, trusted=trusted, options=options)
+    backend = get_backend(scheme)
+    connector = backend.get_connector()
+    given = {**(security.connection_args() if security else {}), **(connection_args or {})}
+    arguments = _arguments(addr, backend, given, trusted=trusted, options=options)
     if timeout is None:
         timeout = (options.timeouts if options else Timeouts()).connect
     comm = await _dial(connector, addr, loc, timeout, deserialize, arguments)
@@ -55,9 +60,15 @@ async def connect(
     return comm
 
 
-def _arguments(given: Mapping[str, Any] | None, **own: Any) -> dict[str, Any]:
+def _arguments(addr: str, backend: Backend, given: dict[str, Any], **own: Any) -> dict[str, Any]:
     """Return what goes to the backend: the mapping, and the arguments that were passed."""
-    return {**(given or {}), **{key: value for key, value in own.items() if value is not None}}
+    arguments = given | {key: value for key, value in own.items() if value is not None}
+    if arguments.pop("require_encryption", False) and not backend.private:
+        raise ValueError(f"{addr!r} is not encrypted, and encryption is required: use tls://")
+    if not backend.tls:
+        arguments.pop("ssl_context", None)
+        arguments.pop("server_hostname", None)
+    return arguments
 
 
 async def _dial(
@@ -100,6 +111,7 @@ def listen(
     connection_args: Mapping[str, Any] | None = None,
     *,
     trusted: bool | None = None,
+    security: Security | None = None,
     options: CommOptions | None = None,
     contact_host: str | None = None,
 ) -> Listener:
@@ -108,14 +120,17 @@ def listen(
     ``handle_comm``, a function or a coroutine function, is called with the `Comm` of each
     connection once its handshake is done. A port of 0, or none, is chosen when it is
     bound. ``trusted=True`` allows pickles from and to everybody who connects;
-    ``contact_host`` is advertised instead of the host that was bound. Other
-    ``connection_args`` go to the backend. Raises ValueError for a malformed address.
+    ``security`` has the certificates for ``tls://``; ``contact_host`` is advertised instead
+    of the host that was bound. Other ``connection_args`` go to the backend. Raises ValueError
+    for a malformed address.
     """
     scheme, loc = parse_address(addr)
+    backend = get_backend(scheme)
+    given = {**(security.listen_args() if security else {}), **(connection_args or {})}
     arguments = _arguments(
-        connection_args, trusted=trusted, options=options, contact_host=contact_host
+        addr, backend, given, trusted=trusted, options=options, contact_host=contact_host
     )
-    return get_backend(scheme).get_listener(loc, handle_comm, deserialize, **arguments)
+    return backend.get_listener(loc, handle_comm, deserialize, **arguments)
 
 
 def resolve_address(addr: str) -> str:

@@ -3,7 +3,8 @@
     OSError
     └── CommClosedError             the connection is closed; the text says by whom and why
         └── FatalCommClosedError    and dialling again would not help
-            └── RemoteProtocolError     the peer sent what the protocol does not allow
+            ├── RemoteProtocolError     the peer sent what the protocol does not allow
+            └── TLSError                certificates, host names or versions of TLS do not fit
     RuntimeError
     └── LocalProtocolError          the caller did what a comm does not allow
     TypeError
@@ -22,6 +23,7 @@ __all__ = [
     "LocalProtocolError",
     "MessageError",
     "RemoteProtocolError",
+    "TLSError",
     "UnserializableError",
     "UntrustedError",
 ]
@@ -41,6 +43,10 @@ class FatalCommClosedError(CommClosedError):
 
 class RemoteProtocolError(FatalCommClosedError):
     """The peer sent bytes that the protocol or a limit does not allow."""
+
+
+class TLSError(FatalCommClosedError):
+    """TLS could not be agreed on with the peer; the text says what to do."""
 
 
 class LocalProtocolError(RuntimeError):

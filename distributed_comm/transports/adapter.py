@@ -49,12 +49,14 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         "_opened",
         "_reader",
         "_receiver",
+        "about",
         "compression",
         "get_buffer",
         "local_address",
         "peer_address",
         "pickle_protocol",
         "typed",
+        "vouched",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +88,9 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self.compression: str | None = None
         self.local_address = connection.local
         self.peer_address = connection.peer
+        #: Whether the layer below knows the peer for one of ours, and what else it knows.
+        self.vouched = False
+        self.about: dict[str, Any] = {}
 
     # -- callbacks of the transport ----------------------------------------------
 
@@ -294,6 +299,15 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         elif self._thread != forks.ELSEWHERE and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.abort, why)
 
+    def identify(self, about: dict[str, Any], *, vouched: bool) -> None:
+        """Take note of what the layer below has found out about the peer …"""
+        self.about, self.vouched = about, vouched
+
+    def fail(self, why: str, cause: BaseException, kind: type[CommClosedError]) -> None:
+        """… and end the connection where that speaks against it."""
+        self._connection.lose(why, cause, kind)
+        self._cut(why)
+
     def _cut(self, why: str) -> None:
         self._connection.lose(why)
         self._unwatch()
@@ -330,8 +344,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     @property
     def extra_info(self) -> dict[str, Any]:
-        remote = self._connection.remote
-        return {"peer": remote}
+        return {"peer": self._connection.remote, **self.about}
 
     def _misused(self) -> LocalProtocolError:
         ends = f"{self.local_address} -> {self.peer_address}"

@@ -210,6 +210,8 @@ class InProcListener(Listener):
 class InProcBackend(Backend):
     """The scheme ``inproc``."""
 
+    private = True
+
     def get_connector(self) -> Connector:
         return InProcConnector()
 

@@ -36,7 +36,7 @@ class SocketListener(Listener):
     """Accepts connections on its sockets; subclasses bind them and make the adapters."""
 
     def __init__(
-        self, handle_comm: HandleComm, deserialize: bool, trusted: bool, options: CommOptions
+        self, handle_comm: HandleComm, deserialize: bool, trusted: bool | None, options: CommOptions
     ) -> None:
         self._handling = Handling(handle_comm)
         self._deserialize = deserialize
@@ -142,7 +142,7 @@ class SocketListener(Listener):
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, adapter: Adapter
     ) -> None:
         try:
-            await attach(loop, sock, lambda: adapter)
+            await attach(loop, sock, adapter)
         except OSError as exc:
             logger.info("%r could not serve a connection: %s", self, exc)
             self._lost(adapter)
@@ -159,7 +159,7 @@ class SocketListener(Listener):
             self._resume()
         comm = ChannelComm(
             adapter,
-            trusted=self._trusted,
+            trusted=adapter.vouched if self._trusted is None else self._trusted,
             deserialize=self._deserialize,
             limits=self._options.limits,
         )

@@ -32,10 +32,11 @@ def make_adapter(
     opened: Callable[[Adapter], None],
     lost: Callable[[Adapter], None],
     framing: type[LengthFraming | SentinelFraming],
+    scheme: str = SCHEME,
 ) -> Adapter:
     """Return the protocol of a connected socket; OSError where it is connected no more."""
-    local = f"{SCHEME}://{ip.host_port(sock.getsockname())}"
-    peer = f"{SCHEME}://{ip.host_port(sock.getpeername())}"
+    local = f"{scheme}://{ip.host_port(sock.getsockname())}"
+    peer = f"{scheme}://{ip.host_port(sock.getpeername())}"
     codecs = () if _same_host(local, peer) else choose(options.compression)
     connection = Connection(scratch_of(loop), options.limits, local, peer, framing, codecs)
     return Adapter(loop, sock, connection, options, opened, lost)
@@ -51,24 +52,28 @@ class TCPConnector(Connector):
 
     #: What cuts the bytes into messages; a subclass may name another.
     framing: type[LengthFraming | SentinelFraming] = LengthFraming
+    scheme = SCHEME
 
-    async def connect(  # type: ignore[override]  # takes no other connection_args
-        self,
-        address: str,
-        deserialize: bool = True,
-        *,
-        trusted: bool = False,
-        options: CommOptions | None = None,
-    ) -> ChannelComm:
-        options = options or CommOptions()
+    async def _dial(self, address: str) -> socket.socket:
         host, port = parse_host_port(address)
         if host in WILDCARDS or not port:
             raise ValueError(
                 f"cannot connect to {address!r}, which can only be listened on: expected a host "
                 f"and a port"
             )
+        return await ip.dial(asyncio.get_running_loop(), await ip.lookup(host, port))
+
+    async def connect(  # type: ignore[override]  # takes no other connection_args
+        self,
+        address: str,
+        deserialize: bool = True,
+        *,
+        trusted: bool | None = None,
+        options: CommOptions | None = None,
+    ) -> ChannelComm:
+        options = options or CommOptions()
         loop = asyncio.get_running_loop()
-        sock = await ip.dial(loop, await ip.lookup(host, port))
+        sock = await self._dial(address)
         greeted: asyncio.Future[None] = loop.create_future()
 
         def opened(_: Adapter) -> None:
@@ -80,17 +85,19 @@ class TCPConnector(Connector):
                 greeted.set_exception(adapter.closed_error())
 
         try:
-            adapter = make_adapter(loop, sock, options, opened, lost, self.framing)
+            adapter = make_adapter(loop, sock, options, opened, lost, self.framing, self.scheme)
         except OSError:  # it has gone already
             sock.close()
             raise
         try:
-            await attach(loop, sock, lambda: adapter)
+            await attach(loop, sock, adapter)
             await greeted
         except BaseException:
             greeted.cancel()  # else it may get an exception that nobody retrieves
             adapter.abort()
             raise
+        if trusted is None:
+            trusted = adapter.vouched
         return ChannelComm(adapter, trusted=trusted, deserialize=deserialize, limits=options.limits)
 
 
@@ -101,8 +108,9 @@ class TCPListener(SocketListener):
     on; the address says only what to advertise.
     """
 
-    #: As that of the connectors that dial it.
+    #: As those of the connectors that dial it.
     framing: type[LengthFraming | SentinelFraming] = LengthFraming
+    scheme = SCHEME
 
     def __init__(
         self,
@@ -110,7 +118,7 @@ class TCPListener(SocketListener):
         handle_comm: HandleComm,
         deserialize: bool,
         *,
-        trusted: bool = False,
+        trusted: bool | None = None,
         options: CommOptions | None = None,
         contact_host: str | None = None,
         sockets: Sequence[socket.socket] = (),
@@ -127,18 +135,20 @@ class TCPListener(SocketListener):
 
     def _make_adapter(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Adapter:
         ip.tune(sock)
-        return make_adapter(loop, sock, self._options, self._opened, self._lost, self.framing)
+        return make_adapter(
+            loop, sock, self._options, self._opened, self._lost, self.framing, self.scheme
+        )
 
     @property
     def listen_address(self) -> str:
-        return f"{SCHEME}://{unparse_host_port(self._host or '0.0.0.0', self._port)}"  # noqa: S104
+        return f"{self.scheme}://{unparse_host_port(self._host or '0.0.0.0', self._port)}"  # noqa: S104
 
     @property
     def contact_address(self) -> str:
         host = self._contact_host or self._host
         if host in WILDCARDS:
             host = ip.get_ip(host)
-        return f"{SCHEME}://{unparse_host_port(host, self._port)}"
+        return f"{self.scheme}://{unparse_host_port(host, self._port)}"
 
 
 class TCPBackend(Backend):

@@ -1,0 +1,294 @@
+"""TLS between an adapter and its socket: ciphertext below, plaintext above.
+
+Strategy: to the transport the layer is the protocol, and to the adapter both the transport
+and the socket. So neither half of the adapter knows of it, and a tcp connection pays nothing.
+
+What is received goes in small portions through a BIO of OpenSSL's, and is decrypted straight
+to where the framing wants it: the shared scratch, or a large frame's own memory. What is sent
+is encrypted record by record and goes to the socket at once. Where that is full, the
+transport gets the rest, at most AHEAD bytes; until it is gone the layer is a socket that is
+full, too. So borrowed memory is free as soon as it was encrypted.
+
+TLS has no half-close that both sides have to honour. Between our peers the goodbye does that
+job, inside of TLS; close_notify is sent behind it, and no peer's is waited for.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, cast
+
+from ..errors import TLSError
+from .sender import GATHERS
+from .tls_failures import explain, is_plaintext
+
+__all__ = ["AHEAD", "TLSLayer"]
+
+#: The longest plaintext of a record.
+RECORD = 16 * 1024
+#: The most that is encrypted before the socket has taken what was encrypted before.
+AHEAD = 256 * 1024
+#: What a BIO is given at once, for it never gives its memory back.
+PORTION = 32 * 1024
+#: In words of TLS, to a peer that speaks something else: a fatal alert, protocol_version.
+NOT_PLAIN = bytes.fromhex("15 03 03 00 02 02 46")
+
+Buffer = bytes | bytearray | memoryview
+
+
+class TLSLayer(asyncio.BufferedProtocol):
+    """One connection's TLS; ``sock`` is connected, and what ``context`` asks for holds.
+
+    ``host`` is the name that a dialler expects in the certificate; None for a listener.
+    ``scratch`` is where ciphertext is received, by all connections of a loop in turn.
+    """
+
+    __slots__ = (
+        "_full", "_gone", "_host", "_incoming", "_outgoing", "_parked", "_protocol", "_scratch",
+        "_shaking", "_tls", "_transport", "_wanted", "sock",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        scratch: memoryview,
+        host: str | None = None,
+    ) -> None:
+        self.sock = sock
+        self._scratch = scratch
+        self._host = host
+        self._wanted = context.verify_mode
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=host is None, server_hostname=host
+        )
+        self._protocol: Any = None  # the adapter
+        self._transport: asyncio.Transport
+        self._parked = b""  # plaintext that waits until something can be encrypted
+        self._shaking = True  # the TLS handshake is not done
+        self._full = True  # nothing can be encrypted now
+        self._gone = False
+
+    def below(self, protocol: asyncio.BaseProtocol) -> "TLSLayer":
+        """Stand between this protocol and its transport from now on."""
+        self._protocol = protocol
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        """Let what is not about bytes be the socket's."""
+        return getattr(self.sock, name)
+
+    # -- callbacks of the transport ------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(0)
+        self._protocol.connection_made(self)
+        self._shake()
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
+        return self._scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if nbytes <= PORTION:
+            self._incoming.write(self._scratch[:nbytes])
+            self._decrypt()
+        else:
+            for start in range(0, nbytes, PORTION):
+                self._incoming.write(self._scratch[start : min(nbytes, start + PORTION)])
+                self._decrypt()
+        if self._outgoing.pending:  # what OpenSSL itself has to say
+            self._put(self._outgoing.read())
+
+    def eof_received(self) -> bool:
+        if not self._gone:
+            self._gone = True
+            self._protocol.eof_received()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        protocol, self._protocol = self._protocol, None  # which would be a cycle
+        self._gone = self._full = True
+        protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        pass
+
+    def resume_writing(self) -> None:
+        if self._full and not self._shaking and not self._gone:
+            self._full = False
+            self._unpark()
+
+    # -- the handshake -------------------------------------------------------------
+
+    def _shake(self) -> None:
+        """Go on with the handshake, as far as what has come allows."""
+        if self._gone:
+            return
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            if self._outgoing.pending:
+                self._put(self._outgoing.read())
+        except ssl.SSLError as exc:
+            self._fail(exc)
+        else:
+            self._shaking = False
+            about = {"peercert": self._tls.getpeercert(), "cipher": self._tls.cipher()}
+            self._protocol.identify(about, vouched=self._has_verified())
+            self._full = self._transport.get_write_buffer_size() > 0
+            if self._full:
+                return
+            self._unpark()  # our hello, behind the last of the handshake
+
+    def _has_verified(self) -> bool:
+        """Whether the peer has shown a certificate; OpenSSL let none pass that is wrong."""
+        if self._wanted is ssl.CERT_OPTIONAL:
+            return self._tls.getpeercert(binary_form=True) is not None
+        return self._wanted is ssl.CERT_REQUIRED
+
+    def _fail(self, exc: ssl.SSLError) -> None:
+        """End the connection, and tell the peer why as far as TLS can."""
+        self._gone = True
+        alert = self._outgoing.read()
+        if is_plaintext(exc) and self._host is None and not alert:
+            alert = NOT_PLAIN
+        if alert:
+            self._put(alert)
+        self._protocol.fail(explain(exc, self._host), exc, TLSError)
+
+    # -- receiving -----------------------------------------------------------------
+
+    def _decrypt(self) -> None:
+        """Hand over all that has come, as far as its records are complete."""
+        if self._shaking:
+            self._shake()
+        incoming = self._incoming
+        read: Any = self._tls.read
+        more: int | bool = incoming.pending
+        while more and not self._shaking and not self._gone:
+            view = self._protocol.get_buffer(-1)
+            size, filled = len(view), 0
+            failure: ssl.SSLError | None = None
+            try:
+                got = filled = read(size, view)
+                while got and filled < size and incoming.pending:
+                    got = read(size - filled, view[filled:])
+                    filled += got
+                ended = not got
+            except ssl.SSLWantReadError:
+                ended = False
+            except ssl.SSLZeroReturnError:
+                ended = True
+            except ssl.SSLError as exc:
+                ended, failure = False, exc
+            if filled:
+                self._protocol.buffer_updated(filled)
+            if failure is not None:
+                self._fail(failure)
+            elif ended:  # by close_notify; nothing behind it counts
+                self.eof_received()
+                self._transport.close()
+            more = incoming.pending or filled == size  # which left the rest of a record
+
+    # -- what a Sender wants of its socket -------------------------------------------
+
+    def send(self, data: Buffer) -> int:
+        """Encrypt and send; return how many bytes were taken, which then are not needed."""
+        if self._full:
+            raise BlockingIOError
+        if len(data) > RECORD:
+            return self.sendmsg([data])
+        taken = self._tls.write(data)
+        ciphertext = self._outgoing.read()
+        try:
+            sent = self.sock.send(ciphertext)
+        except BlockingIOError:
+            sent = 0
+        if sent != len(ciphertext):
+            self._hold([ciphertext], sent)
+        return taken
+
+    def sendmsg(self, buffers: Sequence[Buffer]) -> int:
+        """Do the same with several buffers, up to AHEAD."""
+        if self._full:
+            raise BlockingIOError
+        write, read = self._tls.write, self._outgoing.read
+        taken, records = 0, []
+        for buffer in buffers:
+            view = memoryview(buffer)
+            for start in range(0, min(len(view), AHEAD - taken), RECORD):
+                taken += write(view[start : start + RECORD])
+                records.append(read())
+            if taken + RECORD > AHEAD:
+                break
+        try:
+            sent = self.sock.sendmsg(records) if GATHERS else self.sock.send(b"".join(records))
+        except BlockingIOError:
+            sent = 0
+        if sent != sum(map(len, records)):
+            self._hold(records, sent)
+        return taken
+
+    def _hold(self, records: list[bytes], sent: int) -> None:
+        """Have the transport send what the socket did not take; it calls `resume_writing`."""
+        rest: list[Buffer] = []
+        for record in records:
+            if sent < len(record):
+                rest.append(memoryview(record)[sent:] if sent else record)
+            sent = max(0, sent - len(record))
+        self._full = True
+        self._transport.writelines(rest)
+        if not self._transport.get_write_buffer_size():  # sent on the spot: no call comes
+            self._full = False
+
+    def _put(self, ciphertext: bytes) -> None:
+        """Send what is not the adapter's, in its turn."""
+        sent = 0
+        if not self._transport.get_write_buffer_size():
+            with suppress(OSError):  # the transport will notice
+                sent = self.sock.send(ciphertext)
+        if sent < len(ciphertext):
+            self._transport.write(memoryview(ciphertext)[sent:])
+
+    # -- what an adapter wants of its transport ----------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Keep a piece until the socket takes bytes again, then call `resume_writing`."""
+        self._parked = data
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._parked)
+
+    def _unpark(self) -> None:
+        piece, self._parked = self._parked, b""
+        if piece:
+            with suppress(OSError):  # which the adapter meets itself when it goes on
+                self.send(piece)
+            self._protocol.resume_writing()
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """Nothing is asked for: what is sent is bounded by AHEAD."""
+
+    def write_eof(self) -> None:
+        """End our half, for TLS and for TCP."""
+        with suppress(ssl.SSLError):  # it wants the peer's close_notify, which nobody needs
+            self._tls.unwrap()
+        self._put(self._outgoing.read())
+        self._transport.write_eof()
+
+    def pause_reading(self) -> None:
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def abort(self) -> None:
+        self._gone = True
+        self._transport.abort()
