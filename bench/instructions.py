@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distributed_comm.bench import certificates
+
 ROOT = Path(__file__).parents[1]
 FEW, MANY = 300, 2300
 # Under callgrind everything takes fifty times as long, and Dask's default is 30 s.
@@ -40,10 +42,11 @@ class Worker:
 
 
 @contextmanager
-def start(role: str, system: str, profile: Path) -> Iterator[Worker]:
+def start(role: str, system: str, transport: str, profile: Path) -> Iterator[Worker]:
     """Run a worker under callgrind, which writes its profile when the context ends."""
     command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={profile}"]
     command += [sys.executable, "-m", "distributed_comm.bench.worker", role, system]
+    command += ["--transport", transport]
     environment = {**os.environ, **PATIENCE, "PYTHONHASHSEED": "0"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -55,12 +58,12 @@ def start(role: str, system: str, profile: Path) -> Iterator[Worker]:
         process.wait()
 
 
-def count(system: str, round_trips: int, folder: Path) -> dict[str, int]:
+def count(system: str, transport: str, round_trips: int, folder: Path) -> dict[str, int]:
     """The instructions of both sides, from their start to their end."""
     profiles = {role: folder / f"{system}.{role}.{round_trips}" for role in ("server", "client")}
     with (
-        start("server", system, profiles["server"]) as server,
-        start("client", system, profiles["client"]) as client,
+        start("server", system, transport, profiles["server"]) as server,
+        start("client", system, transport, profiles["client"]) as client,
     ):
         address = server.answer()["roundtrip"]
         client.answer()
@@ -78,23 +81,27 @@ def total(profile: Path) -> int:
     return int(found[1])
 
 
-def measure(system: str) -> dict[str, float]:
+def measure(system: str, transport: str) -> dict[str, float]:
     """The instructions of one round trip on each side."""
     with tempfile.TemporaryDirectory() as folder:
-        few, many = (count(system, number, Path(folder)) for number in (FEW, MANY))
+        few, many = (count(system, transport, number, Path(folder)) for number in (FEW, MANY))
     return {role: (many[role] - few[role]) / (MANY - FEW) for role in few}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--systems", default="uvloop,distributed_comm", help="(%(default)s)")
-    systems = parser.parse_args().systems.split(",")
+    parser.add_argument("--transport", default="tcp", help="or tls (%(default)s)")
+    args = parser.parse_args()
+    systems, transport = args.systems.split(","), args.transport
+    if transport == "tls":
+        certificates.publish()
     # On one core the sides alternate strictly, and the counts repeat to within 0.1 %.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(f"{'system':20}{'client':>10}{'server':>10}{'both':>10}{'ratio':>8}")
     first = 0.0
     for system in systems:
-        sides = measure(system)
+        sides = measure(system, transport)
         both = sum(sides.values())
         first = first or both
         print(

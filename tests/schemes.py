@@ -3,12 +3,15 @@
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from distributed_comm import registry
+from distributed_comm.encryption import Security
 from distributed_comm.transports.tcp import TCPBackend, TCPConnector, TCPListener
+from distributed_comm.transports.tls import TLSBackend, TLSConnector, TLSListener
 from distributed_comm.wire.sentinel import SentinelFraming
 
 SOURCES = Path(__file__).with_name("backends")
@@ -64,3 +67,37 @@ class SentinelBackend(TCPBackend):
 @pytest.fixture
 def sentinel(monkeypatch):
     monkeypatch.setitem(registry.BUILT_IN, "sentinel", (__name__, "SentinelBackend"))
+
+
+@cache
+def temporary_security() -> Security:
+    return Security.temporary()
+
+
+class CertifiedConnector(TLSConnector):
+    async def connect(self, address, deserialize=True, **others):
+        arguments = temporary_security().connection_args()
+        del arguments["require_encryption"]
+        return await super().connect(address, deserialize, **arguments, **others)
+
+
+class CertifiedListener(TLSListener):
+    scheme = "certified"
+
+
+class CertifiedBackend(TLSBackend):
+    """tls, with certificates that nobody has to pass."""
+
+    def get_connector(self):
+        return CertifiedConnector()
+
+    def get_listener(self, loc, handle_comm, deserialize, **connection_args):
+        context = temporary_security().listening
+        return CertifiedListener(
+            loc, handle_comm, deserialize, ssl_context=context, **connection_args
+        )
+
+
+@pytest.fixture
+def certified(monkeypatch):
+    monkeypatch.setitem(registry.BUILT_IN, "certified", (__name__, "CertifiedBackend"))

@@ -15,6 +15,7 @@ from threading import Timer
 from types import TracebackType
 from typing import Any
 
+from distributed_comm.bench import certificates
 from distributed_comm.bench.results import Case
 from distributed_comm.bench.workloads import Batch, Sample
 
@@ -107,6 +108,8 @@ def start(systems: Sequence[str], transport: str) -> Iterator[Stage]:
     The servers share one core and the clients another one: who waits disturbs nobody.
     """
     cpus = pinning() or {}
+    if transport == "tls":
+        certificates.publish()
     with ExitStack() as stack:
         servers, clients = (
             {

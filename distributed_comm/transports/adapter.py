@@ -303,7 +303,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         """Take note of what the layer below has found out about the peer …"""
         self.about, self.vouched = about, vouched
 
-    def fail(self, why: str, cause: BaseException, kind: type[CommClosedError]) -> None:
+    def fail(self, why: str, cause: BaseException | None, kind: type[CommClosedError]) -> None:
         """… and end the connection where that speaks against it."""
         self._connection.lose(why, cause, kind)
         self._cut(why)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from ..errors import TLSError
+from ..errors import CommClosedError, TLSError
 from .sender import GATHERS
 from .tls_failures import explain, is_plaintext
 
@@ -46,8 +46,8 @@ class TLSLayer(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_full", "_gone", "_host", "_incoming", "_outgoing", "_parked", "_protocol", "_scratch",
-        "_shaking", "_tls", "_transport", "_wanted", "sock",
+        "_come", "_failure", "_fed", "_full", "_gone", "_host", "_incoming", "_outgoing",
+        "_parked", "_protocol", "_scratch", "_shaking", "_tls", "_transport", "_wanted", "sock",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +68,8 @@ class TLSLayer(asyncio.BufferedProtocol):
         self._protocol: Any = None  # the adapter
         self._transport: asyncio.Transport
         self._parked = b""  # plaintext that waits until something can be encrypted
+        self._come = self._fed = 0  # bytes in the scratch, and how many OpenSSL has got
+        self._failure: ssl.SSLError | None = None  # close_notify, too
         self._shaking = True  # the TLS handshake is not done
         self._full = True  # nothing can be encrypted now
         self._gone = False
@@ -76,10 +78,6 @@ class TLSLayer(asyncio.BufferedProtocol):
         """Stand between this protocol and its transport from now on."""
         self._protocol = protocol
         return self
-
-    def __getattr__(self, name: str) -> Any:
-        """Let what is not about bytes be the socket's."""
-        return getattr(self.sock, name)
 
     # -- callbacks of the transport ------------------------------------------------
 
@@ -93,20 +91,31 @@ class TLSLayer(asyncio.BufferedProtocol):
         return self._scratch
 
     def buffer_updated(self, nbytes: int) -> None:
-        if nbytes <= PORTION:
-            self._incoming.write(self._scratch[:nbytes])
-            self._decrypt()
-        else:
-            for start in range(0, nbytes, PORTION):
-                self._incoming.write(self._scratch[start : min(nbytes, start + PORTION)])
-                self._decrypt()
+        self._come, self._fed = nbytes, 0
+        self._feed()
+        if self._shaking:
+            self._shake()
+        filled = size = -1
+        while filled == size and not self._shaking and not self._gone:
+            view = self._protocol.get_buffer(-1)
+            size = len(view)
+            filled = self._decrypt(view)
+            del view  # or the memory of a large frame could not grow
+            if filled:
+                self._protocol.buffer_updated(filled)
+            if self._failure is not None:
+                self._end(self._failure)
         if self._outgoing.pending:  # what OpenSSL itself has to say
             self._put(self._outgoing.read())
 
     def eof_received(self) -> bool:
         if not self._gone:
             self._gone = True
-            self._protocol.eof_received()
+            if self._shaking:
+                why = "the peer closed the connection during the TLS handshake, without a reason"
+                self._protocol.fail(why, None, CommClosedError)
+            else:
+                self._protocol.eof_received()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -128,6 +137,8 @@ class TLSLayer(asyncio.BufferedProtocol):
         """Go on with the handshake, as far as what has come allows."""
         if self._gone:
             return
+        while self._feed():
+            pass
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -162,37 +173,45 @@ class TLSLayer(asyncio.BufferedProtocol):
 
     # -- receiving -----------------------------------------------------------------
 
-    def _decrypt(self) -> None:
-        """Hand over all that has come, as far as its records are complete."""
-        if self._shaking:
-            self._shake()
-        incoming = self._incoming
+    def _feed(self) -> bool:
+        """Give OpenSSL the next portion of what has come; return whether there was one."""
+        start = self._fed
+        if start == self._come:
+            return False
+        self._fed = stop = min(self._come, start + PORTION)
+        self._incoming.write(self._scratch[start:stop])
+        return True
+
+    def _decrypt(self, view: memoryview) -> int:
+        """Fill a buffer with plaintext, as far as records have come whole; return its bytes."""
         read: Any = self._tls.read
-        more: int | bool = incoming.pending
-        while more and not self._shaking and not self._gone:
-            view = self._protocol.get_buffer(-1)
-            size, filled = len(view), 0
-            failure: ssl.SSLError | None = None
+        size, filled = len(view), 0
+        while filled < size:
             try:
-                got = filled = read(size, view)
-                while got and filled < size and incoming.pending:
-                    got = read(size - filled, view[filled:])
-                    filled += got
-                ended = not got
+                got = read(size - filled, view[filled:] if filled else view)
             except ssl.SSLWantReadError:
-                ended = False
-            except ssl.SSLZeroReturnError:
-                ended = True
+                if not self._feed():
+                    break
+                continue
             except ssl.SSLError as exc:
-                ended, failure = False, exc
-            if filled:
-                self._protocol.buffer_updated(filled)
-            if failure is not None:
-                self._fail(failure)
-            elif ended:  # by close_notify; nothing behind it counts
-                self.eof_received()
-                self._transport.close()
-            more = incoming.pending or filled == size  # which left the rest of a record
+                self._failure = exc
+                break
+            if not got:
+                self._failure = ssl.SSLZeroReturnError()
+                break
+            filled += got
+            if not self._incoming.pending and not self._feed():
+                break
+        return filled
+
+    def _end(self, cause: ssl.SSLError) -> None:
+        """Act on the peer's close_notify, behind which nothing counts, or on what was wrong."""
+        self._failure = None
+        if isinstance(cause, ssl.SSLZeroReturnError):
+            self.eof_received()
+            self._transport.close()
+        else:
+            self._fail(cause)
 
     # -- what a Sender wants of its socket -------------------------------------------
 
@@ -253,6 +272,29 @@ class TLSLayer(asyncio.BufferedProtocol):
                 sent = self.sock.send(ciphertext)
         if sent < len(ciphertext):
             self._transport.write(memoryview(ciphertext)[sent:])
+
+    # What is not about bytes is the socket's. By `__getattr__` each attribute would cost more.
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def getsockname(self) -> Any:
+        return self.sock.getsockname()
+
+    def getpeername(self) -> Any:
+        return self.sock.getpeername()
+
+    def getsockopt(self, *option: int) -> Any:
+        return self.sock.getsockopt(*option)
+
+    def setsockopt(self, *option: int) -> None:
+        self.sock.setsockopt(*option)
+
+    def setblocking(self, flag: bool) -> None:
+        self.sock.setblocking(flag)
+
+    def close(self) -> None:
+        self.sock.close()
 
     # -- what an adapter wants of its transport ----------------------------------------
 

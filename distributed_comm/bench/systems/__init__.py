@@ -20,7 +20,7 @@ FLOOR = "socket"
 BARE = "uvloop"
 USUAL = ("distributed_comm", FLOOR, BARE)
 
-TRANSPORTS = ("tcp", "inproc")
+TRANSPORTS = ("tcp", "tls", "inproc")
 IN_ONE_PROCESS = frozenset({"inproc"})
 """Of the transports, those whose client is its own server."""
 

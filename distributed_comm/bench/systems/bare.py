@@ -14,10 +14,10 @@ from typing import Any, cast
 import msgpack
 import uvloop
 
-from distributed_comm.bench import payloads
+from distributed_comm.bench import certificates, payloads
 from distributed_comm.bench.systems import Comm, Handler
 
-TRANSPORTS = frozenset({"tcp"})
+TRANSPORTS = frozenset({"tcp", "tls"})
 KINDS = frozenset({"small", "bulk"})
 
 LENGTH = Struct("<I")
@@ -155,15 +155,21 @@ LINKS: dict[str, type[Small | Bulk]] = {"small": Small, "bulk": Bulk}
 
 
 @asynccontextmanager
-async def listen(_transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
+async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: LINKS[kind](serve), "127.0.0.1", 0)
+    context = certificates.listening(transport)
+    server = await loop.create_server(lambda: LINKS[kind](serve), "127.0.0.1", 0, ssl=context)
     async with server:
-        yield str(server.sockets[0].getsockname()[1])
+        yield f"{transport}:{server.sockets[0].getsockname()[1]}"
 
 
 async def connect(address: str, kind: str) -> Comm:
     loop = asyncio.get_running_loop()
+    transport, _, port = address.partition(":")
+    context = certificates.connecting(transport)
+    host = certificates.HOST if context else None
     link: Small | Bulk
-    _, link = await loop.create_connection(LINKS[kind], "127.0.0.1", int(address))
+    _, link = await loop.create_connection(
+        LINKS[kind], "127.0.0.1", int(port), ssl=context, server_hostname=host
+    )
     return link

@@ -9,10 +9,10 @@ from distributed.comm import connect as connect_comm
 from distributed.comm import listen as listen_comm
 from distributed.protocol import to_serialize
 
-from distributed_comm.bench import payloads
+from distributed_comm.bench import certificates, payloads
 from distributed_comm.bench.systems import Comm, Handler, ObjectComm
 
-ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "inproc": "inproc://"}
+ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "tls": "tls://127.0.0.1:0", "inproc": "inproc://"}
 TRANSPORTS = frozenset(ADDRESSES)
 KINDS = frozenset({"small", "bulk"})
 
@@ -33,7 +33,8 @@ async def listen(transport: str, _kind: str, serve: Handler) -> AsyncIterator[st
     async def handle(comm: Any) -> None:
         await serve(ObjectComm(comm))
 
-    listener = await listen_comm(ADDRESSES[transport], handle)
+    context = certificates.listening(transport)
+    listener = await listen_comm(ADDRESSES[transport], handle, ssl_context=context)
     try:
         yield listener.contact_address
     finally:
@@ -41,4 +42,7 @@ async def listen(transport: str, _kind: str, serve: Handler) -> AsyncIterator[st
 
 
 async def connect(address: str, _kind: str) -> Comm:
-    return ObjectComm(await connect_comm(address, timeout=600))
+    context = certificates.connecting(address.partition(":")[0])
+    if context is not None:
+        context.check_hostname = False  # Dask does not
+    return ObjectComm(await connect_comm(address, timeout=600, ssl_context=context))

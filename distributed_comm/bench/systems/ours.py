@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import distributed_comm as dc
-from distributed_comm.bench import payloads
+from distributed_comm.bench import certificates, payloads
 from distributed_comm.bench.systems import Comm, Handler, ObjectComm
 
-ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "inproc": "inproc://"}
+ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "tls": "tls://127.0.0.1:0", "inproc": "inproc://"}
 TRANSPORTS = frozenset(ADDRESSES)
 KINDS = frozenset({"small", "bulk"})
 
@@ -28,10 +28,12 @@ async def listen(transport: str, _kind: str, serve: Handler) -> AsyncIterator[st
     async def handle(comm: dc.Comm) -> None:
         await serve(ObjectComm(comm))
 
-    async with dc.listen(ADDRESSES[transport], handle, trusted=True) as listener:
+    security = certificates.security() if transport == "tls" else None
+    async with dc.listen(ADDRESSES[transport], handle, trusted=True, security=security) as listener:
         yield listener.contact_address
 
 
 async def connect(address: str, _kind: str) -> Comm:
     # Under callgrind everything takes fifty times as long.
-    return ObjectComm(await dc.connect(address, timeout=600, trusted=True))
+    security = certificates.security() if address.startswith("tls:") else None
+    return ObjectComm(await dc.connect(address, timeout=600, trusted=True, security=security))
