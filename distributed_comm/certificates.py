@@ -1,31 +1,23 @@
-"""Certificates for a while, made with the library ``cryptography``."""
+"""Certificates for a while, made with the library ``cryptography``, which is slow to load."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-try:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-except ImportError:
-    x509 = None  # type: ignore[assignment]
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["TEMPORARY_NAME", "make_temporary"]
+__all__ = ["make_temporary"]
 
-#: The host name in each of them. Nobody can have it (RFC 6761), so it is the certificate that
-#: is checked, and peers may be at any address.
-TEMPORARY_NAME = "temporary.distributed-comm.invalid"
 #: So that peers whose clocks are slow can use it at once.
 SLACK = timedelta(days=1)
 
 
-def make_temporary(days: int) -> tuple[str, str]:
-    """Return a certificate, signed by itself, and its key, as PEM texts; ImportError."""
-    if x509 is None:
-        raise ImportError("Security.temporary() needs the library cryptography")
+def make_temporary(host: str, days: int) -> tuple[str, str]:
+    """Return a certificate, signed by itself, and its key, as PEM texts."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, TEMPORARY_NAME)])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
     now = datetime.now(UTC)
     builder = (
         x509.CertificateBuilder()
@@ -36,7 +28,7 @@ def make_temporary(days: int) -> tuple[str, str]:
         .not_valid_before(now - SLACK)
         .not_valid_after(now + timedelta(days=days))
     )
-    for extension, critical in _extensions():
+    for extension, critical in _extensions(host):
         builder = builder.add_extension(extension, critical)
     pem = serialization.Encoding.PEM
     cert = builder.sign(key, hashes.SHA256()).public_bytes(pem)
@@ -44,11 +36,11 @@ def make_temporary(days: int) -> tuple[str, str]:
     return cert.decode(), secret.decode()
 
 
-def _extensions() -> list[tuple[Any, bool]]:
+def _extensions(host: str) -> list[tuple[Any, bool]]:
     """Return what it is for, and whether that is critical: both sides, and no other signature."""
     both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     return [
-        (x509.SubjectAlternativeName([x509.DNSName(TEMPORARY_NAME)]), False),
+        (x509.SubjectAlternativeName([x509.DNSName(host)]), False),
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (x509.ExtendedKeyUsage(both), False),
     ]

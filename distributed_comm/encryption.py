@@ -5,12 +5,14 @@ import ssl
 import tempfile
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from importlib import import_module
 from typing import Any, NoReturn
 
-from .certificates import TEMPORARY_NAME, make_temporary
+__all__ = ["TEMPORARY_NAME", "Security"]
 
-__all__ = ["Security"]
-
+#: The host name in temporary certificates. Nobody can have it (RFC 6761): peers may be at any
+#: address, and what is checked is that they have this certificate.
+TEMPORARY_NAME = "temporary.distributed-comm.invalid"
 PEM = "-----BEGIN "
 
 
@@ -47,7 +49,11 @@ class Security:
         It can be pickled, and its texts handed to other processes; whoever has the key is a
         peer. Needs the library ``cryptography``.
         """
-        cert, key = make_temporary(days)
+        try:
+            certificates = import_module(".certificates", __package__)
+        except ImportError as exc:
+            raise ImportError("Security.temporary() needs the library cryptography") from exc
+        cert, key = certificates.make_temporary(TEMPORARY_NAME, days)
         return cls(ca=cert, cert=cert, key=key, server_hostname=TEMPORARY_NAME)
 
     def connection_args(self) -> dict[str, Any]:

@@ -39,8 +39,10 @@ def clock() -> float:
 # A gap inside a message
 
 
-@pytest.mark.parametrize("hello", [DASK_HELLO, OUR_HELLO], ids=["dask", "ours"])
-@pytest.mark.parametrize("size", [1, 16, 25, 300, len(WHOLE) - 1])
+@pytest.mark.parametrize(
+    ("hello", "size"),
+    [(DASK_HELLO, 1), *((OUR_HELLO, size) for size in (1, 16, 25, len(WHOLE) - 1))],
+)
 def test_a_peer_that_stops_inside_a_message_is_cut(run, hello, size):
     async def main():
         async with raw_pair(hello, options=HASTY) as (raw, comm):
@@ -88,10 +90,33 @@ def test_the_memory_of_a_frame_of_1_gib_that_stopped_is_given_back(run):
             for _ in range(arrived // MIB):
                 await raw.send(bytes(MIB))
             await until(lambda: comm.stats()["bytes_received"] > arrived)
-            assert resident() - start > 0.9 * arrived
+            assert resident() - start > 0.5 * arrived
             with pytest.raises(dc.CommClosedError, match="stopped inside a message"):
                 await comm.read()
             assert resident() - start < 80 * MIB  # of which 64 wait for the next large frame
+
+    run(main())
+
+
+def test_of_many_connections_those_are_cut_whose_peers_stopped(run):
+    """More than one turn of the loop looks at."""
+
+    async def main():
+        served, count = [], 250
+        async with (
+            dc.listen(LOOPBACK, served.append, options=HASTY) as listener,
+            AsyncExitStack() as held,
+        ):
+            peers = [await held.enter_async_context(dial_raw(listener)) for _ in range(count)]
+            for number, raw in enumerate(peers):
+                await raw.send(OUR_HELLO + pack(number) + WHOLE[: number % 2 * 50])
+            await until(lambda: len(served) == count)
+            await until(lambda: sum(comm.closed() for comm in served) == count // 2)
+            await asyncio.sleep(2 * GAP)
+            for comm in served:
+                number = await comm.read()
+                assert comm.closed() == bool(number % 2)
+                comm.abort()
 
     run(main())
 
@@ -123,10 +148,10 @@ def test_silence_between_messages_is_no_gap(run):
 def test_a_reader_that_pauses_inside_a_message_cuts_nobody(run):
     async def main():
         async with pair(options=HASTY) as (client, server):
-            writing = asyncio.gather(*(client.write(bytes(3 * MIB)) for _ in range(4)))
+            writing = asyncio.gather(*(client.write(bytes(9_999)) for _ in range(1_500)))
             await asyncio.sleep(4 * GAP)
             assert not writing.done()
-            assert [len(await server.read()) for _ in range(4)] == [3 * MIB] * 4
+            assert [len(await server.read()) for _ in range(1_500)] == [9_999] * 1_500
             await writing
 
     run(main())
@@ -170,20 +195,44 @@ def test_a_crowd_of_silent_and_slow_diallers_is_cut_in_time_and_disturbs_nobody(
 # A loop that was blocked past a deadline
 
 
-def test_a_deadline_looks_at_the_sockets_once_more(run):
+@pytest.mark.parametrize("where", ["a task", "a timer", "a reader"])
+def test_a_deadline_looks_at_the_sockets_once_more(run, where):
+    def block():
+        time.sleep(0.1)
+        far.send(b"x")
+
     async def main():
         loop, seen = asyncio.get_running_loop(), []
-        near, far = socket.socketpair()
-        with near, far:
-            near.setblocking(False)
-            loop.add_reader(near, lambda: seen.append(near.recv(1)))
-            Deadline(loop, 0.05, lambda: seen.append("deadline"))
-            await asyncio.sleep(0)
-            far.send(b"x")
-            time.sleep(0.1)  # noqa: ASYNC251 - this is the point
-            await until(lambda: "deadline" in seen)
-            loop.remove_reader(near)
+        near.setblocking(False)
+        other.setblocking(False)
+        loop.add_reader(near, lambda: seen.append(near.recv(1)))
+        loop.add_reader(other, lambda: other.recv(1) and block())
+        Deadline(loop, 0.05, lambda: seen.append("deadline"))
+        if where == "a task":
+            block()
+        elif where == "a timer":
+            loop.call_later(0.01, block)
+        else:
+            another.send(b"x")
+        await until(lambda: "deadline" in seen)
+        loop.remove_reader(near)
+        loop.remove_reader(other)
         assert seen == [b"x", "deadline"]
+
+    near, far = socket.socketpair()
+    other, another = socket.socketpair()
+    with near, far, other, another:
+        run(main())
+
+
+def test_a_deadline_is_late_by_no_more_than_a_few_turns(run):
+    async def main():
+        turns, due = 0, asyncio.Event()
+        Deadline(asyncio.get_running_loop(), 0, due.set)
+        while not due.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns < 10
 
     run(main())
 
@@ -230,13 +279,13 @@ def test_a_hello_that_came_while_the_loop_was_blocked_is_a_hello(run):
     async def main():
         with socket.create_server(("127.0.0.1", 0)) as server:
             host, port = server.getsockname()
-            connecting = asyncio.create_task(dc.connect(f"tcp://{host}:{port}", timeout=0.5))
+            connecting = asyncio.create_task(dc.connect(f"tcp://{host}:{port}", timeout=2.5))
             server.setblocking(False)
             accepted, _ = await asyncio.get_running_loop().sock_accept(server)
             with accepted:
                 await asyncio.sleep(0.02)
                 accepted.send(OUR_HELLO)
-                time.sleep(0.2)  # noqa: ASYNC251 - one attempt has 0.1
+                time.sleep(0.7)  # noqa: ASYNC251 - one attempt has 0.5
                 comm = await connecting
                 comm.abort()
                 server.setblocking(False)

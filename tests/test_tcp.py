@@ -8,7 +8,7 @@ import random
 from fractions import Fraction
 
 import pytest
-from loops import settle, until
+from loops import LOOPS, settle, until
 from peers import OUR_HELLO, dial_raw, frame_up, pack, pair, raw_pair
 
 import distributed_comm as dc
@@ -292,3 +292,24 @@ def test_the_hello_of_this_test_is_taken_for_ours(run):
             assert comm.extra_info["peer"].says_goodbye
 
     run(main())
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS.values(), ids=LOOPS)
+def test_what_ends_the_program_ends_it_from_a_reader(loop_factory):
+    async def leave(comm):
+        await comm.read()
+        raise SystemExit(3)
+
+    tasks = []
+
+    async def main():
+        async with pair() as (client, server):
+            tasks.append(asyncio.create_task(leave(server)))
+            await settle()
+            await client.write("the end")
+            await asyncio.Event().wait()
+
+    with pytest.raises(SystemExit) as caught, asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(main())
+    assert caught.value.code == 3
+    assert tasks[0].exception() is caught.value

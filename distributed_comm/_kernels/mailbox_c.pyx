@@ -40,59 +40,19 @@ cdef class Switch:
         self.loop = loop
 
 
-cdef class Mailbox:
+cdef class Waiter:
     cdef public bint _asyncio_future_blocking
-    cdef public bint plain, crowded, reading, talks
-    cdef public Py_ssize_t sent, pause_at
-    cdef public unsigned long thread
-    cdef public Mailbox peer
-    cdef readonly object inbox
     cdef readonly bint waiting
     cdef readonly Switch switch
-    cdef object append, popleft  # of the inbox
     cdef bint cancelled
     cdef object message, wakeup, context
 
-    def __init__(self, Switch switch not None, unsigned long thread):
+    def __init__(self, Switch switch not None):
         self.switch = switch
-        self.thread = thread
-        self.inbox = deque()
-        self.append = self.inbox.append
-        self.popleft = self.inbox.popleft
-        self.pause_at = MOST_SENT
-
-    cdef inline bint is_plain(self):
-        return self.plain and <unsigned long>PyThread_get_thread_ident() == self.thread
-
-    def post(self, message):
-        cdef Mailbox peer = self.peer
-        if not self.is_plain() or self.sent >= self.pause_at or len(peer.inbox) >= MOST_UNREAD:
-            return False
-        peer.append(message)
-        self.sent += 1
-        if peer.waiting:
-            if self.talks:
-                self.pause_at -= TOLL
-                peer.run()
-                self.talks = len(self.inbox) > 0
-            else:
-                peer.wake()
-        return True
-
-    def take(self):
-        if not self.is_plain() or self.reading or self.crowded:
-            return NOT_PLAIN
-        if len(self.inbox):
-            return self.popleft()
-        self.talks = self.reading = True
-        return EMPTY
-
-    # -- waiting -----------------------------------------------------------------------
 
     def __await__(self):
         if self.waiting:
             raise RuntimeError("another task waits here")
-        self.waiting = True
         self.cancelled = False
         self._asyncio_future_blocking = True
         return self
@@ -144,6 +104,7 @@ cdef class Mailbox:
     def add_done_callback(self, callback, *, context=None):
         self.wakeup = callback
         self.context = context
+        self.waiting = True
 
     def result(self):
         if self.cancelled:
@@ -156,3 +117,46 @@ cdef class Mailbox:
         self.message = msg
         self.wake()
         return True
+
+
+cdef class Mailbox(Waiter):
+    cdef public bint plain, crowded, reading, talks
+    cdef public Py_ssize_t sent, pause_at
+    cdef public unsigned long thread
+    cdef public Mailbox peer
+    cdef readonly object inbox
+    cdef object append, popleft  # of the inbox
+
+    def __init__(self, Switch switch not None, unsigned long thread):
+        self.switch = switch
+        self.thread = thread
+        self.inbox = deque()
+        self.append = self.inbox.append
+        self.popleft = self.inbox.popleft
+        self.pause_at = MOST_SENT
+
+    cdef inline bint is_plain(self):
+        return self.plain and <unsigned long>PyThread_get_thread_ident() == self.thread
+
+    def post(self, message):
+        cdef Mailbox peer = self.peer
+        if not self.is_plain() or self.sent >= self.pause_at or len(peer.inbox) >= MOST_UNREAD:
+            return False
+        peer.append(message)
+        self.sent += 1
+        if peer.waiting:
+            if self.talks:
+                self.pause_at -= TOLL
+                peer.run()
+                self.talks = len(self.inbox) > 0
+            else:
+                peer.wake()
+        return True
+
+    def take(self):
+        if not self.is_plain() or self.reading or self.crowded:
+            return NOT_PLAIN
+        if len(self.inbox):
+            return self.popleft()
+        self.talks = self.reading = True
+        return EMPTY

@@ -1,13 +1,15 @@
-"""One end's inbox, and the task that waits at it, run by whoever writes: the specification.
+"""A task that waits for messages, run by whoever brings one: the specification.
 
-Waking a task through the loop takes a turn of the loop: a handle, a queue, a system call.
-Between two tasks of one loop that is most of what a message costs. But a coroutine that
-awaits may be suspended there, and others may run: so whoever awaits a write can as well run
-the reader right there, until the reader waits for something else, and then go on. asyncio
-documents what is needed, for those who bring tasks of their own ("Extending asyncio"): a
-future is what has certain methods, and the current task is left and entered by functions.
+Waking a task through the loop takes a turn of the loop: a handle, a queue, and between two
+tasks of one loop a system call, which is most of what a message costs there. But whoever
+awaits a write may be suspended, and others may run: so the write can as well run the reader
+right there, until the reader waits for something else, and then go on. So can the callback
+that has received a message. asyncio documents what is needed, for those who bring tasks of
+their own ("Extending asyncio"): a future is what has certain methods, and the current task is
+left and entered by functions.
 
-Only the plain way is here: two ends of one loop, used from its thread, that nobody has left.
+`Mailbox` is that for two ends of one loop, used from its thread, that nobody has left: the
+plain way, and no other.
 """
 
 from asyncio import AbstractEventLoop, CancelledError, current_task
@@ -18,7 +20,7 @@ from contextvars import Context
 from threading import get_ident
 from typing import Any
 
-__all__ = ["EMPTY", "HIGH_WATER", "NOT_PLAIN", "PAUSE", "Mailbox", "Switch"]
+__all__ = ["EMPTY", "HIGH_WATER", "NOT_PLAIN", "PAUSE", "Mailbox", "Switch", "Waiter"]
 
 #: What `Mailbox.take` returns instead of a message, which may be anything else.
 EMPTY, NOT_PLAIN = object(), object()
@@ -31,7 +33,7 @@ TOLL = 8
 
 
 class Switch:
-    """What the mailboxes of one loop share: the loop, and whether a task runs inside another.
+    """What the waiters of one loop share: the loop, and whether a task runs inside another.
 
     One level deep and no deeper: a chain of a thousand tasks is no recursion of a thousand.
     """
@@ -43,35 +45,108 @@ class Switch:
         self.busy = False
 
 
-class Mailbox:
-    """Messages for one end; ``await`` waits at it until it is woken.
+class Waiter:
+    """Where one task at a time waits, again and again: ``await`` it.
 
     For a task it is a future, and need not be made anew for each wait.
     """
 
     __slots__ = (
-        "_asyncio_future_blocking", "_cancelled", "_context", "_message", "_wakeup",
-        "crowded", "inbox", "pause_at", "peer", "plain", "reading", "sent", "switch", "talks",
-        "thread", "waiting",
+        "_asyncio_future_blocking", "_cancelled", "_context", "_message", "_wakeup", "switch",
+        "waiting",
+    )  # fmt: skip
+
+    def __init__(self, switch: Switch) -> None:
+        self.switch = switch
+        self.waiting = False
+        self._asyncio_future_blocking = False  # asyncio's name for "yielded by an await"
+        self._cancelled = False
+        self._message: Any = None  # that of a cancellation
+        self._wakeup: Callable[[Waiter], object] | None = None
+        self._context: Context | None = None
+
+    def __await__(self) -> Generator["Waiter", None, None]:
+        """Wait for `wake` or `hand_over`; RuntimeError where another task does."""
+        if self.waiting:
+            raise RuntimeError("another task waits here")
+        self._cancelled = False
+        self._asyncio_future_blocking = True
+        yield self
+
+    def wake(self) -> None:
+        """Have the loop run the task that waits, if one does, in its next turn."""
+        if self.waiting:
+            self.waiting = False
+            self.switch.loop.call_soon(self._wakeup, self, context=self._context)  # type: ignore[arg-type]
+
+    def hand_over(self) -> None:
+        """Run the task that waits, if one does, until it waits again; then return.
+
+        Called where others may run: from a coroutine that is awaited, or a callback of the
+        loop. Inside another call of this kind it does what `wake` does. Raises SystemExit and
+        KeyboardInterrupt, where the task did, and nothing else.
+        """
+        switch, wakeup, context = self.switch, self._wakeup, self._context
+        if switch.busy or not self.waiting or wakeup is None or context is None:
+            self.wake()
+            return
+        self.waiting = False
+        task = current_task(switch.loop)
+        switch.busy = True
+        if task is not None:
+            _leave_task(switch.loop, task)
+        try:
+            context.run(wakeup, self)
+        except RuntimeError:  # of the context, which is entered: the two tasks share it
+            switch.loop.call_soon(wakeup, self, context=context)
+        finally:
+            if task is not None:
+                _enter_task(switch.loop, task)
+            switch.busy = False
+
+    # -- what a task asks of a future --------------------------------------------------
+
+    def get_loop(self) -> AbstractEventLoop:
+        return self.switch.loop
+
+    def add_done_callback(
+        self, callback: Callable[["Waiter"], object], *, context: Context | None = None
+    ) -> None:
+        self._wakeup = callback
+        self._context = context
+        self.waiting = True  # not before: a task of another loop gets no further
+
+    def result(self) -> None:
+        if self._cancelled:
+            raise CancelledError(*(() if self._message is None else (self._message,)))
+
+    def cancel(self, msg: Any = None) -> bool:
+        if not self.waiting:
+            return False
+        self._cancelled = True
+        self._message = msg
+        self.wake()
+        return True
+
+
+class Mailbox(Waiter):
+    """The messages of one end of two, and where its reader waits for more."""
+
+    __slots__ = (
+        "crowded", "inbox", "pause_at", "peer", "plain", "reading", "sent", "talks", "thread"
     )  # fmt: skip
 
     def __init__(self, switch: Switch, thread: int) -> None:
-        self.switch = switch
+        super().__init__(switch)
         self.thread = thread
         self.peer: Mailbox | None = None
         self.inbox: deque[Any] = deque()
         self.plain = False  # both ends are of this loop, and nobody has left
         self.crowded = False  # somebody waits until more of the inbox is read
-        self.reading = False  # a read is under way …
-        self.waiting = False  # … and its task waits here
+        self.reading = False  # a read is under way, and mostly waits
         self.talks = False  # an answer is waited for, or came at once: a write runs its reader
         self.sent = 0  # messages, and …
         self.pause_at = PAUSE  # … how many there will be at the next pause
-        self._asyncio_future_blocking = False  # asyncio's name for "yielded by an await"
-        self._cancelled = False
-        self._message: Any = None  # that of a cancellation
-        self._wakeup: Callable[[Mailbox], object] | None = None
-        self._context: Context | None = None
 
     def post(self, message: Any) -> bool:
         """Hand the peer a message, and return True; False, with nothing done, if that is not plain.
@@ -106,66 +181,3 @@ class Mailbox:
             return self.inbox.popleft()
         self.talks = self.reading = True
         return EMPTY
-
-    # -- waiting -----------------------------------------------------------------------
-
-    def __await__(self) -> Generator["Mailbox", None, None]:
-        """Wait for `wake` or `hand_over`; RuntimeError where another task does."""
-        if self.waiting:
-            raise RuntimeError("another task waits here")
-        self.waiting = True
-        self._cancelled = False
-        self._asyncio_future_blocking = True
-        yield self
-
-    def wake(self) -> None:
-        """Have the loop run the task that waits, if one does, in its next turn."""
-        if self.waiting:
-            self.waiting = False
-            self.switch.loop.call_soon(self._wakeup, self, context=self._context)  # type: ignore[arg-type]
-
-    def hand_over(self) -> None:
-        """Run the task that waits, if one does, until it waits again; then return.
-
-        Inside another call of this kind it does what `wake` does.
-        """
-        switch, wakeup, context = self.switch, self._wakeup, self._context
-        if switch.busy or not self.waiting or wakeup is None or context is None:
-            self.wake()
-            return
-        self.waiting = False
-        task = current_task(switch.loop)
-        switch.busy = True
-        if task is not None:
-            _leave_task(switch.loop, task)
-        try:
-            context.run(wakeup, self)
-        except RuntimeError:  # of the context, which is entered: the two tasks share it
-            switch.loop.call_soon(wakeup, self, context=context)
-        finally:
-            if task is not None:
-                _enter_task(switch.loop, task)
-            switch.busy = False
-
-    # -- what a task asks of a future --------------------------------------------------
-
-    def get_loop(self) -> AbstractEventLoop:
-        return self.switch.loop
-
-    def add_done_callback(
-        self, callback: Callable[["Mailbox"], object], *, context: Context | None = None
-    ) -> None:
-        self._wakeup = callback
-        self._context = context
-
-    def result(self) -> None:
-        if self._cancelled:
-            raise CancelledError(*(() if self._message is None else (self._message,)))
-
-    def cancel(self, msg: Any = None) -> bool:
-        if not self.waiting:
-            return False
-        self._cancelled = True
-        self._message = msg
-        self.wake()
-        return True

@@ -13,21 +13,18 @@ from contextvars import copy_context
 from threading import get_ident
 from typing import Any, cast
 
+from .._kernels import mailbox
 from ..errors import CommClosedError, LocalProtocolError
 from ..frames import Frames
 from ..options import CommOptions
 from ..wire.connection import OPEN, Connection, State
 from . import forks
 from .deadlines import timeout_at
+from .provider import switch_of
 from .sender import CREDIT, TOLL
-from .sockets import has_left
 from .watcher import Watcher
 
 __all__ = ["Adapter"]
-
-
-#: Takes the reader's place where nobody may read.
-_NOBODY: Any = object()
 
 
 class Adapter(Watcher, asyncio.BufferedProtocol):
@@ -47,8 +44,9 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         "_lost",
         "_messages_received",
         "_opened",
-        "_reader",
+        "_reading",
         "_receiver",
+        "_waiter",
         "about",
         "compression",
         "get_buffer",
@@ -76,7 +74,8 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._lost = lost
         forks.watch(self)
         self._inbox: deque[Frames] = deque()
-        self._reader: asyncio.Future[None] | None = None
+        self._reading = False  # a read is under way, and mostly …
+        self._waiter = mailbox.Waiter(switch_of(loop))  # … waits here
         self._delivered = 0  # bytes that were received when the inbox was last empty
         self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
         self._messages_received = 0
@@ -111,28 +110,23 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         if connection.state is not OPEN or self._intercept is not None:
             messages = self._transition(messages)
         if messages:
-            inbox, reader = self._inbox, self._reader
+            inbox = self._inbox
             inbox += messages
             self._messages_received += len(messages)
-            if reader is not None and not reader.done():
-                reader.set_result(None)
-            if self._received - self._delivered > self._limits.undelivered:
-                self._hold_back(len(inbox) - (reader is not None))
+            if (
+                self._received - self._delivered > self._limits.undelivered
+                and len(inbox) > self._reading  # whose message does not wait
+            ):
+                self._pause()
+            if self._reading:
+                self._run_reader()
 
-    def _hold_back(self, waiting: int) -> None:
-        """Stop reading while more than one message waits, not counting the reader's.
-
-        Unless the peer has left: what the system still holds of it is little, and reading it
-        shows the end.
-        """
-        if waiting > 0 and not self._paused and not has_left(self._sock):
-            self._paused = True
-            self._transport.pause_reading()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+    def _run_reader(self) -> None:
+        """Run the task that waits for a message in this callback, 2,200 instructions cheaper."""
+        try:
+            self._waiter.hand_over()
+        except BaseException as exc:  # SystemExit: uvloop would only log it
+            self._loop.call_soon(_raise, exc)
 
     def _transition(self, messages: list[Frames]) -> list[Frames]:
         """Act where the state is not plainly open; return what is left for the inbox."""
@@ -205,13 +199,12 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     def _wake(self) -> None:
         """Let a reader that waits see that the state has changed."""
-        if self._reader is not None and not self._reader.done():
-            self._reader.set_result(None)
+        self._waiter.wake()
 
     # -- the Channel ---------------------------------------------------------------
 
     async def read(self) -> Frames:
-        if self._reader is not None:
+        if self._reading:
             raise self._misused()
         inbox = self._inbox
         if inbox:
@@ -222,13 +215,13 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         while not inbox:
             if self._connection.state is not OPEN and self._connection.state is not State.MUTE:
                 raise self._connection.closed_error()
-            self._reader = self._loop.create_future()
+            self._reading = True
             try:
-                await self._reader
-            except RuntimeError as exc:  # the future of another thread's, or process's, loop
+                await self._waiter
+            except RuntimeError as exc:  # that of another thread's, or process's, loop
                 raise self._misused() from exc
             finally:
-                self._reader = None
+                self._reading = False
         message = inbox.popleft()
         if inbox:
             self._allowance -= TOLL + len(message[-1])
@@ -239,7 +232,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         return message
 
     def push(self, receiver: Callable[[Frames | None], None] | None) -> None:
-        if get_ident() != self._thread or self._reader is not None:
+        if get_ident() != self._thread or self._reading:
             raise self._misused()
         self._receiver = receiver
         self._intercept = None if receiver is None else self._hand_over
@@ -253,12 +246,11 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     async def _give_way(self) -> None:
         """Let others run, without letting another reader in."""
         self._allowance = CREDIT
-        self._reader = self._loop.create_future()
-        self._reader.set_result(None)
+        self._reading = True
         try:
             await asyncio.sleep(0)
         finally:
-            self._reader = None
+            self._reading = False
 
     async def close(self) -> None:
         if get_ident() != self._thread:
@@ -290,7 +282,8 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     def forked(self) -> None:
         """Disown the connection: its socket and its loop's selector are the parent's."""
         self._thread = forks.ELSEWHERE
-        self._reader = _NOBODY  # so that a read looks no further
+        self._unwatch()
+        self._reading = True  # so that a read looks no further
 
     def abort(self, why: str = "aborted by this side") -> None:
         if get_ident() == self._thread:
@@ -323,7 +316,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     def closed(self) -> bool:
         if self._connection.state is OPEN:  # the end may wait behind what nobody reads
-            return self._paused and has_left(self._sock)
+            return self._ended_unread()
         return self._connection.state is not State.HANDSHAKE
 
     def closed_error(self) -> CommClosedError:
@@ -353,3 +346,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         if get_ident() != self._thread:
             return LocalProtocolError(f"{ends} belongs to another thread")
         return LocalProtocolError(f"another task is reading from {ends}")
+
+
+def _raise(exc: BaseException) -> None:
+    raise exc

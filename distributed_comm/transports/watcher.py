@@ -54,9 +54,25 @@ class Watcher(Sender):
     def _cut(self, why: str) -> None:
         """End the connection at once; what has arrived can be read."""
 
-    @abstractmethod
+    # -- reading pauses ------------------------------------------------------------
+
+    def _pause(self) -> None:
+        """Stop reading, unless the peer has left: then little can come, and the end."""
+        if not self._paused and not has_left(self._sock):
+            self._paused = True
+            self._transport.pause_reading()
+
     def _resume(self) -> None:
         """Read from the socket again."""
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _ended_unread(self) -> bool:
+        """Return whether the peer has left behind what is not read."""
+        return self._paused and has_left(self._sock)
+
+    # -- beats ---------------------------------------------------------------------
 
     def _watch(self) -> None:
         beat = min(self._timeouts.gap, self._timeouts.keepalive) / BEATS
@@ -73,8 +89,8 @@ class Watcher(Sender):
         """Compare what has come with what had come a beat ago."""
         assert self._rounds is not None
         beat = self._rounds.beat
-        if self._paused and has_left(self._sock):
-            self._resume()  # only so much more can come
+        if self._ended_unread():
+            self._resume()
         if self._paused or self._received != self._heard:
             self._heard = self._received
             self._still = self._silent = 0
