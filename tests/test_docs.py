@@ -1,4 +1,4 @@
-"""The programs that the README shows work when they are pasted."""
+"""The programs that the README and the docs show work when they are pasted."""
 
 import re
 import subprocess
@@ -14,8 +14,12 @@ def programs(name: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize(("program", "printed"), [(programs("README.md")[0], "42\n")])
-def test_a_program_of_the_readme_works_when_pasted(program, printed, tmp_path):
+@pytest.mark.parametrize(
+    ("program", "printed"),
+    [(programs("README.md")[0], "42\n"), (programs("docs/tls.md")[0], "42 TLSv1.3\n")],
+    ids=["README", "tls"],
+)
+def test_a_program_of_the_docs_works_when_pasted(program, printed, tmp_path):
     command = [sys.executable, "-W", "error", "-X", "dev", "-c", program]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, timeout=30, check=False

@@ -4,10 +4,8 @@ Strategy: to the transport the layer is the protocol, and to the adapter both th
 and the socket. So neither half of the adapter knows of it, and a tcp connection pays nothing.
 
 What is received goes in small portions through a BIO of OpenSSL's, and is decrypted straight
-to where the framing wants it: the shared scratch, or a large frame's own memory. What is sent
-is encrypted record by record and goes to the socket at once. Where that is full, the
-transport gets the rest, at most AHEAD bytes; until it is gone the layer is a socket that is
-full, too. So borrowed memory is free as soon as it was encrypted.
+to where the framing wants it: the shared scratch, or a large frame's own memory. Until the
+TLS handshake is done, the layer is a socket that is full, so that our hello waits in it.
 
 TLS has no half-close that both sides have to honour. Between our peers the goodbye does that
 job, inside of TLS; close_notify is sent behind it, and no peer's is waited for.
@@ -16,29 +14,22 @@ job, inside of TLS; close_notify is sent behind it, and no peer's is waited for.
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
 from ..errors import CommClosedError, TLSError
-from .sender import GATHERS
 from .tls_failures import explain, is_plaintext
+from .tls_socket import TLSSocket
 
-__all__ = ["AHEAD", "TLSLayer"]
+__all__ = ["TLSLayer"]
 
-#: The longest plaintext of a record.
-RECORD = 16 * 1024
-#: The most that is encrypted before the socket has taken what was encrypted before.
-AHEAD = 256 * 1024
 #: What a BIO is given at once, for it never gives its memory back.
 PORTION = 32 * 1024
 #: In words of TLS, to a peer that speaks something else: a fatal alert, protocol_version.
 NOT_PLAIN = bytes.fromhex("15 03 03 00 02 02 46")
 
-Buffer = bytes | bytearray | memoryview
 
-
-class TLSLayer(asyncio.BufferedProtocol):
+class TLSLayer(TLSSocket, asyncio.BufferedProtocol):
     """One connection's TLS; ``sock`` is connected, and what ``context`` asks for holds.
 
     ``host`` is the name that a dialler expects in the certificate; None for a listener.
@@ -46,8 +37,8 @@ class TLSLayer(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_come", "_failure", "_fed", "_full", "_gone", "_host", "_incoming", "_outgoing",
-        "_parked", "_protocol", "_scratch", "_shaking", "_tls", "_transport", "_wanted", "sock",
+        "_come", "_failure", "_fed", "_gone", "_host", "_parked", "_protocol", "_scratch",
+        "_wanted",
     )  # fmt: skip
 
     def __init__(
@@ -57,21 +48,14 @@ class TLSLayer(asyncio.BufferedProtocol):
         scratch: memoryview,
         host: str | None = None,
     ) -> None:
-        self.sock = sock
+        super().__init__(sock, context, host)
         self._scratch = scratch
         self._host = host
         self._wanted = context.verify_mode
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(
-            self._incoming, self._outgoing, server_side=host is None, server_hostname=host
-        )
         self._protocol: Any = None  # the adapter
-        self._transport: asyncio.Transport
         self._parked = b""  # plaintext that waits until something can be encrypted
         self._come = self._fed = 0  # bytes in the scratch, and how many OpenSSL has got
         self._failure: ssl.SSLError | None = None  # close_notify, too
-        self._shaking = True  # the TLS handshake is not done
-        self._full = True  # nothing can be encrypted now
         self._gone = False
 
     def below(self, protocol: asyncio.BaseProtocol) -> "TLSLayer":
@@ -212,89 +196,6 @@ class TLSLayer(asyncio.BufferedProtocol):
             self._transport.close()
         else:
             self._fail(cause)
-
-    # -- what a Sender wants of its socket -------------------------------------------
-
-    def send(self, data: Buffer) -> int:
-        """Encrypt and send; return how many bytes were taken, which then are not needed."""
-        if self._full:
-            raise BlockingIOError
-        if len(data) > RECORD:
-            return self.sendmsg([data])
-        taken = self._tls.write(data)
-        ciphertext = self._outgoing.read()
-        try:
-            sent = self.sock.send(ciphertext)
-        except BlockingIOError:
-            sent = 0
-        if sent != len(ciphertext):
-            self._hold([ciphertext], sent)
-        return taken
-
-    def sendmsg(self, buffers: Sequence[Buffer]) -> int:
-        """Do the same with several buffers, up to AHEAD."""
-        if self._full:
-            raise BlockingIOError
-        write, read = self._tls.write, self._outgoing.read
-        taken, records = 0, []
-        for buffer in buffers:
-            view = memoryview(buffer)
-            for start in range(0, min(len(view), AHEAD - taken), RECORD):
-                taken += write(view[start : start + RECORD])
-                records.append(read())
-            if taken + RECORD > AHEAD:
-                break
-        try:
-            sent = self.sock.sendmsg(records) if GATHERS else self.sock.send(b"".join(records))
-        except BlockingIOError:
-            sent = 0
-        if sent != sum(map(len, records)):
-            self._hold(records, sent)
-        return taken
-
-    def _hold(self, records: list[bytes], sent: int) -> None:
-        """Have the transport send what the socket did not take; it calls `resume_writing`."""
-        rest: list[Buffer] = []
-        for record in records:
-            if sent < len(record):
-                rest.append(memoryview(record)[sent:] if sent else record)
-            sent = max(0, sent - len(record))
-        self._full = True
-        self._transport.writelines(rest)
-        if not self._transport.get_write_buffer_size():  # sent on the spot: no call comes
-            self._full = False
-
-    def _put(self, ciphertext: bytes) -> None:
-        """Send what is not the adapter's, in its turn."""
-        sent = 0
-        if not self._transport.get_write_buffer_size():
-            with suppress(OSError):  # the transport will notice
-                sent = self.sock.send(ciphertext)
-        if sent < len(ciphertext):
-            self._transport.write(memoryview(ciphertext)[sent:])
-
-    # What is not about bytes is the socket's. By `__getattr__` each attribute would cost more.
-
-    def fileno(self) -> int:
-        return self.sock.fileno()
-
-    def getsockname(self) -> Any:
-        return self.sock.getsockname()
-
-    def getpeername(self) -> Any:
-        return self.sock.getpeername()
-
-    def getsockopt(self, *option: int) -> Any:
-        return self.sock.getsockopt(*option)
-
-    def setsockopt(self, *option: int) -> None:
-        self.sock.setsockopt(*option)
-
-    def setblocking(self, flag: bool) -> None:
-        self.sock.setblocking(flag)
-
-    def close(self) -> None:
-        self.sock.close()
 
     # -- what an adapter wants of its transport ----------------------------------------
 
