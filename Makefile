@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 export DISTRIBUTED_COMM_EXTENSIONS ?= yes
 BUILT := $(VENV)/built-$(DISTRIBUTED_COMM_EXTENSIONS)
 
-.PHONY: build style types test bench clean
+.PHONY: build style types test bench soak clean
 
 build: $(BUILT)
 style: build ; PATH=$(BIN):$$PATH; ruff format --check . && ruff check . && cython-lint distributed_comm
 types: build ; $(BIN)/mypy
 test:  build ; $(BIN)/pytest
 bench: build ; $(BIN)/python -m distributed_comm.bench
+soak:  build ; $(BIN)/python tests/soak.py $(or $(TIME),60)
 clean:       ; rm -rf .venv .venv-* build dist *.egg-info .*_cache .hypothesis distributed_comm/_kernels/*.c distributed_comm/_kernels/*.so
 
 $(VENV)/tools: pyproject.toml

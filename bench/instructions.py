@@ -1,7 +1,9 @@
 """Count the instructions in user space of a round trip: ``python bench/instructions.py``.
 
+Or of a call, ``--workload rpc``, or a connection, ``--workload connect``.
+
 Unlike times, they do not drift with the machine, so they show what a change of the code costs.
-The benchmark's worker runs under callgrind with two numbers of round trips: what one of them
+The benchmark's worker runs under callgrind with two numbers of them: what one of them
 takes is the difference between the two totals over the difference between the numbers, and
 whatever happens once cancels out.
 """
@@ -10,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -18,12 +21,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distributed_comm.bench import certificates
+from distributed_comm.bench import certificates, workloads
 
 ROOT = Path(__file__).parents[1]
-FEW, MANY = 300, 2300
+COUNTS = {"roundtrip": (300, 2300), "rpc": (300, 2300), "concurrent": (1280, 6400)}
+COUNTS |= {"fanin": (1000, 5000), "connect": (20, 120)}
 # Under callgrind everything takes fifty times as long, and Dask's default is 30 s.
 PATIENCE = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "600s"}
+KEY = {"DISTRIBUTED_COMM_KEY": secrets.token_hex()}
+QUIET = {"OPENBLAS_NUM_THREADS": "1"}  # numpy's threads spin while they have no work
 
 
 class Worker:
@@ -47,7 +53,7 @@ def start(role: str, system: str, transport: str, profile: Path) -> Iterator[Wor
     command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={profile}"]
     command += [sys.executable, "-m", "distributed_comm.bench.worker", role, system]
     command += ["--transport", transport]
-    environment = {**os.environ, **PATIENCE, "PYTHONHASHSEED": "0"}
+    environment = {**os.environ, **PATIENCE, **KEY, **QUIET, "PYTHONHASHSEED": "0"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment
@@ -58,17 +64,17 @@ def start(role: str, system: str, transport: str, profile: Path) -> Iterator[Wor
         process.wait()
 
 
-def count(system: str, transport: str, round_trips: int, folder: Path) -> dict[str, int]:
+def count(system: str, transport: str, workload: str, number: int, folder: Path) -> dict[str, int]:
     """The instructions of both sides, from their start to their end."""
-    profiles = {role: folder / f"{system}.{role}.{round_trips}" for role in ("server", "client")}
+    profiles = {role: folder / f"{system}.{role}.{number}" for role in ("server", "client")}
     with (
         start("server", system, transport, profiles["server"]) as server,
         start("client", system, transport, profiles["client"]) as client,
     ):
-        address = server.answer()["roundtrip"]
+        address = server.answer()[workload]
         client.answer()
-        batch = {"count": round_trips}
-        client.order({"workload": "roundtrip", "address": address, "batch": batch})
+        batch = {"count": number, "concurrency": workloads.load(workload).SPEC.concurrency}
+        client.order({"workload": workload, "address": address, "batch": batch})
         client.answer()
     return {role: total(profile) for role, profile in profiles.items()}
 
@@ -81,27 +87,30 @@ def total(profile: Path) -> int:
     return int(found[1])
 
 
-def measure(system: str, transport: str) -> dict[str, float]:
-    """The instructions of one round trip on each side."""
+def measure(system: str, transport: str, workload: str) -> dict[str, float]:
+    """The instructions of one round trip, or one connection, on each side."""
+    fewer, more = COUNTS[workload]
     with tempfile.TemporaryDirectory() as folder:
-        few, many = (count(system, transport, number, Path(folder)) for number in (FEW, MANY))
-    return {role: (many[role] - few[role]) / (MANY - FEW) for role in few}
+        few, many = (
+            count(system, transport, workload, number, Path(folder)) for number in (fewer, more)
+        )
+    return {role: (many[role] - few[role]) / (more - fewer) for role in few}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--systems", default="uvloop,distributed_comm", help="(%(default)s)")
-    parser.add_argument("--transport", default="tcp", help="or tls (%(default)s)")
+    parser.add_argument("--workload", default="roundtrip", choices=COUNTS, help="(%(default)s)")
+    parser.add_argument("--transport", default="tcp", help="or tls, unix (%(default)s)")
     args = parser.parse_args()
-    systems, transport = args.systems.split(","), args.transport
-    if transport == "tls":
+    if args.transport == "tls":
         certificates.publish()
     # On one core the sides alternate strictly, and the counts repeat to within 0.1 %.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(f"{'system':20}{'client':>10}{'server':>10}{'both':>10}{'ratio':>8}")
     first = 0.0
-    for system in systems:
-        sides = measure(system, transport)
+    for system in args.systems.split(","):
+        sides = measure(system, args.transport, args.workload)
         both = sum(sides.values())
         first = first or both
         print(

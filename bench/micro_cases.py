@@ -20,6 +20,29 @@ def split(data, messages=None):
 """
 
 
+SERIALIZE = """
+from distributed_comm.serialize.decoding import loads
+from distributed_comm.serialize.encoding import dumps
+from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+out, into = DumpOptions(typed=True), LoadOptions(typed=True)
+dask_out, dask_into = DumpOptions(), LoadOptions()
+trusted_out = DumpOptions(typed=True, trusted=True)
+trusted_into = LoadOptions(typed=True, trusted=True)
+"""
+SMALL = "{'op': 'add', 'x': 1, 'y': 2, 'reply': True}"
+BARE = "import msgpack; pack = msgpack.Packer().pack; unpack = msgpack.unpackb"
+DASK_SERIALIZE = """
+import logging; logging.disable()
+from distributed.comm.utils import from_frames, to_frames
+from distributed.protocol import dumps, loads, to_serialize
+def run(coroutine):
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+"""
+
+
 @dataclass(frozen=True)
 class Case:
     """One row: expressions, and the statements that make what they take.
@@ -53,6 +76,11 @@ def address(call: str, values: str, plain: str = "", name: str = "", repeats: in
         dask_setup=f"import distributed.comm\nfrom distributed.comm.addressing import {function}",
         repeats=repeats,
     )
+
+
+def message(name: str, values: str, ours: str, plain: str, dask: str) -> Case:
+    """Return the row of a message, there and back."""
+    return Case(f"dumps + loads, {name}", values, ours, plain, dask, SERIALIZE, DASK_SERIALIZE)
 
 
 ADDRESS = "addr = 'tcp://192.168.1.20:8786'"
@@ -173,5 +201,55 @@ CASES = [
         "source = bytes(1 << 26)",
         "memoryview(blocks.allocate(1 << 26, 1 << 26))[:] = source",
         "memoryview(bytearray(1 << 26))[:] = source",
+    ),
+    message(
+        "a request",
+        f"{BARE}; msg = {SMALL}",
+        "loads(dumps(msg, out), into)",
+        "unpack(pack(msg))",
+        "loads(dumps(msg))",
+    ),
+    message(
+        "a request (msgspec; to_frames + from_frames)",
+        "import msgspec; pack = msgspec.msgpack.Encoder().encode; "
+        f"unpack = msgspec.msgpack.Decoder().decode; msg = {SMALL}",
+        "loads(dumps(msg, out), into)",
+        "unpack(pack(msg))",
+        "run(from_frames(run(to_frames(msg))))",
+    ),
+    message(
+        "a request, as Dask reads it (as our peers do)",
+        f"{SERIALIZE}msg = {SMALL}",
+        "loads(dumps(msg, dask_out), dask_into)",
+        "loads(dumps(msg, out), into)",
+        "",
+    ),
+    message(
+        "20 dicts in dicts",
+        f"{BARE}; msg = {SMALL}\nfor n in range(20): msg = {{'key': n, 'inner': msg}}",
+        "loads(dumps(msg, out), into)",
+        "unpack(pack(msg))",
+        "loads(dumps(msg))",
+    ),
+    message(
+        "10,000 integers",
+        f"{BARE}; msg = {{'x': list(range(10_000))}}",
+        "list(loads(dumps(msg, out), into)['x'])",
+        "list(unpack(pack(msg))['x'])",
+        "list(loads(dumps(msg))['x'])",
+    ),
+    message(
+        "an array of 1 MiB (pickle)",
+        "import numpy, pickle; array = numpy.zeros(1 << 20, 'u1'); msg = {'x': array}; b = []",
+        "loads(dumps(msg, trusted_out), trusted_into)['x'].nbytes",
+        "b.clear(); pickle.loads(pickle.dumps(msg, 5, buffer_callback=b.append), buffers=b)",
+        "loads(dumps({'x': to_serialize(array)}))['x'].nbytes",
+    ),
+    message(
+        "an object (pickle)",
+        "import pickle, datetime; msg = {'op': 'add', 'after': datetime.timedelta(1)}",
+        "loads(dumps(msg, trusted_out), trusted_into)",
+        "pickle.loads(pickle.dumps(msg, 5))",
+        "loads(dumps(msg))",
     ),
 ]

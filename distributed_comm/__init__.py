@@ -12,6 +12,9 @@ from .addressing import (
     unparse_address,
     unparse_host_port,
 )
+from .batched import BatchedSend
+from .calls import Status, send_recv
+from .client import rpc
 from .comms import ChannelComm
 from .core import Channel, Comm, Connector, Listener
 from .encryption import Security
@@ -27,36 +30,53 @@ from .endpoints import (
 from .errors import (
     CommClosedError,
     FatalCommClosedError,
+    KeyFileError,
     LocalProtocolError,
     MessageError,
+    RemoteError,
     RemoteProtocolError,
     TLSError,
     UnserializableError,
     UntrustedError,
 )
 from .options import CommOptions, Limits, Timeouts
+from .pool import ConnectionPool
 from .registry import Backend
 from .running import run
+from .serialize.families import register_serialization_family
+from .serialize.markers import Pickled, Serialize, Serialized, ToPickle, to_serialize
+from .serialize.registered import register_serialization, register_serialization_lazy
+from .server import Server
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backend",
+    "BatchedSend",
     "Channel",
     "ChannelComm",
     "Comm",
     "CommClosedError",
     "CommOptions",
+    "ConnectionPool",
     "Connector",
     "FatalCommClosedError",
+    "KeyFileError",
     "Limits",
     "Listener",
     "LocalProtocolError",
     "MessageError",
+    "Pickled",
+    "RemoteError",
     "RemoteProtocolError",
     "Security",
+    "Serialize",
+    "Serialized",
+    "Server",
+    "Status",
     "TLSError",
     "Timeouts",
+    "ToPickle",
     "UnserializableError",
     "UntrustedError",
     "__version__",
@@ -69,9 +89,15 @@ __all__ = [
     "normalize_address",
     "parse_address",
     "parse_host_port",
+    "register_serialization",
+    "register_serialization_family",
+    "register_serialization_lazy",
     "resolve_address",
     "resolve_address_async",
+    "rpc",
     "run",
+    "send_recv",
+    "to_serialize",
     "unparse_address",
     "unparse_host_port",
 ]

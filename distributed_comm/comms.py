@@ -7,13 +7,14 @@ cancellation promises changes by that.
 
 import asyncio
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from .core import Channel, Comm
-from .errors import LocalProtocolError
+from .core import Channel, Comm, Receiver
+from .errors import CommClosedError, LocalProtocolError
+from .frames import Frames
 from .options import Limits
 from .serialize.decoding import loads
 from .serialize.encoding import dumps
@@ -36,6 +37,7 @@ class ChannelComm(Comm):
         self, channel: Channel, *, trusted: bool, deserialize: bool, limits: Limits
     ) -> None:
         self._channel = channel
+        self.closed = channel.closed  # type: ignore[method-assign] # one call less
         self._dump_options = DumpOptions(
             trusted=trusted,
             typed=channel.typed,
@@ -55,6 +57,7 @@ class ChannelComm(Comm):
         self._turns = 0  # … by so many writes, which wait for each other
         self._decoding: asyncio.Future[Any] | None = None  # a message, in a thread
         self._awaited = False  # a read waits for that
+        self._push: _Push | None = None  # what decodes messages that are pushed
 
     async def read(self, deserializers: Iterable[str] | None = None) -> Any:
         if self._decoding is None:
@@ -75,11 +78,11 @@ class ChannelComm(Comm):
             raise LocalProtocolError(f"another task is reading from {ends}")
         self._awaited = True
         try:
-            return await asyncio.shield(decoding)
+            await asyncio.wait([decoding])
         finally:
             self._awaited = False
-            if decoding.done():
-                self._decoding = None
+        self._decoding = None  # not before: a cancellation may come in the turn of the message
+        return decoding.result()
 
     async def write(
         self,
@@ -101,6 +104,31 @@ class ChannelComm(Comm):
         if channel.full:
             await channel.drain()
         return nbytes
+
+    def send(self, msg: Any, serializers: Iterable[str] | None = None) -> Awaitable[Any] | None:
+        options = self._dump_options if serializers is None else self._chosen(serializers, None)
+        if self._turn is not None:
+            return self._write_in_turn(msg, options)
+        try:
+            frames = dumps(msg, options)
+        except Lengthy:
+            return self._write_in_turn(msg, options)
+        channel = self._channel
+        channel.send(frames)
+        return channel.drain() if channel.full else None
+
+    def push(self, receiver: Receiver | None) -> None:
+        if self._push is not None:
+            self._decoding = self._push.stop()
+            self._push = None
+        if receiver is None:
+            self._channel.push(None)
+        elif self._awaited:
+            raise LocalProtocolError(f"another task is reading from {self!r}")
+        else:
+            self._push = _Push(self._channel, self._load_options, receiver)
+            self._push.start(self._decoding)
+            self._decoding = None
 
     async def _write_in_turn(self, msg: Any, options: DumpOptions) -> int:
         """Encode a message in a thread, and send it after those that were there before.
@@ -152,6 +180,10 @@ class ChannelComm(Comm):
         return self._dump_options.trusted
 
     @property
+    def deserialize(self) -> bool:  # type: ignore[override]
+        return self._load_options.deserialize
+
+    @property
     def same_host(self) -> bool:  # type: ignore[override]
         return self._channel.same_host
 
@@ -177,6 +209,76 @@ class ChannelComm(Comm):
             text = f"unclosed {self!r}"
             channel.abort()  # first, for the warning may be an error
             _warn(text, ResourceWarning, source=self)
+
+
+class _Push:
+    """Hands on, decoded, what a channel pushes.
+
+    It does not know the comm, which is collected when everybody has forgotten it.
+    """
+
+    __slots__ = ("_channel", "_decoding", "_options", "_receiver")
+
+    def __init__(self, channel: Channel, options: LoadOptions, receiver: Receiver) -> None:
+        self._channel = channel
+        self._options = options
+        self._receiver: Receiver | None = receiver
+        self._decoding: asyncio.Future[Any] | None = None  # a message, in a thread
+
+    def start(self, decoding: "asyncio.Future[Any] | None") -> None:
+        """Push from now on; first the message that is being decoded, if there is one."""
+        if decoding is None:
+            self._channel.push(self._receive)
+        else:
+            self._wait(decoding, None)
+
+    def stop(self) -> "asyncio.Future[Any] | None":
+        """Hand on nothing more; return the message that is being decoded, if there is one."""
+        self._receiver = None
+        return self._decoding
+
+    def _receive(self, frames: Frames | None) -> None:
+        receiver = self._receiver
+        assert receiver is not None
+        if frames is None:
+            ends = f"{self._channel.local_address} -> {self._channel.peer_address}"
+            receiver(None, CommClosedError(f"the connection has ended: {ends}"))
+            return
+        try:
+            message = loads(frames, self._options)
+        except Lengthy:
+            self._channel.push(None)  # what comes next has to wait
+            self._wait(_in_thread(loads, frames, replace(self._options, most=None)), frames)
+        except (TypeError, ValueError) as exc:  # what `read` raises for a message
+            receiver(_unopened(frames, self._options), exc)
+        else:
+            receiver(message, None)
+
+    def _wait(self, decoding: "asyncio.Future[Any]", frames: Frames | None) -> None:
+        """Hand a message on once it is decoded, and then what came after it."""
+        self._decoding = decoding
+
+        def decoded(done: "asyncio.Future[Any]") -> None:
+            self._decoding = None
+            if self._receiver is None or done.cancelled():
+                return
+            error = done.exception()
+            if error is None:
+                self._receiver(done.result(), None)
+            elif isinstance(error, Exception):
+                self._receiver(frames and _unopened(frames, self._options), error)
+            if self._receiver is not None:
+                self._channel.push(self._receive)
+
+        decoding.add_done_callback(decoded)
+
+
+def _unopened(frames: Frames, options: LoadOptions) -> Any:
+    """Return a message with its pickles as they came, None where even that fails."""
+    try:
+        return loads(frames, replace(options, deserialize=False, most=None))
+    except (TypeError, ValueError):
+        return None
 
 
 def _in_thread(work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":

@@ -13,7 +13,10 @@ from typing import Any, Self
 from .errors import CommClosedError
 from .frames import Frames
 
-__all__ = ["Channel", "Comm", "Connector", "HandleComm", "Listener"]
+__all__ = ["Channel", "Comm", "Connector", "HandleComm", "Listener", "Receiver"]
+
+#: Called with a message, and an exception or None: see `Comm.push`.
+Receiver = Callable[[Any, Exception | None], None]
 
 
 class Channel(ABC):
@@ -108,6 +111,8 @@ class Comm(ABC):
     name: str | None = None
     #: Whether pickles from this peer may be opened, and sent to it.
     trusted: bool = False
+    #: Whether pickles are opened; else they arrive as they are.
+    deserialize: bool = True
     same_host: bool = False
 
     @abstractmethod
@@ -128,6 +133,25 @@ class Comm(ABC):
         noticing, and goes out whole. Raises CommClosedError; TypeError for an object that
         cannot be serialized, UntrustedError for one that only goes to a trusted peer.
         """
+
+    def push(self, receiver: Receiver | None) -> None:
+        """Call ``receiver(message, error)`` for each message, instead of having it read.
+
+        That happens in the callback that received the message. The error is None, or what
+        `read` would have raised for this one message, which comes then with its pickles
+        unopened, or as None; a CommClosedError follows when the connection has ended.
+        ``push(None)`` goes back to `read`, and what has not been handed over waits for it.
+        NotImplementedError where a comm can only be read.
+        """
+        raise NotImplementedError
+
+    def send(self, msg: Any, serializers: Any = None) -> Awaitable[Any] | None:
+        """Do what `write` does, but return what is left to be awaited, None if nothing is.
+
+        Nothing may be written before that was awaited. A comm that has a way to write without
+        waiting overrides it.
+        """
+        return self.write(msg, serializers)
 
     @abstractmethod
     async def close(self) -> None:
@@ -218,6 +242,13 @@ class Listener(ABC):
     @abstractmethod
     def contact_address(self) -> str:
         """An address that others can dial, where ``listen_address`` is a wildcard."""
+
+    def bind(self) -> None:
+        """Take the address, so that its port is known; `start` does it otherwise.
+
+        Nothing to do where an address has no port.
+        """
+        return
 
     @abstractmethod
     async def start(self) -> None:

@@ -9,7 +9,7 @@ from .addressing import parse_address, unparse_address
 from .core import Comm, Connector, HandleComm, Listener
 from .encryption import Security
 from .errors import FatalCommClosedError
-from .options import CommOptions, Timeouts
+from .options import CommOptions, default_options
 from .registry import Backend, get_backend
 from .transports.deadlines import timeout_at
 
@@ -34,6 +34,8 @@ async def connect(
     connection_args: Mapping[str, Any] | None = None,
     *,
     trusted: bool | None = None,
+    key: str | bytes | None = None,
+    require_trust: bool = False,
     security: Security | None = None,
     options: CommOptions | None = None,
     name: str | None = None,
@@ -41,19 +43,32 @@ async def connect(
     """Connect to an address such as ``tcp://127.0.0.1:8786``.
 
     Attempts that fail are repeated until ``timeout`` seconds are over (by default
-    ``options.timeouts.connect``); the handshake is part of an attempt. ``trusted=True``
-    allows pickles from and to this peer. ``security`` has the certificates for ``tls://``.
-    Other ``connection_args`` go to the backend.
-    Raises ValueError for a malformed address, FatalCommClosedError where trying again
-    would not help, and OSError, with the last failure as its cause, when time is up.
+    ``options.timeouts.connect``); the handshake is part of an attempt. ``security`` has the
+    certificates for ``tls://``. Other ``connection_args`` go to the backend.
+
+    Pickles are opened from, and sent to, a peer that is trusted: one that the transport
+    knows for ours, or that proved to hold our key (``key``, else $DISTRIBUTED_COMM_KEY, else
+    the user's own; empty for none). ``trusted=True`` trusts whoever answers,
+    ``trusted=False`` nobody; ``require_trust=True`` refuses a peer that is not trusted.
+
+    Raises ValueError for a malformed address, KeyFileError for an unsafe key file,
+    FatalCommClosedError where trying again would not help, and OSError, with the last
+    failure as its cause, when time is up.
     """
     scheme, loc = parse_address(addr)
     backend = get_backend(scheme)
     connector = backend.get_connector()
-    given = {**(security.connection_args() if security else {}), **(connection_args or {})}
-    arguments = _arguments(addr, backend, given, trusted=trusted, options=options)
+    arguments = _arguments(
+        addr,
+        backend,
+        {**(security.connection_args() if security else {}), **(connection_args or {})},
+        trusted=trusted,
+        key=key,
+        require_trust=require_trust or None,
+        options=options,
+    )
     if timeout is None:
-        timeout = (options.timeouts if options else Timeouts()).connect
+        timeout = (options or default_options()).timeouts.connect
     comm = await _dial(connector, addr, loc, timeout, deserialize, arguments)
     if name is not None:
         comm.name = name
@@ -111,6 +126,8 @@ def listen(
     connection_args: Mapping[str, Any] | None = None,
     *,
     trusted: bool | None = None,
+    key: str | bytes | None = None,
+    require_trust: bool = False,
     security: Security | None = None,
     options: CommOptions | None = None,
     contact_host: str | None = None,
@@ -119,16 +136,22 @@ def listen(
 
     ``handle_comm``, a function or a coroutine function, is called with the `Comm` of each
     connection once its handshake is done. A port of 0, or none, is chosen when it is
-    bound. ``trusted=True`` allows pickles from and to everybody who connects;
-    ``security`` has the certificates for ``tls://``; ``contact_host`` is advertised instead
-    of the host that was bound. Other ``connection_args`` go to the backend. Raises ValueError
-    for a malformed address.
+    bound. ``trusted``, ``key`` and ``require_trust`` are those of `connect`, about everybody
+    who connects; ``security`` has the certificates for ``tls://``; ``contact_host`` is
+    advertised instead of the host that was bound. Other ``connection_args`` go to the
+    backend. Raises ValueError for a malformed address, KeyFileError for an unsafe key file.
     """
     scheme, loc = parse_address(addr)
     backend = get_backend(scheme)
-    given = {**(security.listen_args() if security else {}), **(connection_args or {})}
     arguments = _arguments(
-        addr, backend, given, trusted=trusted, options=options, contact_host=contact_host
+        addr,
+        backend,
+        {**(security.listen_args() if security else {}), **(connection_args or {})},
+        trusted=trusted,
+        key=key,
+        require_trust=require_trust or None,
+        options=options,
+        contact_host=contact_host,
     )
     return backend.get_listener(loc, handle_comm, deserialize, **arguments)
 

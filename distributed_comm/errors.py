@@ -6,11 +6,13 @@
             ├── RemoteProtocolError     the peer sent what the protocol does not allow
             └── TLSError                certificates, host names or versions of TLS do not fit
     RuntimeError
-    └── LocalProtocolError          the caller did what a comm does not allow
+    ├── LocalProtocolError          the caller did what a comm does not allow
+    └── RemoteError                 a call failed at the peer, and only the text came back
     TypeError
     ├── UnserializableError         an object that cannot be sent, here or at the peer
     └── UntrustedError              a pickle, to or from a peer that is not trusted
     ValueError
+    ├── KeyFileError                a key file that others can read, or that holds no key
     └── MessageError                a message that arrived whole and cannot be decoded
 
 After a CommClosedError the comm is of no more use; after any other the next message can
@@ -20,8 +22,10 @@ be read or written. Exceptions of msgpack, pickle and the loop stay the ``__caus
 __all__ = [
     "CommClosedError",
     "FatalCommClosedError",
+    "KeyFileError",
     "LocalProtocolError",
     "MessageError",
+    "RemoteError",
     "RemoteProtocolError",
     "TLSError",
     "UnserializableError",
@@ -53,12 +57,20 @@ class LocalProtocolError(RuntimeError):
     """The caller used a comm as it must not be used: a second reader, another thread."""
 
 
+class RemoteError(RuntimeError):
+    """A call failed at the peer with an exception that cannot be raised here; its text."""
+
+
 class UnserializableError(TypeError):
     """An object cannot be serialized: raised at the writer, or reported by it to the reader."""
 
 
 class UntrustedError(TypeError):
     """A message needs a pickle, and the peer is not trusted."""
+
+
+class KeyFileError(ValueError):
+    """The file of the user's key cannot be relied on; the text says what mends it."""
 
 
 class MessageError(ValueError):

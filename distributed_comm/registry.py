@@ -14,8 +14,10 @@ GROUP = "distributed_comm.backends"
 #: Scheme -> module and class; nobody else can take one of these schemes.
 BUILT_IN = {
     "inproc": ("distributed_comm.transports.inproc", "InProcBackend"),
+    "sentinel": ("distributed_comm.transports.sentinel", "SentinelBackend"),
     "tcp": ("distributed_comm.transports.tcp", "TCPBackend"),
     "tls": ("distributed_comm.transports.tls", "TLSBackend"),
+    "unix": ("distributed_comm.transports.unix", "UnixBackend"),
 }
 
 

@@ -1,8 +1,14 @@
-"""What every test file may use: both kernels, and hypothesis without a stopwatch."""
+"""What every test file may use: both kernels, and hypothesis without a stopwatch.
 
+No test reads or makes a key in the home of who runs it: here and in every process that a
+test starts there is none, and what looks for one looks in a folder that is thrown away.
+"""
+
+import os
 import sys
 from importlib import import_module
 from pkgutil import walk_packages
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import pytest
@@ -10,6 +16,9 @@ from hypothesis import settings
 
 import distributed_comm
 from distributed_comm import _kernels
+
+_home = TemporaryDirectory()  # removed when pytest ends
+os.environ |= {"DISTRIBUTED_COMM_KEY": "", "XDG_CONFIG_HOME": _home.name}
 
 pytest_plugins = ["loops", "schemes"]
 

@@ -1,11 +1,15 @@
 """Plain messages, for hypothesis, and how to compare what arrived with what was sent."""
 
+import math
 import uuid
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
+from distributed_comm.serialize.decoding import loads
+from distributed_comm.serialize.encoding import dumps
 from distributed_comm.serialize.markers import MARKERS
+from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 
 def tag(obj):
@@ -57,3 +61,24 @@ class Point:
     """What can only go as a pickle."""
 
     x: object
+
+
+def carry(msg, *, typed, trusted):
+    """Return a message as it arrives: each frame but the first in memory of its own."""
+    frames = dumps(msg, DumpOptions(typed=typed, trusted=trusted))
+    frames = [bytes(frames[0]), *map(bytearray, frames[1:])]
+    return loads(frames, LoadOptions(typed=typed, trusted=trusted))
+
+
+def exact(obj):
+    """Return what tells everything apart: types, the order of a dict, -0.0 from 0.0."""
+    cls = type(obj)
+    if isinstance(obj, dict):
+        return cls, [(exact(key), exact(value)) for key, value in obj.items()]
+    if isinstance(obj, list | tuple):
+        return cls, [*map(exact, obj)]
+    if isinstance(obj, set | frozenset):
+        return cls, sorted(map(repr, map(exact, obj)))
+    if isinstance(obj, float):
+        return cls, math.copysign(1, obj), str(obj)
+    return cls, obj

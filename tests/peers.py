@@ -50,13 +50,28 @@ async def check_echo(address: str) -> None:
 
 @asynccontextmanager
 async def pair(
-    *, trusted: Any = (False, False), options: dc.CommOptions | None = None, **kwargs: Any
+    address: str = LOOPBACK,
+    *,
+    trusted: Any = (False, False),
+    options: Any = None,
+    deserialize: Any = (True, True),
+    **kwargs: Any,
 ) -> AsyncIterator[tuple[dc.Comm, dc.Comm]]:
-    """Yield a connected client and server; both are aborted in the end."""
+    """Yield a connected client and server; both are aborted in the end.
+
+    ``options`` are those of both, or of each.
+    """
     served: asyncio.Future[dc.Comm] = asyncio.get_running_loop().create_future()
-    async with dc.listen(LOOPBACK, served.set_result, trusted=trusted[1], options=options) as here:
+    ours, theirs = options if isinstance(options, tuple) else (options, options)
+    async with dc.listen(
+        address, served.set_result, deserialize[1], trusted=trusted[1], options=theirs
+    ) as here:
         client = await dc.connect(
-            here.contact_address, trusted=trusted[0], options=options, **kwargs
+            here.contact_address,
+            deserialize=deserialize[0],
+            trusted=trusted[0],
+            options=ours,
+            **kwargs,
         )
         server = await served
     try:

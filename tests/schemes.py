@@ -10,9 +10,7 @@ import pytest
 
 from distributed_comm import registry
 from distributed_comm.encryption import Security
-from distributed_comm.transports.tcp import TCPBackend, TCPConnector, TCPListener
 from distributed_comm.transports.tls import TLSBackend, TLSConnector, TLSListener
-from distributed_comm.wire.sentinel import SentinelFraming
 
 SOURCES = Path(__file__).with_name("backends")
 
@@ -40,33 +38,6 @@ def outside(site):
         patch.syspath_prepend(site)
         yield
     registry.get_backend.cache_clear()
-
-
-class SentinelConnector(TCPConnector):
-    framing = SentinelFraming
-
-
-class SentinelListener(TCPListener):
-    framing = SentinelFraming
-
-    @property
-    def contact_address(self) -> str:
-        return super().contact_address.replace("tcp://", "sentinel://")
-
-
-class SentinelBackend(TCPBackend):
-    """tcp, but for what stands between the messages."""
-
-    def get_connector(self):
-        return SentinelConnector()
-
-    def get_listener(self, loc, handle_comm, deserialize, **connection_args):
-        return SentinelListener(loc, handle_comm, deserialize, **connection_args)
-
-
-@pytest.fixture
-def sentinel(monkeypatch):
-    monkeypatch.setitem(registry.BUILT_IN, "sentinel", (__name__, "SentinelBackend"))
 
 
 @cache

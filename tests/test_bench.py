@@ -49,9 +49,9 @@ def test_json(tmp_path: Path) -> None:
     assert document["meta"]["kernels"] in {"compiled", "pure"}
     assert document["meta"]["versions"].keys() >= {"distributed_comm", "msgpack", "numpy", "uvloop"}
     rows = [(r["workload"], r["size"]) for r in document["results"]]
-    expected = ["roundtrip", "oneway", *["bandwidth"] * 3]
+    expected = ["roundtrip", "oneway", *["bandwidth"] * 3, "connect"]
     assert [workload for workload, _ in rows[::3]] == expected
-    assert [size for _, size in rows[::3]] == [None, None, 65536, 2**20, 2**26]
+    assert [size for _, size in rows[::3]] == [None, None, 65536, 2**20, 2**26, None]
     for result in document["results"]:
         assert result.keys() == {
             *("workload", "system", "transport", "size", "concurrency"),
@@ -59,7 +59,18 @@ def test_json(tmp_path: Path) -> None:
         }
         assert len(result["runs"]) == 1
         assert result["median"] == result["runs"][0] > 0
-        assert (result["p99_us"] is not None) == (result["workload"] == "roundtrip")
+        assert (result["p99_us"] is not None) == (result["workload"] in {"roundtrip", "connect"})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
+def test_unix(tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    workloads = "roundtrip,bandwidth,connect"
+    done = bench("--json", str(file), "--transport", "unix", "--workload", workloads)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(file.read_text())["results"]
+    assert {r["system"] for r in results} == {"distributed_comm", "socket", "uvloop"}
+    assert {r["transport"] for r in results} == {"unix"}
 
 
 def test_inproc(tmp_path: Path) -> None:

@@ -69,6 +69,13 @@ def test_an_instance_of_a_subclass_arrives_as_its_base(sent, received):
     assert type(arrived) is type(received)
 
 
+def test_a_namedtuple_arrives_as_a_tuple_where_no_pickle_may_be_sent():
+    point = namedtuple("Point", "x y")((1, 2), [3])
+    arrived = loads(dumps({"at": point}, DumpOptions(typed=True)), LoadOptions(typed=True))
+    assert arrived == {"at": ((1, 2), [3])}
+    assert type(arrived["at"]) is tuple
+
+
 @pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**100])
 def test_an_integer_beyond_64_bits_goes_as_a_pickle(number):
     assert there_and_back([number]) == (number,)

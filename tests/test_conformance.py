@@ -1,5 +1,6 @@
 """The conformance suite, over every transport: ours, and two from other distributions."""
 
+import os
 import sys
 
 import pytest
@@ -15,7 +16,7 @@ def test_tcp(check, run, kernels):
 
 
 @pytest.mark.parametrize("check", testing.CHECKS)
-def test_tcp_with_sentinels(check, run, kernels, sentinel):
+def test_tcp_with_sentinels(check, run, kernels):
     run(check("sentinel://127.0.0.1:0"))
 
 
@@ -27,6 +28,18 @@ def test_tls(check, run, kernels, certified):
 @pytest.mark.parametrize("check", testing.CHECKS)
 def test_inproc(check, run, kernels):
     run(check("inproc://"))
+
+
+@not_on_windows
+@pytest.mark.parametrize("check", testing.CHECKS)
+def test_unix(check, run, kernels, tmp_path_factory):
+    run(check(f"unix://{tmp_path_factory.getbasetemp()}/unix"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract names")
+@pytest.mark.parametrize("check", testing.CHECKS)
+def test_unix_without_a_file(check, run):
+    run(check(f"unix://@distributed_comm-test-{os.getpid()}"))
 
 
 @not_on_windows

@@ -1,82 +1,200 @@
-"""Many at once: a storm of connections is served whole."""
+"""A thousand strangers at once, five thousand idle peers, and one who has vanished."""
 
 import asyncio
+import gc
+import os
+import socket
+import subprocess
 import sys
+import time
+from contextlib import ExitStack, suppress
 
 import pytest
-from loops import until
-from peers import LOOPBACK, echo
+from loops import LOOPS, until
+from peers import OUR_HELLO, check_echo, echo, frame_up
 
 import distributed_comm as dc
+from distributed_comm.wire.proof import Proving, Role, derive
 
-STORM = 2_000
+resource = pytest.importorskip("resource")  # Windows
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+#: Seconds of a handshake in the test, and how much later than that the last one may be cut.
+PATIENCE, GRACE = 2.0, 5.0
 
 
 @pytest.fixture
 def descriptors():
-    """Allow this process both ends of a storm."""
-    resource = pytest.importorskip("resource")
+    """Room for a few thousand sockets, where the system allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * STORM + 500
-    if soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            pytest.skip(f"needs {needed} file descriptors")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    wanted = 4_000
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"at most {hard} descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.usefixtures("descriptors")
-@pytest.mark.parametrize("address", [LOOPBACK, "inproc://"])
-def test_a_storm_of_connects_is_served_without_a_failure(run, address):
-    served = []
+def without_a_proof() -> bytes:
+    """Return the hello of a peer that says it has a key."""
+    return frame_up(Proving(derive(b"none"), Role.DIALLER, "").ours)
 
-    async def handle(comm):
-        served.append(comm)
-        await echo(comm)
 
-    async def call(address, number):
-        async with await dc.connect(address) as comm:
-            await comm.write(number)
-            answer = await comm.read()
-            await asyncio.sleep(0)
-            return answer
+#: What a thousand peers send: all of it at once, or a byte now and then.
+KINDS = {
+    "nothing": (b"", False),
+    "a byte now and then": (OUR_HELLO, True),
+    "all but the last byte": (OUR_HELLO[:-1], False),
+    "a hello, and no proof": (without_a_proof(), False),
+}
+
+
+def test_a_thousand_silent_or_slow_peers_are_cut_in_time_and_disturb_nobody(run, descriptors):
+    timeouts = dc.Timeouts(handshake=PATIENCE)
+    options = dc.CommOptions(timeouts=timeouts)
 
     async def main():
-        async with dc.listen(address, handle) as listener:
-            calls = [call(listener.contact_address, number) for number in range(STORM)]
-            assert await asyncio.gather(*calls) == list(range(STORM))
-            await until(lambda: all(comm.closed() for comm in served))
-        assert len(served) == STORM
+        handled = []
+
+        async def handle(comm):
+            handled.append(comm)
+            await echo(comm)
+
+        async with dc.listen("tcp://127.0.0.1:0", handle, options=options, key="k") as listener:
+            address = dc.get_address_host_port(listener.contact_address)
+            with ExitStack() as stack:
+                crowd = [
+                    (dial(stack, address, sent, slow), sent, slow)
+                    for sent, slow in list(KINDS.values()) * 250
+                ]
+                await until(lambda: len(listener._connections) == 1000)
+                start = time.monotonic()
+                dribbling = asyncio.create_task(dribble(crowd))
+                await check_echo(listener.contact_address)
+                assert time.monotonic() - start < 1
+                assert len(listener._handshakes) == 1000
+                await until(lambda: not listener._handshakes)
+                assert time.monotonic() - start < PATIENCE + GRACE
+                dribbling.cancel()
+                assert all(is_cut(sock) for sock, _, _ in crowd)
+                assert len(handled) == 1
 
     run(main())
+    gc.collect()
 
 
-@pytest.mark.usefixtures("descriptors")
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have shorter backlogs")
-def test_a_storm_from_another_process_while_the_loop_is_busy(run):
-    program = """
-import asyncio, sys, distributed_comm as dc
+def dial(stack: ExitStack, address, sent: bytes, slow: bool) -> socket.socket:
+    sock = stack.enter_context(socket.create_connection(address))
+    sock.setblocking(False)
+    if not slow:
+        sock.sendall(sent)
+    return sock
 
-async def call(number):
-    async with await dc.connect(sys.argv[1]) as comm:
-        await comm.write(number)
-        return await comm.read()
 
-async def main():
-    numbers = range(int(sys.argv[2]))
-    assert await asyncio.gather(*map(call, numbers)) == list(numbers)
+async def dribble(crowd) -> None:
+    for number in range(len(OUR_HELLO) - 1):
+        for sock, sent, slow in crowd:
+            if slow:
+                with suppress(OSError):  # it may be cut
+                    sock.send(sent[number : number + 1])
+        await asyncio.sleep(PATIENCE / 20)
 
-dc.run(main())
+
+def is_cut(sock: socket.socket) -> bool:
+    try:
+        while sock.recv(65536):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        pass
+    return True
+
+
+# Memory
+
+IDLE = """
+import asyncio, gc, resource, sys
+from pathlib import Path
+
+role, address, loop, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+sys.path.insert(0, {folder!r})
+import distributed_comm as dc
+from loops import LOOPS
+
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def resident():
+    gc.collect()
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+async def exchange(comm):  # the first message, so that nothing that comes with it is missing
+    await comm.write("there")
+    await comm.read()
+
+
+async def listen():
+    comms = []
+    async with dc.listen(address, comms.append) as listener:
+        print(listener.contact_address, flush=True)
+        for number in (100, count):
+            while len(comms) < number:
+                await asyncio.sleep(0.01)
+            await asyncio.gather(*(exchange(comm) for comm in comms[-100:]))
+            print(resident(), flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
+
+
+async def dial():
+    comms = []
+    for number in (100, count):
+        while len(comms) < number:
+            comms.append(await dc.connect(address))
+        await asyncio.gather(*(exchange(comm) for comm in comms[-100:]))
+        print(resident(), flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+
+with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
+    runner.run(listen() if role == "listen" else dial())
 """
 
-    async def main():
-        async with dc.listen(LOOPBACK, echo) as listener:
-            arguments = [listener.contact_address, str(STORM)]
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", program, *arguments, stderr=asyncio.subprocess.PIPE
-            )
-            assert (await process.communicate())[1] == b""
-            assert process.returncode == 0
+MANY = 5_000
+#: Bytes that one idle comm may take in each of the two processes.
+PLENTY = 6 * 1024
 
-    run(main())
+
+@on_linux
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:0", "unix://"])
+def test_five_thousand_idle_comms_take_little_memory(address, loop, pytestconfig):
+    """With a hello and a proof each; the key is what a user has."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < MANY + 100:
+        pytest.skip(f"at most {hard} descriptors")
+    script = IDLE.format(folder=str(pytestconfig.rootpath / "tests"))
+    environment = os.environ | {"DISTRIBUTED_COMM_KEY": "a key"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+
+    def start(role, address):
+        command = [sys.executable, "-c", script, role, address, loop, str(MANY)]
+        return stack.enter_context(subprocess.Popen(command, env=environment, **pipes))
+
+    with ExitStack() as stack:
+        listening = start("listen", address)
+        stack.callback(listening.kill)
+        dialling = start("dial", listening.stdout.readline().strip())
+        stack.callback(dialling.kill)
+        sizes = []
+        for _ in range(2):
+            sizes.append([int(side.stdout.readline()) for side in (listening, dialling)])
+            for side in (listening, dialling):
+                side.stdin.write("go on\n")
+                side.stdin.flush()
+        each = [(many - few) / (MANY - 100) for few, many in zip(*sizes, strict=True)]
+        print(f"{address} on {loop}: at the listener {each[0]:.0f} bytes, and {each[1]:.0f}")
+        assert max(each) <= PLENTY

@@ -1,8 +1,11 @@
-"""The programs that the README and the docs show work when they are pasted."""
+"""The programs that the documents show work when they are pasted."""
 
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,23 +13,91 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def programs(name: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
+def programs(name: str) -> list[tuple[str, str]]:
+    """Return what a document shows as Python: the file that it is, if any, and its text."""
+    text = (ROOT / name).read_text()
+    return re.findall(r"^```python ?(?:file=)?(\S*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def run_pasted(program: str, folder: Path, *args: str) -> str:
+    """Run a program strictly in a folder; return what it printed."""
+    # not -c: its tracebacks have no source
+    file = folder / "pasted.py"
+    file.write_text(program)
+    command = [sys.executable, "-W", "error", "-X", "dev", str(file), *args]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, timeout=50, check=False
+    )
+    assert not done.stderr
+    assert not done.returncode
+    return done.stdout
 
 
 @pytest.mark.parametrize(
     ("program", "printed"),
-    [(programs("README.md")[0], "42\n"), (programs("docs/tls.md")[0], "42 TLSv1.3\n")],
+    [(programs("README.md")[0][1], "42\n"), (programs("docs/tls.md")[0][1], "42 TLSv1.3\n")],
     ids=["README", "tls"],
 )
-def test_a_program_of_the_docs_works_when_pasted(program, printed, tmp_path):
-    command = [sys.executable, "-W", "error", "-X", "dev", "-c", program]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=tmp_path, timeout=30, check=False
-    )
-    assert done.stdout == printed, done.stderr
-    assert not done.stderr
+def test_a_program_works_when_pasted(program, printed, tmp_path):
+    assert run_pasted(program, tmp_path) == printed
 
 
 def test_the_readme_has_no_program_that_is_not_run():
     assert len(programs("README.md")) == 1
+
+
+# -- the tutorial -----------------------------------------------------------------------------
+
+FIRST, SERVICE, CLIENT, TEST = programs("docs/tutorial.md")
+
+CHANGES = {f"changed: fruit/{n} {n}" for n in range(10)}
+
+
+@contextmanager
+def service(folder: Path) -> Iterator[str]:
+    """Run the tutorial's service, whose address is the value; it ends when it is asked to."""
+    command = [sys.executable, "-W", "error", "-X", "dev", SERVICE[0]]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+    ) as process:
+        killer = threading.Timer(50, process.kill)
+        killer.start()
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+            process.terminate()
+            _, errors = process.communicate()
+        finally:
+            process.kill()
+            killer.cancel()
+    assert process.returncode == 0
+    assert "Traceback" not in errors.replace(
+        "Traceback", "", errors.count("KeyError: 'fruit/none'")
+    )
+
+
+def test_the_first_program_of_the_tutorial(tmp_path):
+    assert run_pasted(FIRST[1], tmp_path) == "30\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal")
+def test_the_service_of_the_tutorial_and_its_client(tmp_path):
+    assert (SERVICE[0], CLIENT[0]) == ("store.py", "client.py")
+    (tmp_path / "store.py").write_text(SERVICE[1])
+    with service(tmp_path) as address:
+        lines = run_pasted(CLIENT[1], tmp_path, address).splitlines()
+    assert "got: 7" in lines
+    assert "error: KeyError: 'fruit/none'" in lines
+    assert {*lines} >= CHANGES
+    assert lines[-1] == "changed: fruit/end None"
+    assert not any("leek" in line for line in lines)
+
+
+def test_the_service_of_the_tutorial_without_a_network(tmp_path):
+    (tmp_path / "store.py").write_text(SERVICE[1])
+    assert run_pasted(TEST[1], tmp_path) == ""
+
+
+def test_the_service_and_its_client_are_short():
+    lines = [line for _, text in (SERVICE, CLIENT) for line in text.splitlines() if line.strip()]
+    assert len(lines) <= 60

@@ -1,11 +1,13 @@
 """inproc://: what every comm promises, between tasks of a loop and between threads."""
 
 import asyncio
+import gc
 import logging
 import os
 import random
 import re
 import threading
+import weakref
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -353,6 +355,42 @@ def test_two_tasks_that_talk_give_way_now_and_then(run, kernels):
 
 
 # The end
+
+
+def test_a_comm_that_was_forgotten_with_its_failed_reader_is_collected(run):
+    async def fail(comm):
+        await comm.read()
+        raise ValueError("failed")
+
+    async def main():
+        async with pair() as (client, server, _):
+            reading = asyncio.create_task(fail(server))
+            await settle()
+            await client.write("message")
+            with pytest.raises(ValueError, match="failed"):
+                await reading
+            forgotten = weakref.ref(server)
+            gc.collect()
+            return client, forgotten
+
+    client, forgotten = run(main())
+    gc.collect()
+    assert forgotten() is None
+    assert client.closed()
+
+
+def test_a_read_that_is_closed_while_it_waits_harms_no_other(run):
+    async def main():
+        async with pair() as (client, server, _):
+            reading = server.read()
+            reading.send(None)
+            reading.close()
+            waiting = asyncio.create_task(server.read())
+            await settle()
+            await client.write("message")
+            assert await waiting == "message"
+
+    run(main())
 
 
 def test_what_was_written_before_the_close_is_read_and_then_it_is_over(run, place):

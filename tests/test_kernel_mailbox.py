@@ -2,6 +2,9 @@
 
 import asyncio
 import contextvars
+import gc
+import sys
+import weakref
 from itertools import pairwise
 from threading import get_ident
 
@@ -182,6 +185,57 @@ def test_a_wait_that_is_cancelled_once_it_is_over_is_cancelled_later(run, kernel
         with pytest.raises(asyncio.CancelledError):
             await reading
         assert there.take() == "kept"
+
+    run(main())
+
+
+def test_what_the_writer_handles_is_not_the_readers_to_handle(run, kernel, make_pair):
+    async def read(there):
+        await take(there, kernel)
+        return sys.exc_info()
+
+    async def main():
+        here, there = make_pair()
+        reading = asyncio.create_task(read(there))
+        await settle()
+        here.talks = True
+        try:
+            raise ValueError("the writer's")
+        except ValueError:
+            here.post("message")
+        assert await reading == (None, None, None)
+
+    run(main())
+
+
+def test_a_wait_that_is_over_keeps_nothing_of_its_task(run, kernel, make_pair):
+    async def main():
+        here, there = make_pair()
+        for hand_over in (True, False):
+            reading = asyncio.create_task(take(there, kernel))
+            await settle()
+            here.talks = hand_over
+            here.post("message")
+            await reading
+            gone = weakref.ref(reading)
+            del reading
+            await settle()  # the loop lets go of it, too
+            gc.collect()
+            assert gone() is None
+
+    run(main())
+
+
+def test_a_wait_that_is_closed_is_over(run, kernel, make_pair):
+    async def main():
+        here, there = make_pair()
+        waiting = there.__await__()
+        next(waiting)
+        there.add_done_callback(print, context=contextvars.copy_context())
+        assert there.waiting
+        there.waiting = False  # as who awaits it does in the end, however that comes about
+        here.post("message")
+        assert await take(there, kernel) == "message"
 
     run(main())
 

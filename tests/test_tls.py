@@ -258,3 +258,29 @@ def test_a_second_process_with_the_same_certificates(run, temporary, tmp_path):
             assert (process.returncode, errors) == (0, b"")
 
     run(main())
+
+
+# -- calls --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["security", "connection_args"])
+def test_servers_and_rpc(run, how):
+    def add(x, y):
+        return Point(x + y)
+
+    async def main():
+        security = secure()
+        if how == "security":
+            listening = dialling = {"security": security}
+        else:
+            listening = {"connection_args": security.listen_args()}
+            dialling = {"connection_args": security.connection_args()}
+        async with dc.Server({"add": add}, **listening) as server:
+            await server.listen(LOOPBACK)
+            remote = dc.rpc(server.address, **dialling)
+            assert await remote.add(x=1, y=2) == Point(3)
+            await remote.close_rpc()
+            if how == "security":  # it dials with it, too
+                assert await server.rpc(server.address).add(x=1, y=2) == Point(3)
+
+    run(main())

@@ -2,12 +2,15 @@
 """The compiled twin of mailbox_py, which says what is done here, and why that is allowed."""
 
 import asyncio.tasks
+import sys
 from asyncio import CancelledError
 from asyncio.tasks import _enter_task, _leave_task
 from collections import deque
 
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
+from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_XDECREF
 
 from . import mailbox_py as twin
 
@@ -21,8 +24,11 @@ PAUSE = MOST_SENT
 EMPTY = twin.EMPTY
 NOT_PLAIN = twin.NOT_PLAIN
 
-# where there is this dict, current_task() looks into it: before Python 3.12 slowly, in Python
-cdef dict current_tasks = getattr(asyncio.tasks, "_current_tasks", None)
+# before Python 3.12 current_task() looks into this dict, slowly, in Python
+cdef dict current_tasks = asyncio.tasks._current_tasks if sys.version_info < (3, 12) else None
+
+cdef extern from "Python.h":
+    PyObject* PyErr_GetHandledException() noexcept
 
 
 cdef inline current_task(loop):
@@ -42,7 +48,7 @@ cdef class Switch:
 
 cdef class Waiter:
     cdef public bint _asyncio_future_blocking
-    cdef readonly bint waiting
+    cdef public bint waiting
     cdef readonly Switch switch
     cdef bint cancelled
     cdef object message, wakeup, context
@@ -64,8 +70,13 @@ cdef class Waiter:
 
     def wake(self):
         if self.waiting:
-            self.waiting = False
-            self.switch.loop.call_soon(self.wakeup, self, context=self.context)
+            wakeup, context = self.wakeup, self.context
+            self.leave()
+            self.switch.loop.call_soon(wakeup, self, context=context)
+
+    cdef inline void leave(self) noexcept:
+        self.wakeup = self.context = None
+        self.waiting = False
 
     def hand_over(self):
         self.run()
@@ -73,10 +84,12 @@ cdef class Waiter:
     cdef run(self):
         cdef Switch switch = self.switch
         cdef object wakeup = self.wakeup, context = self.context, task
-        if switch.busy or not self.waiting or wakeup is None or context is None:
+        cdef PyObject* handled = PyErr_GetHandledException()
+        Py_XDECREF(handled)
+        if switch.busy or not self.waiting or handled != NULL:
             self.wake()
             return
-        self.waiting = False
+        self.leave()
         task = current_task(switch.loop)
         switch.busy = True
         if task is not None:
@@ -108,7 +121,8 @@ cdef class Waiter:
 
     def result(self):
         if self.cancelled:
-            raise CancelledError(*(() if self.message is None else (self.message,)))
+            message, self.message = self.message, None
+            raise CancelledError(*(() if message is None else (message,)))
 
     def cancel(self, msg=None):
         if not self.waiting:

@@ -12,6 +12,7 @@ left and entered by functions.
 plain way, and no other.
 """
 
+import sys
 from asyncio import AbstractEventLoop, CancelledError, current_task
 from asyncio.tasks import _enter_task, _leave_task
 from collections import deque
@@ -46,14 +47,14 @@ class Switch:
 
 
 class Waiter:
-    """Where one task at a time waits, again and again: ``await`` it.
+    """Where one task at a time waits, again and again: ``await`` it, and then set ``waiting`` back.
 
     For a task it is a future, and need not be made anew for each wait.
     """
 
     __slots__ = (
-        "_asyncio_future_blocking", "_cancelled", "_context", "_message", "_wakeup", "switch",
-        "waiting",
+        "_asyncio_future_blocking", "_cancelled", "_context", "_entered", "_message", "_wakeup",
+        "switch", "waiting",
     )  # fmt: skip
 
     def __init__(self, switch: Switch) -> None:
@@ -64,6 +65,7 @@ class Waiter:
         self._message: Any = None  # that of a cancellation
         self._wakeup: Callable[[Waiter], object] | None = None
         self._context: Context | None = None
+        self._entered = False  # the task has run inside `hand_over`
 
     def __await__(self) -> Generator["Waiter", None, None]:
         """Wait for `wake` or `hand_over`; RuntimeError where another task does."""
@@ -76,8 +78,8 @@ class Waiter:
     def wake(self) -> None:
         """Have the loop run the task that waits, if one does, in its next turn."""
         if self.waiting:
-            self.waiting = False
-            self.switch.loop.call_soon(self._wakeup, self, context=self._context)  # type: ignore[arg-type]
+            wakeup, context = self._leave()
+            self.switch.loop.call_soon(wakeup, self, context=context)
 
     def hand_over(self) -> None:
         """Run the task that waits, if one does, until it waits again; then return.
@@ -86,23 +88,39 @@ class Waiter:
         loop. Inside another call of this kind it does what `wake` does. Raises SystemExit and
         KeyboardInterrupt, where the task did, and nothing else.
         """
-        switch, wakeup, context = self.switch, self._wakeup, self._context
-        if switch.busy or not self.waiting or wakeup is None or context is None:
+        switch = self.switch
+        # Who handles an exception would have the reader handle it, too.
+        if switch.busy or not self.waiting or sys.exception() is not None:
             self.wake()
             return
-        self.waiting = False
+        wakeup, context = self._leave()
         task = current_task(switch.loop)
+        self._entered = False
         switch.busy = True
         if task is not None:
             _leave_task(switch.loop, task)
         try:
-            context.run(wakeup, self)
-        except RuntimeError:  # of the context, which is entered: the two tasks share it
+            context.run(self._enter, wakeup)
+        except RuntimeError:
+            if self._entered:
+                raise
+            # the context is entered already: the two tasks share it
             switch.loop.call_soon(wakeup, self, context=context)
         finally:
             if task is not None:
                 _enter_task(switch.loop, task)
             switch.busy = False
+
+    def _leave(self) -> tuple[Any, Any]:
+        """End the wait; return what goes on with the task. Nothing of the task is kept."""
+        wakeup, context = self._wakeup, self._context
+        self._wakeup = self._context = None
+        self.waiting = False
+        return wakeup, context
+
+    def _enter(self, wakeup: Callable[["Waiter"], object]) -> None:
+        self._entered = True
+        wakeup(self)
 
     # -- what a task asks of a future --------------------------------------------------
 
@@ -118,7 +136,8 @@ class Waiter:
 
     def result(self) -> None:
         if self._cancelled:
-            raise CancelledError(*(() if self._message is None else (self._message,)))
+            message, self._message = self._message, None
+            raise CancelledError(*(() if message is None else (message,)))
 
     def cancel(self, msg: Any = None) -> bool:
         if not self.waiting:

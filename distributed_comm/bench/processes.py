@@ -6,6 +6,7 @@ here, and by themselves when their stdin closes because this process was killed.
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ class WorkerError(Exception):
 class Worker:
     """A child process that takes and gives lines of JSON (see `distributed_comm.bench.worker`)."""
 
-    def __init__(self, role: str, system: str, transport: str, cpu: int | None) -> None:
+    def __init__(self, role: str, system: str, transport: str, key: str, cpu: int | None) -> None:
         self._name = f"the {role} of {system}"
         command = [sys.executable, "-m", "distributed_comm.bench.worker", role, system]
         command += ["--transport", transport]
@@ -41,6 +42,7 @@ class Worker:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env={**os.environ, "DISTRIBUTED_COMM_KEY": key},
             text=True,
             start_new_session=True,
         )
@@ -110,10 +112,11 @@ def start(systems: Sequence[str], transport: str) -> Iterator[Stage]:
     cpus = pinning() or {}
     if transport == "tls":
         certificates.publish()
+    key = secrets.token_hex()  # of this run: arrays go as pickles, and nobody else's are opened
     with ExitStack() as stack:
         servers, clients = (
             {
-                system: stack.enter_context(Worker(role, system, transport, cpus.get(role)))
+                system: stack.enter_context(Worker(role, system, transport, key, cpus.get(role)))
                 for system in systems
             }
             for role in ("server", "client")

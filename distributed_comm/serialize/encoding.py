@@ -13,15 +13,15 @@ from typing import Any
 from msgpack import Packer, packb, unpackb
 
 from .._kernels import frame0 as kernel
+from ..errors import UnserializableError
 from ..frames import Frames
 from . import tags
 from .families import USUAL
 from .markers import ENUM, MARKERS, PICKLED, SERIALIZED, SET, Pickled, Unopened
 from .plain import PLAIN, as_base, has_a_name, names_of
-from .registered import find
 from .settings import DumpOptions
 from .tags import TAG
-from .wrapping import may_pickle, wrap
+from .wrapping import may_pickle, wrap, wrap_registered
 
 __all__ = ["dumps"]
 
@@ -29,6 +29,9 @@ __all__ = ["dumps"]
 KEEP = 1024 * 1024
 #: An object that is shorter than this stands in frame 0, for frames cost more than a copy.
 SHORT = 4 * 1024
+
+#: What is known of a short pickle that stands there.
+IN_PLACE = {"pickled-obj", "num-sub-frames"}
 
 PICKLES_FIRST = ("pickle", "dask")
 DUMP_DEFAULTS = DumpOptions()
@@ -66,7 +69,7 @@ class _Encoder(ABC):
         """Add a header's frame and what belongs to it; return its index."""
         index = len(self.frames) + 1
         header = {**unopened.header, "num-sub-frames": len(unopened.frames)}
-        self.frames.append(packb(header))
+        self.frames.append(pack_header(header, header))
         self.frames += unopened.frames
         return index
 
@@ -138,20 +141,38 @@ class _Typed(_Encoder):
             return [TAG, tags.INTEGER, obj.to_bytes(nbytes, "little", signed=True)]
         if isinstance(obj, Enum) and has_a_name(obj):
             return [TAG, tags.ENUM, *names_of(obj)]
-        if isinstance(obj, PLAIN) and not may_pickle(self.options) and find(cls) is None:
-            return as_base(obj)
-        return self._refer(wrap(obj, self.options, USUAL))
+        if not isinstance(obj, PLAIN) or may_pickle(self.options):
+            return self._refer(wrap(obj, self.options, USUAL))
+        unopened = wrap_registered(obj, self.options)
+        return self._base(as_base(obj)) if unopened is None else self._refer(unopened)
+
+    def _base(self, base: Any) -> Any:
+        """Return what stands for a base, of which msgpack does not ask again."""
+        beyond = type(base) is int and not -(2**63) <= base < 2**64
+        return self.default(base) if beyond or type(base) is tuple else base
 
     def _refer(self, unopened: Unopened) -> Any:
         """Return the array that holds a short object, or refers to the frames of a long one."""
         header, frames = unopened.header, unopened.frames
         if isinstance(unopened, Pickled):
-            if not frames and len(header["pickled-obj"]) < SHORT:
-                return [TAG, tags.PICKLE, header["pickled-obj"]]
+            data = header.get("pickled-obj")
+            short = type(data) is bytes and len(data) < SHORT and not frames
+            if short and header.keys() <= IN_PLACE:  # else all of it is passed on
+                return [TAG, tags.PICKLE, data]
             return [TAG, tags.PICKLED, self.append(unopened)]
         if sum(memoryview(frame).nbytes for frame in frames) < SHORT:
-            return [TAG, tags.OBJECT, packb([header, *frames])]
+            return [TAG, tags.OBJECT, pack_header([header, *frames], header)]
         return [TAG, tags.SERIALIZED, self.append(unopened)]
+
+
+def pack_header(obj: Any, header: dict[str, Any]) -> bytes:
+    """Pack a header, or what begins with it; UnserializableError names whose it is."""
+    try:
+        packed: bytes = packb(obj)
+    except TypeError as exc:
+        of = header.get("type", header.get("serializer"))
+        raise UnserializableError(f"the header of an object of the type {of}: {exc}") from exc
+    return packed
 
 
 #: Encoders that nobody uses right now; taking one out and putting it back are atomic, so a

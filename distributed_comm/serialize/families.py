@@ -14,8 +14,9 @@ from msgpack import packb, unpackb
 
 from .._kernels import frame0 as kernel
 from ..errors import UnserializableError, UntrustedError
-from ..frames import Frames
+from ..frames import Buffer, Frames
 from . import pickles, registered
+from .buffers import flat
 from .lengthy import Lengthy
 from .settings import DumpOptions, LoadOptions
 from .shards import set_writeable
@@ -24,8 +25,9 @@ __all__ = ["USUAL", "Family", "get_family", "register_serialization_family", "se
 
 Header = dict[str, Any]
 
-#: What an object goes by that was wrapped in Serialize, unless a write names others.
-USUAL = ("dask", "pickle")
+#: What an object goes by that was wrapped in Serialize, unless a write names others. The last
+#: one is for plain data where no pickle may go.
+USUAL = ("dask", "pickle", "msgpack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,25 +39,41 @@ class Family:
     safe: Callable[[Header, LoadOptions], bool]
 
 
-def serialize(obj: Any, options: DumpOptions, names: Iterable[str]) -> tuple[Header, Frames]:
-    """Return an object's header, with its ``serializer``, and frames.
+def serialize(obj: Any, options: DumpOptions, names: Iterable[str]) -> tuple[Header, Frames] | None:
+    """Return an object's header, with its ``serializer``, and frames; None if no family takes it.
 
-    Raises UnserializableError, naming the type and keeping the cause, where no family takes
-    it; UntrustedError where only a pickle would, and the peer is not trusted.
+    Raises UnserializableError, naming the type and keeping the cause, where a family fails;
+    UntrustedError where only a pickle would do, and the peer is not trusted; ValueError for a
+    family that there is not.
     """
+    refused = None
     for name in names:
+        family = get_family(name)
         try:
-            header, frames = get_family(name).dumps(obj, options)
+            header, frames = family.dumps(obj, options)
+            frames = [*map(_flat, frames)]
         except NotImplementedError:
             continue
-        except (UnserializableError, UntrustedError, Lengthy):
+        except UntrustedError as exc:  # the next one may take it
+            refused = exc
+            continue
+        except (UnserializableError, Lengthy):
             raise
         except Exception as exc:  # of a function that a user has registered
             raise UnserializableError(
                 f"the family {name!r} fails on {pickles.describe(obj)}: {exc}"
             ) from exc
         return {**header, "serializer": name}, frames
-    raise none_takes(obj, names)
+    if refused is None:
+        return None
+    try:
+        raise refused
+    finally:
+        del refused  # its traceback refers to this very frame
+
+
+def _flat(frame: Any) -> Buffer:
+    return frame if type(frame) in (bytes, bytearray) else flat(frame)
 
 
 def none_takes(obj: Any, names: Iterable[str]) -> UnserializableError:
@@ -104,8 +122,8 @@ def _sub_header(header: Header) -> Header:
 
 def _loads_registered(header: Header, frames: Frames, options: LoadOptions) -> Any:
     found, sub_header = _find(header, options), _sub_header(header)
-    nbytes = sum(memoryview(frame).nbytes for frame in frames)
-    if options.most is not None and nbytes > options.most and not found.reads_at_once(sub_header):
+    most = options.most
+    if most is not None and sum(map(len, frames)) > most and not found.reads_at_once(sub_header):
         raise Lengthy
     return found.deserialize(sub_header, frames)
 
@@ -130,18 +148,19 @@ def _loads_pickle(header: Header, frames: Frames, options: LoadOptions) -> Any:
     return pickles.loads(frames[0], buffers, options.trusted)
 
 
-def _dumps_msgpack(obj: Any, _options: DumpOptions) -> tuple[Header, Frames]:
+def _dumps_msgpack(obj: Any, options: DumpOptions) -> tuple[Header, Frames]:
+    """To a peer of ours only what stays what it is; a Dask peer gets tuples for lists."""
     try:
-        return {}, [packb(obj, strict_types=True)]
+        return {"lists": True} if options.typed else {}, [packb(obj, strict_types=options.typed)]
     except Exception:
         raise NotImplementedError from None
 
 
-def _loads_msgpack(_header: Header, frames: Frames, options: LoadOptions) -> Any:
+def _loads_msgpack(header: Header, frames: Frames, options: LoadOptions) -> Any:
     data = frames[0] if len(frames) == 1 else b"".join(frames)
     if not options.trusted:
         kernel.scan(data, options.max_depth)
-    return unpackb(data, use_list=False, strict_map_key=False)
+    return unpackb(data, use_list=header.get("lists") is True, strict_map_key=False)
 
 
 def _dumps_error(_obj: Any, _options: DumpOptions) -> tuple[Header, Frames]:

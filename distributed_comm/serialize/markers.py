@@ -12,11 +12,15 @@ from ..frames import Frames
 
 __all__ = [
     "ENUM", "MARKERS", "PICKLED", "SERIALIZED", "SET", "Pickled", "Serialize", "Serialized",
-    "ToPickle", "Unopened", "to_serialize",
+    "ToPickle", "Unopened", "made", "to_serialize",
 ]  # fmt: skip
 
 SERIALIZED, PICKLED, SET, ENUM = "__Serialized__", "__Pickled__", "__Set__", "__Enum__"
 MARKERS = (SERIALIZED, PICKLED, SET, ENUM)
+
+
+#: Holds something once this process has a wrapper: until then no message has to be searched.
+made: list[bool] = []
 
 
 class Wrapper:
@@ -26,6 +30,8 @@ class Wrapper:
 
     def __init__(self, data: Any) -> None:
         self.data = data
+        if not made:
+            made.append(True)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.data!r:.60}>"
@@ -65,6 +71,8 @@ class Unopened:
     def __init__(self, header: dict[str, Any], frames: Frames) -> None:
         self.header = header
         self.frames = frames
+        if not made:
+            made.append(True)
 
     def __repr__(self) -> str:
         family = self.header.get("serializer", "")

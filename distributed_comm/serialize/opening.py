@@ -102,7 +102,7 @@ class Opener:
 
     def _permit(self, family: Any) -> None:
         allowed = self.options.deserializers
-        if allowed is not None and family not in allowed:
+        if allowed is not None and family not in allowed and family != "error":
             raise UnserializableError(
                 f"the message holds an object of the family {family!r:.40}, expected one of "
                 f"{allowed}"
@@ -128,9 +128,10 @@ class Opener:
         options, name = self.options, header.get("serializer")
         self._permit(name)
         family = get_family(name)  # type: ignore[arg-type] # which looks at the type, too
-        if not family.safe(header, options):
-            self._check_length(frames)
+        if not options.trusted and not family.safe(header, options):
             pickles.check_trust(options.trusted, _what(name))
+        if name != "dask":  # whose types say themselves what takes long
+            self._check_length(frames)
         return family.loads(header, frames, options)
 
     def _open_collection(self, header: Header, frames: Frames, depth: int) -> Any:
@@ -165,7 +166,7 @@ class Opener:
 
     def _check_length(self, frames: Frames) -> None:
         most = self.options.most
-        if most is not None and sum(memoryview(frame).nbytes for frame in frames) > most:
+        if most is not None and sum(map(len, frames)) > most:
             raise Lengthy
 
 

@@ -8,8 +8,10 @@ nothing worth mentioning, a long one can be given up halfway, and one that is ma
 in a thread lets the others run every 64 KiB, where pickle.dumps would hold the GIL throughout.
 """
 
+import copyreg
 import pickle
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import cloudpickle
@@ -41,7 +43,7 @@ def describe(obj: Any) -> str:
     >>> describe(range(3)), describe(2**64)
     ('an object of type builtins.range', 'an integer beyond 64 bits')
     """
-    if isinstance(obj, int):
+    if type(obj) is int and not -(2**63) <= obj < 2**64:
         return "an integer beyond 64 bits"
     return f"an object of type {type(obj).__module__}.{type(obj).__qualname__}"
 
@@ -94,14 +96,30 @@ class _Sink:
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
 
-def _dumps(pickler: Dump, obj: Any, protocol: int, most: int | None) -> tuple[bytes, Frames]:
+def _dumps(kind: Dump, obj: Any, protocol: int, most: int | None) -> tuple[bytes, Frames]:
     sink = _Sink(most)
     if protocol < 5:  # no out-of-band buffers
-        pickler(sink, protocol=protocol).dump(obj)
+        kind(sink, protocol=protocol).dump(obj)
         return sink.joined(), []
     buffers: list[pickle.PickleBuffer] = []
-    pickler(sink, protocol=protocol, buffer_callback=buffers.append).dump(obj)
+    pickler = kind(sink, protocol=protocol, buffer_callback=buffers.append)
+    if kind is pickle.Pickler and "numpy" in sys.modules:
+        pickler.dispatch_table = _reductions()
+    pickler.dump(obj)
     return sink.joined(), [buffer.raw() for buffer in buffers]
+
+
+def _reductions() -> Mapping[type, Callable[[Any], Any]]:
+    """Return the registrations of the process, and ours for arrays where there is none."""
+    array: Any = getattr(sys.modules["numpy"], "ndarray", None)  # None: it is being imported
+    return {array: _reduce_array, **copyreg.dispatch_table}
+
+
+def _reduce_array(array: Any) -> Any:
+    """Have times go out of band as integers; numpy would copy them into the pickle."""
+    if array.dtype.kind in "mM" and array.flags.forc:
+        return type(array).view, (array.view("i8"), array.dtype)
+    return array.__reduce_ex__(5)
 
 
 class _Source:

@@ -25,24 +25,57 @@ def wrap(obj: Any, options: DumpOptions, names: Iterable[str]) -> Unopened:
 
     With ``on_error="message"`` those of the error, where none does.
     """
+    wrapped = isinstance(obj, Serialize)
+    while isinstance(obj, Serialize):
+        obj = obj.data
     if isinstance(obj, Unopened):
         return obj
     if options.serializers is not None:
         names = options.serializers
+    elif wrapped:
+        names = USUAL
     try:
-        if isinstance(obj, Serialize):
-            names = USUAL if options.serializers is None else names
-            unopened: Unopened = Serialized(*serialize(obj.data, options, names))
-        elif isinstance(obj, ToPickle):
-            unopened = _pickle(obj.data, options)
+        if isinstance(obj, ToPickle):
+            unopened: Unopened = _pickle(obj.data, options)
+        elif wrapped:
+            unopened = _wrap_alone(obj, options, tuple(names))
         else:
             unopened = _wrap_bare(obj, options, tuple(names))
     except (UnserializableError, UntrustedError) as exc:
         if options.on_error == "raise":
             raise
-        text = str(exc).encode(errors="backslashreplace")
-        return Serialized({"serializer": "error"}, [text])
+        return _error(exc)
     return unopened if options.compression is None else _compress(unopened, options)
+
+
+def wrap_registered(obj: Any, options: DumpOptions) -> Unopened | None:
+    """Do so by the object's registered type alone; None where there is none that takes it."""
+    names = options.serializers
+    if names is not None and "dask" not in names:
+        return None
+    try:
+        found = serialize(obj, options, ("dask",))
+    except UnserializableError as exc:
+        if options.on_error == "raise":
+            raise
+        return _error(exc)
+    if found is None:
+        return None
+    unopened = Serialized(*found)
+    return unopened if options.compression is None else _compress(unopened, options)
+
+
+def _error(exc: TypeError) -> Unopened:
+    """Return an error as what the reader gets."""
+    return Serialized({"serializer": "error"}, [str(exc).encode(errors="backslashreplace")])
+
+
+def _wrap_alone(obj: Any, options: DumpOptions, names: tuple[str, ...]) -> Unopened:
+    """Do so for an object that was in Serialize."""
+    found = serialize(obj, options, names)
+    if found is None:
+        raise none_takes(obj, names)
+    return Serialized(*found)
 
 
 def _wrap_bare(obj: Any, options: DumpOptions, names: tuple[str, ...]) -> Unopened:
@@ -50,11 +83,9 @@ def _wrap_bare(obj: Any, options: DumpOptions, names: tuple[str, ...]) -> Unopen
     for name in names:
         if name == "pickle":
             return _pickle(obj, options)
-        try:
-            return Serialized(*serialize(obj, options, (name,)))
-        except UnserializableError as exc:
-            if exc.__cause__ is not None:  # it was taken, and failed
-                raise
+        found = serialize(obj, options, (name,))
+        if found is not None:
+            return Serialized(*found)
     raise none_takes(obj, names)
 
 

@@ -17,14 +17,24 @@ from .._kernels import mailbox
 from ..errors import CommClosedError, LocalProtocolError
 from ..frames import Frames
 from ..options import CommOptions
+from ..wire.budget import Budget
 from ..wire.connection import OPEN, Connection, State
 from . import forks
 from .deadlines import timeout_at
+from .link import Link
 from .provider import switch_of
 from .sender import CREDIT, TOLL
 from .watcher import Watcher
 
 __all__ = ["Adapter"]
+
+
+#: Seconds for which a listener keeps its hello back, so as to send it with its proof.
+COURTESY = 0.001
+
+
+def _nobody_asks(_: "Adapter") -> None:
+    pass
 
 
 class Adapter(Watcher, asyncio.BufferedProtocol):
@@ -37,7 +47,6 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_allowance",
-        "_delivered",
         "_ended",
         "_inbox",
         "_intercept",
@@ -47,14 +56,13 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         "_reading",
         "_receiver",
         "_waiter",
-        "about",
         "compression",
         "get_buffer",
+        "link",
         "local_address",
         "peer_address",
         "pickle_protocol",
         "typed",
-        "vouched",
     )  # fmt: skip
 
     def __init__(
@@ -62,11 +70,13 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         connection: Connection,
+        link: Link,
         options: CommOptions,
         opened: Callable[["Adapter"], None],
         lost: Callable[["Adapter"], None],
     ) -> None:
         super().__init__(loop, sock, connection, options)
+        self.link = link
         self._opened = opened
         # What gets messages before the inbox does: the handshake's end, a pushed receiver.
         self._intercept: Callable[[list[Frames]], list[Frames]] | None = self._open
@@ -76,7 +86,6 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._inbox: deque[Frames] = deque()
         self._reading = False  # a read is under way, and mostly …
         self._waiter = mailbox.Waiter(switch_of(loop))  # … waits here
-        self._delivered = 0  # bytes that were received when the inbox was last empty
         self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
         self._messages_received = 0
         self._ended: asyncio.Future[None] | None = None  # made by whoever waits for the end
@@ -87,9 +96,6 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self.compression: str | None = None
         self.local_address = connection.local
         self.peer_address = connection.peer
-        #: Whether the layer below knows the peer for one of ours, and what else it knows.
-        self.vouched = False
-        self.about: dict[str, Any] = {}
 
     # -- callbacks of the transport ----------------------------------------------
 
@@ -100,15 +106,34 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             transport.abort()
             return
         transport.set_write_buffer_limits(0)
-        self._post(self._connection.hello())
+        if self.link.dialled:
+            self._post(self._connection.hello())
+        else:  # the dialler's is about to come, and then our proof goes out with it
+            self._put_off(self._connection.hello())
+            self._loop.call_later(COURTESY, self._flush)
+
+    def _put_off(self, buffers: list[bytes | memoryview]) -> None:
+        """Queue what is no message of the user's, for somebody else to flush."""
+        self._scheduled = True
+        self._charged += self._enqueue(buffers)
+
+    def _respond(self, buffers: list[bytes | memoryview]) -> None:
+        if self.link.dialled and self._connection.state is State.HANDSHAKE:
+            # In the next turn `connect` returns; what is written then goes out with our proof.
+            self._put_off(buffers)
+            self._loop.call_soon(self._loop.call_soon, self._flush)
+        else:
+            super()._respond(buffers)
 
     def buffer_updated(self, nbytes: int) -> None:
         connection = self._connection
         messages = connection.receive(nbytes)
         self._received += nbytes
         self._fresh = not self._queued
-        if connection.state is not OPEN or self._intercept is not None:
+        if connection.state is not OPEN:
             messages = self._transition(messages)
+        elif self._intercept is not None:
+            messages = self._intercept(messages)
         if messages:
             inbox = self._inbox
             inbox += messages
@@ -145,6 +170,8 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         remote = self._connection.remote
         assert remote is not None
         self._intercept = None
+        if not self.link.dialled:
+            self._flush()
         self.pickle_protocol = remote.pickle_protocol
         self.typed = remote.typed
         self.compression = self._connection.compression
@@ -154,13 +181,12 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     def _hand_over(self, messages: list[Frames]) -> list[Frames]:
         """Call the pushed receiver; what comes after it was taken away is for the inbox."""
-        self._messages_received += len(messages)
-        self._delivered = self._received
         for index, message in enumerate(messages):
             if self._receiver is None:
-                self._messages_received -= len(messages) - index
                 return messages[index:]
+            self._messages_received += 1
             self._notify(message)
+        self._delivered = self._received
         return []
 
     def _notify(self, message: Frames | None) -> None:
@@ -180,6 +206,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
         self._connection.lose(f"the connection was lost: {exc}" if exc else "closed", exc)
         self._unwatch()
         self._drop()
@@ -221,7 +248,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             except RuntimeError as exc:  # that of another thread's, or process's, loop
                 raise self._misused() from exc
             finally:
-                self._reading = False
+                self._reading = self._waiter.waiting = False
         message = inbox.popleft()
         if inbox:
             self._allowance -= TOLL + len(message[-1])
@@ -236,12 +263,16 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             raise self._misused()
         self._receiver = receiver
         self._intercept = None if receiver is None else self._hand_over
-        if receiver is not None:
-            waiting = list(self._inbox)
-            self._inbox.clear()
-            self._messages_received -= len(waiting)
-            self._inbox.extend(self._hand_over(waiting))
+        if receiver is None:
+            return
+        inbox = self._inbox
+        while inbox and self._receiver is not None:
+            self._notify(inbox.popleft())
+        if not inbox:
+            self._delivered = self._received
             self._resume()
+        if self._receiver is not None and self._connection.state is State.CLOSED:
+            self._notify(None)
 
     async def _give_way(self) -> None:
         """Let others run, without letting another reader in."""
@@ -293,15 +324,25 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             self._loop.call_soon_threadsafe(self.abort, why)
 
     def identify(self, about: dict[str, Any], *, vouched: bool) -> None:
-        """Take note of what the layer below has found out about the peer …"""
-        self.about, self.vouched = about, vouched
+        """Take note of what a layer below has found out about the peer …"""
+        self.link = self.link._replace(about={**self.link.about, **about}, vouched=vouched)
 
     def fail(self, why: str, cause: BaseException | None, kind: type[CommClosedError]) -> None:
         """… and end the connection where that speaks against it."""
         self._connection.lose(why, cause, kind)
         self._cut(why)
 
+    def hand_over(self) -> None:
+        """Forget who has made this, which only wanted to know how the handshake ends."""
+        self._opened = self._lost = _nobody_asks
+
+    def share(self, budget: Budget) -> None:
+        """Take the memory for messages from a budget: the peer is not trusted."""
+        self._budget = budget
+        self._connection.share(budget)
+
     def _cut(self, why: str) -> None:
+        self._let_go()
         self._connection.lose(why)
         self._unwatch()
         self._drop()
@@ -333,11 +374,21 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     @property
     def same_host(self) -> bool:
-        return self._connection.local.rpartition(":")[0] == self._connection.peer.rpartition(":")[0]
+        return self.link.same_host
 
     @property
     def extra_info(self) -> dict[str, Any]:
-        return {"peer": self._connection.remote, **self.about}
+        return {"peer": self._connection.remote, **self.link.about}
+
+    @property
+    def proven(self) -> bool:
+        """Whether the peer has shown that it holds our key …"""
+        return self._connection.proven
+
+    @property
+    def relayed(self) -> bool:
+        """… and whether something in between passes on what both sides send."""
+        return self._connection.relayed
 
     def _misused(self) -> LocalProtocolError:
         ends = f"{self.local_address} -> {self.peer_address}"

@@ -93,7 +93,7 @@ class End:
                 if not inbox:
                     await box
             finally:
-                box.reading = False
+                box.reading = box.waiting = False
         message = inbox.popleft()
         if self.peer.writers and len(inbox) <= LOW_WATER:
             self.peer.notify()
@@ -135,10 +135,14 @@ class End:
         self.left = how if first is None else how._replace(here=first.there, clean=first.clean)
         box.plain = self.peer.box.plain = False
         if get_ident() == box.thread:
-            self.dropped = len(box.inbox)
-            box.inbox.clear()
+            self._clear()
         self.notify()
         self.peer.notify()
+
+    def _clear(self) -> None:
+        """Forget what nobody will read any more."""
+        self.dropped += len(self.box.inbox)
+        self.box.inbox.clear()
 
     def forked(self) -> None:
         """Disown the connection: its loops are the parent's."""
@@ -177,6 +181,8 @@ class End:
         self.ringing = False  # first: who comes with news from here on has to ring again
         if self.loop.is_closed():
             return
+        if self.left is not None:
+            self._clear()
         self.box.wake()
         if self.writers and (len(self.peer.box.inbox) <= LOW_WATER or self.over() is not None):
             for writer in self.writers:

@@ -3,7 +3,8 @@
 
 Nothing is serialized or copied, so any object can be sent, bytes are not counted, and the
 peer is always trusted: it runs in this very process. What was written is shared; a writer
-that goes on changing it changes what its reader has.
+that goes on changing it changes what its reader has. What is wrapped in `Serialize` arrives
+without, as everywhere; only the lists and dicts around it are copied for that.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ import errno
 import itertools
 import os
 import warnings
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from threading import get_ident
 from typing import Any
@@ -19,6 +22,9 @@ from .._kernels import mailbox as kernel
 from ..core import Comm, Connector, HandleComm, Listener
 from ..errors import FatalCommClosedError
 from ..registry import Backend
+from ..serialize.markers import made as wrappers_made
+from ..serialize.settings import LoadOptions
+from ..serialize.unwrapping import unwrap
 from . import forks, sockets
 from .ends import ABORTED, CLOSED, End
 from .handling import Handling
@@ -26,6 +32,8 @@ from .handling import Handling
 __all__ = ["InProcBackend"]
 
 SCHEME = "inproc"
+EMPTY, NOT_PLAIN = kernel.EMPTY, kernel.NOT_PLAIN
+OPENING = LoadOptions(trusted=True, typed=True, most=None)
 
 _numbers = itertools.count(1)
 #: Who listens where. No lock: each change is one call of a dict's method, thus atomic.
@@ -52,18 +60,29 @@ class InProc(Comm):
     trusted = True
     same_host = True
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, end: End, deserialize: bool) -> None:
         self._end = end
         self._box = end.box
+        self._deserialize = deserialize
 
     async def read(self, deserializers: Any = None) -> Any:
         box = self._box
-        while (message := box.take()) is kernel.EMPTY:
+        while (message := box.take()) is EMPTY:
             try:
                 await box
             finally:
-                box.reading = False
-        return await self._end.read() if message is kernel.NOT_PLAIN else message
+                box.reading = box.waiting = False
+        if message is NOT_PLAIN:
+            message = await self._end.read()
+        return self._unwrapped(message, deserializers) if wrappers_made else message
+
+    def _unwrapped(self, message: Any, deserializers: Iterable[str] | None) -> Any:
+        if not self._deserialize:
+            return message
+        options = OPENING
+        if deserializers is not None:
+            options = replace(options, deserializers=tuple(deserializers))
+        return unwrap(message, options)
 
     async def write(self, msg: Any, serializers: Any = None, on_error: str | None = None) -> int:
         if not self._box.post(msg):
@@ -113,7 +132,7 @@ class InProcConnector(Connector):
         loop, thread = asyncio.get_running_loop(), get_ident()
         end = End(loop, thread, f"{SCHEME}://{_new_location()}")
         listener.dialled_by(end)
-        comm = InProc(end)
+        comm = InProc(end, deserialize)
         try:
             await comm.read()  # the listener's greeting: its loop runs, and it still listens
         except BaseException:
@@ -143,8 +162,9 @@ def _find(loc: str) -> "InProcListener":
 class InProcListener(Listener):
     """Listens on one location of this process, an own one where none is given."""
 
-    def __init__(self, loc: str, handle_comm: HandleComm) -> None:
+    def __init__(self, loc: str, handle_comm: HandleComm, deserialize: bool) -> None:
         self._loc = loc or _new_location()
+        self._deserialize = deserialize
         self._handling = Handling(handle_comm)
         self._loop: asyncio.AbstractEventLoop | None = None  # once started
         self._thread = 0
@@ -193,7 +213,7 @@ class InProcListener(Listener):
             return
         client.box.inbox.append(None)
         client.notify()
-        self._handling.begin(InProc(end))
+        self._handling.begin(InProc(end, self._deserialize))
 
     @property
     def listen_address(self) -> str:
@@ -222,7 +242,7 @@ class InProcBackend(Backend):
         deserialize: bool,
         **_: Any,
     ) -> Listener:
-        return InProcListener(loc, handle_comm)
+        return InProcListener(loc, handle_comm, deserialize)
 
     def get_address_host(self, loc: str) -> str:
         host, slash, _ = loc.partition("/")

@@ -13,11 +13,18 @@ from abc import abstractmethod
 
 from ..comms import ChannelComm
 from ..core import HandleComm, Listener
+from ..errors import FatalCommClosedError
 from ..options import CommOptions
+from ..security import Trust
+from ..serialize.compression import choose
+from ..wire.budget import Budget
+from ..wire.framing import LengthFraming
 from . import forks
 from .adapter import Adapter
+from .admission import Framing, judge, make_adapter
 from .deadlines import Deadline
 from .handling import Handling
+from .link import Link
 from .provider import attach
 
 __all__ = ["SocketListener"]
@@ -35,13 +42,25 @@ EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class SocketListener(Listener):
     """Accepts connections on its sockets; subclasses bind them and make the adapters."""
 
+    #: As that of the connectors that dial it.
+    framing: Framing = LengthFraming
+
     def __init__(
-        self, handle_comm: HandleComm, deserialize: bool, trusted: bool | None, options: CommOptions
+        self,
+        handle_comm: HandleComm,
+        deserialize: bool,
+        *,
+        trusted: bool | None = None,
+        key: str | bytes | None = None,
+        require_trust: bool = False,
+        options: CommOptions | None = None,
     ) -> None:
         self._handling = Handling(handle_comm)
         self._deserialize = deserialize
-        self._trusted = trusted
-        self._options = options
+        self._options = options or CommOptions()
+        choose(self._options.compression)  # ValueError here, and not for each connection
+        self._trust = Trust.choose(trusted, key, require_trust, self._options.relayed)
+        self._budget = Budget(self._options.limits.untrusted_memory)
         self._sockets: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # once started
         self._accepting = False
@@ -55,8 +74,8 @@ class SocketListener(Listener):
         """Return listening sockets."""
 
     @abstractmethod
-    def _make_adapter(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Adapter:
-        """Return the protocol of an accepted socket, with this listener's callbacks."""
+    def _identify(self, sock: socket.socket) -> Link:
+        """Prepare an accepted socket and return both its ends; OSError where it has gone."""
 
     def bind(self) -> None:
         """Bind the sockets, so that the port is known; `start` does it otherwise."""
@@ -129,10 +148,14 @@ class SocketListener(Listener):
     def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         """Begin the handshake with whoever was accepted."""
         try:
-            adapter = self._make_adapter(loop, sock)
+            link = self._identify(sock)
         except OSError:  # it has gone already
             sock.close()
             return
+        adapter = make_adapter(
+            loop, sock, link, self._trust, self._options, self.framing,
+            self._opened, self._lost,
+        )  # fmt: skip
         patience = self._options.timeouts.handshake
         self._handshakes[adapter] = Deadline(loop, patience, lambda: self._expire(adapter))
         self._connections.add(adapter)
@@ -142,7 +165,7 @@ class SocketListener(Listener):
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, adapter: Adapter
     ) -> None:
         try:
-            await attach(loop, sock, adapter)
+            await attach(loop, sock, lambda: adapter)
         except OSError as exc:
             logger.info("%r could not serve a connection: %s", self, exc)
             self._lost(adapter)
@@ -157,11 +180,13 @@ class SocketListener(Listener):
         self._handshakes.pop(adapter).cancel()
         if self._retry is None:  # a handshake that is done frees no descriptor
             self._resume()
+        try:
+            trusted = judge(adapter, self._trust, self._budget)
+        except FatalCommClosedError as exc:
+            logger.info("%r refused a connection: %s", self, exc)
+            return
         comm = ChannelComm(
-            adapter,
-            trusted=adapter.vouched if self._trusted is None else self._trusted,
-            deserialize=self._deserialize,
-            limits=self._options.limits,
+            adapter, trusted=trusted, deserialize=self._deserialize, limits=self._options.limits
         )
         self._handling.begin(comm)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from .._kernels import mailbox
@@ -48,7 +50,7 @@ def switch_of(loop: asyncio.AbstractEventLoop) -> mailbox.Switch:
 async def attach(
     loop: asyncio.AbstractEventLoop,
     sock: socket.socket | TLSLayer,
-    protocol: asyncio.BaseProtocol,
+    protocol: Callable[[], asyncio.BaseProtocol],
 ) -> None:
     """Make a transport over a connected socket: the loop's own, which here is the fastest.
 
@@ -56,9 +58,9 @@ async def attach(
     bench/README.md for what another would gain. OSError where it cannot be made.
     """
     if isinstance(sock, TLSLayer):
-        protocol, sock = sock.below(protocol), sock.sock
+        protocol, sock = partial(sock.below, protocol()), sock.sock
     try:
-        await loop.connect_accepted_socket(lambda: protocol, sock)
+        await loop.connect_accepted_socket(protocol, sock)
     except OSError:
         sock.close()
         raise

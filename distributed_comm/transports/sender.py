@@ -37,6 +37,10 @@ GATHERS = hasattr(socket.socket, "sendmsg")
 CREDIT = 64 * 1024
 TOLL = 65
 
+#: The queue of whoever has nothing queued: one for all, and never added to. A deque of its
+#: own takes 760 bytes, an eighth of an idle comm.
+EMPTY: deque[bytearray | bytes | memoryview] = deque()
+
 
 def _is_borrowed(buffer: bytes | bytearray | memoryview) -> bool:
     """Whether a queued buffer is memory that its owner, a caller of write, may change."""
@@ -70,7 +74,7 @@ class Sender(Channel):
         self._thread = get_ident()
         self._transport: asyncio.Transport  # comes with connection_made
         self.full = False
-        self._queue: deque[bytearray | bytes | memoryview] = deque()
+        self._queue = EMPTY
         self._tail: bytearray | None = None  # the queue's last entry, if it is ours to extend
         self._parked = 0  # bytes that the transport holds
         self._scheduled = False  # a flush is due at the end of this turn
@@ -115,7 +119,7 @@ class Sender(Channel):
                 self._send_failed(exc)
                 sent = nbytes
             if sent != nbytes:
-                self._queue.append(memoryview(first)[sent:])
+                self._queue = deque([memoryview(first)[sent:]])  # it was empty: `_fresh`
                 self._queued = nbytes - sent
                 self._flush()
         elif self._tail is not None and len(buffers) == 1 and len(self._tail) < JOIN:
@@ -156,6 +160,8 @@ class Sender(Channel):
     def _enqueue(self, buffers: list[bytes | memoryview]) -> int:
         """Queue buffers, small ones copied together; a lot is sent without delay."""
         self._fresh = False
+        if self._queue is EMPTY:
+            self._queue = deque()
         queue, total = self._queue, 0
         for buffer in buffers:
             total += len(buffer)
@@ -219,6 +225,7 @@ class Sender(Channel):
             queue.popleft()
         if not queue:
             self._tail = None
+            self._queue = EMPTY
 
     def _settle(self, nbytes: int) -> None:
         """Count bytes as sent and wake the writers that waited for them."""
@@ -272,7 +279,7 @@ class Sender(Channel):
 
     def _drop(self) -> None:
         """Forget what is queued and let every writer go: the connection is gone."""
-        self._queue.clear()
+        self._queue = EMPTY
         self._tail = None
         self._parked = 0
         self._fresh = False

@@ -1,57 +1,42 @@
 """tcp://: the backend over TCP sockets, IPv4 and IPv6."""
 
 import asyncio
+import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..addressing import parse_host_port, unparse_host_port
-from ..comms import ChannelComm
 from ..core import Connector, HandleComm, Listener
-from ..options import CommOptions
 from ..registry import Backend
-from ..serialize.compression import choose
-from ..wire.connection import Connection
-from ..wire.framing import LengthFraming
-from ..wire.sentinel import SentinelFraming
 from . import sockets as ip
-from .adapter import Adapter
+from .connector import SocketConnector
+from .link import Link
 from .listener import SocketListener
-from .provider import attach, scratch_of
 
 __all__ = ["TCPBackend"]
+
+logger = logging.getLogger("distributed_comm")
 
 SCHEME = "tcp"
 WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 
 
-def make_adapter(
-    loop: asyncio.AbstractEventLoop,
-    sock: socket.socket,
-    options: CommOptions,
-    opened: Callable[[Adapter], None],
-    lost: Callable[[Adapter], None],
-    framing: type[LengthFraming | SentinelFraming],
-    scheme: str = SCHEME,
-) -> Adapter:
-    """Return the protocol of a connected socket; OSError where it is connected no more."""
-    local = f"{scheme}://{ip.host_port(sock.getsockname())}"
-    peer = f"{scheme}://{ip.host_port(sock.getpeername())}"
-    codecs = () if _same_host(local, peer) else choose(options.compression)
-    connection = Connection(scratch_of(loop), options.limits, local, peer, framing, codecs)
-    return Adapter(loop, sock, connection, options, opened, lost)
+def identify(sock: socket.socket, *, dialled: bool, scheme: str = SCHEME) -> Link:
+    """Return both ends of a connected socket; OSError where it is connected no more."""
+    ours, theirs = sock.getsockname(), sock.getpeername()
+    return Link(
+        local=f"{scheme}://{ip.host_port(ours)}",
+        peer=f"{scheme}://{ip.host_port(theirs)}",
+        endpoint=ip.endpoint(theirs if dialled else ours),
+        dialled=dialled,
+        same_host=ours[0] == theirs[0],
+    )
 
 
-def _same_host(local: str, peer: str) -> bool:
-    """Whether bytes cross no wire, so that compressing them would be a loss."""
-    return local.rpartition(":")[0] == peer.rpartition(":")[0]
-
-
-class TCPConnector(Connector):
+class TCPConnector(SocketConnector):
     """Dials tcp addresses."""
 
-    #: What cuts the bytes into messages; a subclass may name another.
-    framing: type[LengthFraming | SentinelFraming] = LengthFraming
     scheme = SCHEME
 
     async def _dial(self, address: str) -> socket.socket:
@@ -63,42 +48,8 @@ class TCPConnector(Connector):
             )
         return await ip.dial(asyncio.get_running_loop(), await ip.lookup(host, port))
 
-    async def connect(  # type: ignore[override]  # takes no other connection_args
-        self,
-        address: str,
-        deserialize: bool = True,
-        *,
-        trusted: bool | None = None,
-        options: CommOptions | None = None,
-    ) -> ChannelComm:
-        options = options or CommOptions()
-        loop = asyncio.get_running_loop()
-        sock = await self._dial(address)
-        greeted: asyncio.Future[None] = loop.create_future()
-
-        def opened(_: Adapter) -> None:
-            if not greeted.done():
-                greeted.set_result(None)
-
-        def lost(adapter: Adapter) -> None:
-            if not greeted.done():
-                greeted.set_exception(adapter.closed_error())
-
-        try:
-            adapter = make_adapter(loop, sock, options, opened, lost, self.framing, self.scheme)
-        except OSError:  # it has gone already
-            sock.close()
-            raise
-        try:
-            await attach(loop, sock, adapter)
-            await greeted
-        except BaseException:
-            greeted.cancel()  # else it may get an exception that nobody retrieves
-            adapter.abort()
-            raise
-        if trusted is None:
-            trusted = adapter.vouched
-        return ChannelComm(adapter, trusted=trusted, deserialize=deserialize, limits=options.limits)
+    def _identify(self, sock: socket.socket, address: str) -> Link:  # noqa: ARG002
+        return identify(sock, dialled=True, scheme=self.scheme)
 
 
 class TCPListener(SocketListener):
@@ -108,8 +59,6 @@ class TCPListener(SocketListener):
     on; the address says only what to advertise.
     """
 
-    #: As those of the connectors that dial it.
-    framing: type[LengthFraming | SentinelFraming] = LengthFraming
     scheme = SCHEME
 
     def __init__(
@@ -118,12 +67,11 @@ class TCPListener(SocketListener):
         handle_comm: HandleComm,
         deserialize: bool,
         *,
-        trusted: bool | None = None,
-        options: CommOptions | None = None,
         contact_host: str | None = None,
         sockets: Sequence[socket.socket] = (),
+        **trust_and_options: Any,
     ) -> None:
-        super().__init__(handle_comm, deserialize, trusted, options or CommOptions())
+        super().__init__(handle_comm, deserialize, **trust_and_options)
         self._host, self._port = parse_host_port(loc, 0)
         self._contact_host = contact_host
         self._given = list(sockets)
@@ -131,13 +79,23 @@ class TCPListener(SocketListener):
     def _bind(self) -> list[socket.socket]:
         bound = ip.adopt(self._given) if self._given else ip.bind(self._host, self._port)
         self._port = bound[0].getsockname()[1]
+        if not self._trust.authenticates:
+            self._warn_of_wildcards(bound)
         return bound
 
-    def _make_adapter(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> Adapter:
+    def _warn_of_wildcards(self, bound: list[socket.socket]) -> None:
+        if any(sock.getsockname()[0] in WILDCARDS for sock in bound):
+            run_code = self._trust.declared is True
+            logger.warning(
+                "%r: everybody who can reach this machine may %s, for there is no authentication; "
+                "bind one address, or have peers prove that they hold a key (see docs/security.md)",
+                self,
+                "run code in this process" if run_code else "connect and send plain data",
+            )
+
+    def _identify(self, sock: socket.socket) -> Link:
         ip.tune(sock)
-        return make_adapter(
-            loop, sock, self._options, self._opened, self._lost, self.framing, self.scheme
-        )
+        return identify(sock, dialled=False, scheme=self.scheme)
 
     @property
     def listen_address(self) -> str:

@@ -61,11 +61,15 @@ class TLSListener(TCPListener):
         ssl_context: ssl.SSLContext | None = None,
         **others: Any,
     ) -> None:
-        super().__init__(loc, handle_comm, deserialize, **others)
         self._context = _expect(ssl_context)
+        super().__init__(loc, handle_comm, deserialize, **others)
 
     def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
         super()._welcome(loop, _encrypt(sock, self._context))
+
+    def _warn_of_wildcards(self, bound: list[socket.socket]) -> None:
+        if self._context.verify_mode is not ssl.CERT_REQUIRED:
+            super()._warn_of_wildcards(bound)
 
 
 def _expect(context: ssl.SSLContext | None) -> ssl.SSLContext:

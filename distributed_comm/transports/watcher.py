@@ -18,9 +18,10 @@ from socket import socket
 
 from ..options import CommOptions
 from ..wire.connection import OPEN, Connection
+from .pausing import Pauser
 from .rounds import Rounds, rounds_of
-from .sender import JOIN, Sender
-from .sockets import has_left, is_unacknowledged
+from .sender import JOIN
+from .sockets import is_unacknowledged
 
 __all__ = ["Watcher"]
 
@@ -28,23 +29,20 @@ __all__ = ["Watcher"]
 BEATS = 4
 
 
-class Watcher(Sender):
+class Watcher(Pauser):
     """Looks after the peer from `_watch` on, and cuts the connection where it is gone."""
 
     __slots__ = (
-        "_heard", "_paused", "_received", "_rounds", "_silent", "_still", "_timeouts",
-        "_unacknowledged",
+        "_heard", "_rounds", "_silent", "_still", "_timeouts", "_unacknowledged",
     )  # fmt: skip
 
     def __init__(
         self, loop: AbstractEventLoop, sock: socket, connection: Connection, options: CommOptions
     ) -> None:
-        super().__init__(loop, sock, connection, options.limits)
+        super().__init__(loop, sock, connection, options)
         self._timeouts = options.timeouts
         self._rounds: Rounds | None = None  # while somebody looks
-        self._paused = False  # nothing is read from the socket
-        self._received = 0  # bytes …
-        self._heard = 0  # … and how many of them at the last beat
+        self._heard = 0  # bytes that had been received at the last beat
         self._still = 0  # beats since nothing has come …
         self._silent = 0  # … and since nothing has come and no ping was sent
         self._unacknowledged = 0  # beats since nothing of what is under way was acknowledged
@@ -53,26 +51,6 @@ class Watcher(Sender):
     @abstractmethod
     def _cut(self, why: str) -> None:
         """End the connection at once; what has arrived can be read."""
-
-    # -- reading pauses ------------------------------------------------------------
-
-    def _pause(self) -> None:
-        """Stop reading, unless the peer has left: then little can come, and the end."""
-        if not self._paused and not has_left(self._sock):
-            self._paused = True
-            self._transport.pause_reading()
-
-    def _resume(self) -> None:
-        """Read from the socket again."""
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
-
-    def _ended_unread(self) -> bool:
-        """Return whether the peer has left behind what is not read."""
-        return self._paused and has_left(self._sock)
-
-    # -- beats ---------------------------------------------------------------------
 
     def _watch(self) -> None:
         beat = min(self._timeouts.gap, self._timeouts.keepalive) / BEATS

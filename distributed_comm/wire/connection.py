@@ -12,9 +12,11 @@ from ..errors import CommClosedError, RemoteProtocolError
 from ..frames import Frames
 from ..options import Limits
 from . import control
+from .budget import Budget
 from .framing import LengthFraming
 from .hello import Hello, decode, local_hello
 from .hello import encode as encode_hello
+from .proof import SIZE, Proving
 from .sentinel import SentinelFraming
 
 __all__ = ["OPEN", "TRANSITIONS", "Connection", "Event", "State"]
@@ -23,7 +25,7 @@ __all__ = ["OPEN", "TRANSITIONS", "Connection", "Event", "State"]
 class State(Enum):
     """Where a connection is in its life."""
 
-    HANDSHAKE = "handshake"  # the peer's hello has not come
+    HANDSHAKE = "handshake"  # the peer's hello, or its proof, has not come
     OPEN = "open"
     MUTE = "mute"  # nothing can be sent any more; what the peer had sent still arrives
     LEAVING = "leaving"  # we said goodbye; what still comes is discarded
@@ -38,7 +40,7 @@ OPEN = State.OPEN
 class Event(Enum):
     """What moves a connection from one state to another."""
 
-    HELLO = "hello"  # the peer's hello has come
+    HELLO = "hello"  # the peer's hello has come, and its proof where one was agreed on
     CLOSE = "close"  # our side closes
     BROKEN = "broken"  # the socket takes no more bytes
     END = "end"  # the peer's end of stream
@@ -81,12 +83,15 @@ class Connection:
     """The state of one connection and the bytes it sends and receives.
 
     ``local`` and ``peer`` are addresses for error texts; ``framing`` cuts bytes into messages,
-    by lengths unless it is told otherwise; ``codecs`` are those that may compress frames.
+    by lengths unless it is told otherwise; ``codecs`` are those that may compress frames. With
+    ``proving`` a peer may show that it holds our key, and is shown that we do; the handshake
+    ends with its proof, if it said that it has one.
     """
 
     __slots__ = (
-        "_clean", "_codecs", "_failure", "_farewell", "_framing", "_limits", "_why", "encode",
-        "get_buffer", "local", "peer", "receive", "remote", "respond", "state",
+        "_clean", "_codecs", "_failure", "_farewell", "_framing", "_greeting", "_limits",
+        "_proving", "_why", "encode", "get_buffer", "local", "peer", "proven", "receive",
+        "relayed", "remote", "respond", "state",
     )  # fmt: skip
 
     def __init__(
@@ -97,9 +102,12 @@ class Connection:
         peer: str,
         framing: type[LengthFraming | SentinelFraming] = LengthFraming,
         codecs: Sequence[str] = (),
+        proving: Proving | None = None,
     ) -> None:
         self._limits = limits
         self._codecs = codecs
+        self._proving = proving  # until the handshake is done
+        self._greeting: Hello | None = None  # the peer's hello, while its proof is awaited
         self._framing = framing(scratch, limits.hello, 1, self._obey, self._accuse)
         self._farewell = False  # the peer said goodbye
         self._why = ""
@@ -109,8 +117,14 @@ class Connection:
         self.local = local
         self.peer = peer
         self.state = State.HANDSHAKE
+        #: The peer's hello, once the handshake is done.
         self.remote: Hello | None = None
-        #: Called with the bytes that a control message asks for; set by whoever sends.
+        #: Whether the peer has shown that it holds our key …
+        self.proven = False
+        #: … and whether it did so through something that passes on what others send.
+        self.relayed = False
+        #: Called with the bytes that a control message asks for, and with our proof; set by
+        #: whoever sends.
         self.respond: Callable[[list[bytes | memoryview]], None] = _ignore
         #: Return the bytes of a message's frames as buffers; for an open connection.
         self.encode = self._framing.encode
@@ -124,7 +138,9 @@ class Connection:
 
     def hello(self) -> list[bytes | memoryview]:
         """Return the bytes of our hello, the first that are sent."""
-        return self.encode([encode_hello(local_hello(self._codecs))])
+        proving = self._proving
+        ours = encode_hello(local_hello(self._codecs)) if proving is None else proving.ours
+        return self.encode([ours])
 
     def close(self) -> list[bytes | memoryview]:
         """Close our side; return the bytes of the goodbye, where one is to be said."""
@@ -150,27 +166,60 @@ class Connection:
     def _receive_hello(self, nbytes: int) -> list[Frames]:
         """Take the peer's hello; return the messages that came right behind it."""
         if not self._framing.mid_message and _is_tls(self._framing.get_buffer()[:nbytes]):
+            self.respond([])  # sends our hello, if that still waits: the peer sees plain bytes
             self._accuse(ValueError("the peer speaks TLS, and this side does not: dial tls://"))
             return []
         messages = self._framing.receive(nbytes)
         if not messages:
             return []
+        frame = bytes(messages[0][0])
         try:
-            self.remote = decode(bytes(messages[0][0]))
+            remote = decode(frame)
         except ValueError as exc:
             self._accuse(exc)
             return []
+        if self._proving is None or remote.nonce is None:
+            self._proving = None
+            return self._framing.open(*self._open(remote))
+        self._proving.hear(frame)
+        self._greeting = remote
+        self.respond(self.encode([control.encode(control.Kind.PROOF, self._proving.prove())]))
+        self.receive = self._receive_proof
+        return self._expect_proof(self._framing.go_on())
+
+    def _receive_proof(self, nbytes: int) -> list[Frames]:
+        """Do so while the peer's proof has not come, which is obeyed like other control."""
+        return self._expect_proof(self._framing.receive(nbytes))
+
+    def _expect_proof(self, messages: list[Frames]) -> list[Frames]:
+        """Let no message pass before the proof."""
+        if messages and self.state is State.HANDSHAKE:
+            self._accuse(ValueError("a message before the proof"))
+            return []
+        return messages
+
+    def _open(self, remote: Hello) -> tuple[int, int]:
+        """End the handshake; return the limits that hold from now on."""
+        self.remote = remote
+        self._greeting = None
         self._move(Event.HELLO)
         self.receive = self._framing.receive
         limit = self._limits.message
-        return self._framing.open(NO_CAP if limit is None else limit, self._limits.frames)
+        return NO_CAP if limit is None else limit, self._limits.frames
+
+    def share(self, budget: Budget) -> None:
+        """Take the memory for messages from the budget of all who are not trusted."""
+        self._framing.share(budget)
 
     def _obey(self, frame: bytes) -> None:
         """Act on a control message."""
         try:
-            if self.remote is None or not self.remote.says_goodbye:
+            kind, payload = control.decode(frame)
+            if kind is not control.Kind.PROOF and not (self.remote and self.remote.says_goodbye):
                 raise ValueError("a control message that was not agreed on")
-            match control.decode(frame):
+            match kind, payload:
+                case control.Kind.PROOF, _:
+                    self._judge(payload)
                 case control.Kind.GOODBYE, b"":
                     self._take_leave()
                 case control.Kind.PING, b"":
@@ -178,10 +227,22 @@ class Connection:
                         self.respond(self.encode([control.encode(control.Kind.PONG)]))
                 case control.Kind.PONG, b"":
                     pass  # that it came is all it says
-                case kind, payload:
+                case _:
                     raise ValueError(f"a {kind.name.lower()} with {len(payload)} bytes of payload")
         except ValueError as exc:
             self._accuse(exc)
+
+    def _judge(self, proof: bytes) -> None:
+        """Compare the peer's proof, the last part of its handshake."""
+        greeting, proving = self._greeting, self._proving
+        if greeting is None or proving is None:
+            raise ValueError("a proof that was not agreed on")
+        if len(proof) != SIZE:
+            raise ValueError(f"a proof of {len(proof)} bytes, expected {SIZE}")
+        self.proven = proving.proves(proof)
+        self.relayed = proving.is_relayed(greeting.endpoint)
+        self._proving = None
+        self._framing.lift(*self._open(greeting))
 
     def _take_leave(self) -> None:
         """Take note of the goodbye, behind which nothing may come."""

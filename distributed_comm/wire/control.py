@@ -18,6 +18,7 @@ class Kind(IntEnum):
     GOODBYE = 1  # nothing follows: the end of stream after this lost nothing
     PING = 2  # answered by a pong, where it is read, so that bytes go both ways
     PONG = 3
+    PROOF = 4  # of holding the key, 32 bytes, right behind the hello (see `proof`)
 
 
 def encode(kind: Kind, payload: bytes = b"") -> bytes:

@@ -16,6 +16,8 @@ from typing import Any
 from .._kernels import blocks
 from .._kernels import framing as kernel
 from ..frames import Frames
+from . import budget as strangers
+from .budget import Budget
 
 __all__ = ["LengthFraming"]
 
@@ -33,9 +35,10 @@ class LengthFraming:
     """
 
     __slots__ = (
-        "_block", "_carry", "_dropped", "_end", "_filled", "_frames", "_last", "_lengths",
-        "_max_count", "_max_frames", "_max_message", "_memory", "_offset", "_on_control",
-        "_on_error", "_scratch", "_size", "_view", "encode", "mid_message",
+        "_block", "_budget", "_carry", "_dropped", "_eager", "_end", "_filled", "_frames", "_held",
+        "_kept", "_last", "_lengths", "_max_count", "_max_frames", "_max_message", "_memory",
+        "_offset", "_on_control", "_on_error", "_scratch", "_size", "_view", "encode",
+        "mid_message",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +68,10 @@ class LengthFraming:
         self.encode = kernel.pack
         self._view: memoryview | None = scratch  # where the next bytes belong
         self._last: memoryview | None = None  # the last view of a block that has to grow
+        self._eager = EAGER
+        self._kept = 0  # bytes of `_frames`
+        self._budget: Budget | None = None  # of a stranger …
+        self._held = 0  # … and how much of it this one has
         #: Whether an end of stream would now cut a message.
         self.mid_message = False
 
@@ -90,6 +97,8 @@ class LengthFraming:
         if offset != nbytes:
             self._offset, self._end = offset, nbytes
             self._rest(messages)
+            if self._budget is not None:
+                self._account()
         return messages
 
     def _resume(self, nbytes: int) -> list[Frames]:
@@ -107,17 +116,47 @@ class LengthFraming:
                 self._assemble(messages)
             else:
                 self._rest(messages)
+        if self._budget is not None:
+            self._account()
         self.mid_message = bool(self._carry or self._lengths or self._block is not None)
         return messages
 
     def open(self, max_message: int, max_frames: int) -> list[Frames]:
-        """Set the limits that hold after the hello; return the messages that came with it."""
+        """Set the limits that hold after the handshake; return what came right behind it."""
+        self.lift(max_message, max_frames)
+        return self.go_on()
+
+    def lift(self, max_message: int, max_frames: int) -> None:
+        """Set these limits from within ``on_control``: `receive` goes on with them."""
         self._max_message = max_message
         self._max_frames = max_frames
         self._max_count = 1 << 32
+
+    def go_on(self) -> list[Frames]:
+        """Return the messages, one at most before `open`, that the last chunk still holds."""
         messages: list[Frames] = []
         self._rest(messages)
         return messages
+
+    def share(self, budget: Budget) -> None:
+        """Take memory from this budget from now on, and little on a mere announcement."""
+        self._budget = budget
+        self._eager = strangers.EAGER
+        self._account()
+
+    def _account(self) -> None:
+        """Have the budget know what is held, and what is about to be; or give up."""
+        held = self._kept + len(self._carry)
+        if self._block is not None:
+            grown = min(2 * self._filled, self._size)
+            held += len(self._block) if self._view is not None else grown
+        assert self._budget is not None
+        try:
+            self._budget.change(held - self._held)
+        except ValueError as exc:
+            self._give_up(exc)
+        else:
+            self._held = held
 
     def drop(self) -> None:
         """Give memory back and take no more messages: the connection is gone."""
@@ -127,6 +166,10 @@ class LengthFraming:
         self._block = self._last = None
         self._carry = b""
         self._lengths, self._frames = (), []
+        self._kept = 0
+        if self._budget is not None:
+            self._budget.change(-self._held)
+            self._held = 0
         self.mid_message = False
         self._on_control = self._on_error = _ignore
 
@@ -198,8 +241,10 @@ class LengthFraming:
             stop = self._offset + length
             piece = self._scratch[self._offset : stop]
             frames.append(bytearray(piece) if frames else bytes(piece))
+            self._kept += length
             self._offset = stop
         self._lengths, self._frames = (), []
+        self._kept = 0
         messages.append(frames)
         self._rest(messages)
 
@@ -207,7 +252,7 @@ class LengthFraming:
         """Make room for a large frame, or for a large header where no lengths are known."""
         start, end = self._offset, self._end
         filled = end - start
-        block = memoryview(blocks.allocate(size, max(2 * filled, EAGER)))
+        block = memoryview(blocks.allocate(size, max(2 * filled, self._eager)))
         block[:filled] = self._scratch[start:end]
         self._block, self._size, self._filled = block, size, filled
         self._view = block[filled:]
@@ -229,6 +274,7 @@ class LengthFraming:
         self._offset = self._end = 0
         if self._lengths:
             self._frames.append(block)
+            self._kept += self._size
         else:
             try:
                 lengths = kernel.inspect(block, 0, self._size, self._max_message, self._max_frames)

@@ -15,13 +15,15 @@ import msgpack
 
 from .._kernels import frame0 as kernel
 
-__all__ = ["Hello", "decode", "encode", "local_hello"]
+__all__ = ["NONCE", "Hello", "decode", "encode", "local_hello"]
 
 OURS = "distributed_comm"
 VERSION = 1
 TYPES = 1
 DEPTH = 8
 PICKLE_PROTOCOL = 5
+#: Bytes of a nonce.
+NONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,16 @@ class Hello:
         return self.capabilities is not None
 
     @property
+    def nonce(self) -> bytes | None:
+        """What a proof has to be made with; None where the side has no key."""
+        return None if self.capabilities is None else self.capabilities.get("nonce")
+
+    @property
+    def endpoint(self) -> str | None:
+        """The address of the listener, as this side sees it."""
+        return None if self.capabilities is None else self.capabilities.get("endpoint")
+
+    @property
     def typed(self) -> bool:
         """Whether frame 0 may say what msgpack has no type for in our own way."""
         return self.capabilities is not None and self.capabilities.get("types") == TYPES
@@ -53,11 +65,18 @@ class Hello:
         return next((codec for codec in codecs if codec in theirs), None)
 
 
-def local_hello(codecs: Sequence[str] = ()) -> Hello:
-    """Return this process's hello; ``codecs`` are those that may compress, the best first."""
+def local_hello(
+    codecs: Sequence[str] = (), nonce: bytes | None = None, endpoint: str = ""
+) -> Hello:
+    """Return this process's hello; with a nonce where it can prove to hold a key.
+
+    ``codecs`` are those that may compress, the best first.
+    """
     capabilities: dict[str, Any] = {"version": VERSION, "types": TYPES}
     if codecs:
         capabilities["compression"] = list(codecs)
+    if nonce is not None:
+        capabilities |= {"nonce": nonce, "endpoint": endpoint}
     best = codecs[0] if codecs else None
     return Hello(best, tuple(sys.version_info[:3]), PICKLE_PROTOCOL, capabilities)
 
@@ -99,4 +118,13 @@ def decode(frame: bytes) -> Hello:
         raise ValueError(f"pickle-protocol {protocol!r:.60} in the hello, expected a small integer")
     if not (capabilities is None or isinstance(capabilities, dict)):
         raise ValueError(f"{OURS} {capabilities!r:.60} in the hello, expected a map")
+    _check_nonce(capabilities or {})
     return Hello(compression, tuple(python), min(protocol, PICKLE_PROTOCOL), capabilities)
+
+
+def _check_nonce(capabilities: dict[str, Any]) -> None:
+    nonce, endpoint = capabilities.get("nonce"), capabilities.get("endpoint")
+    if nonce is not None and not (isinstance(nonce, bytes) and len(nonce) == NONCE):
+        raise ValueError(f"nonce {nonce!r:.60} in the hello, expected {NONCE} bytes")
+    if not (endpoint is None or isinstance(endpoint, str)):
+        raise ValueError(f"endpoint {endpoint!r:.60} in the hello, expected an address")

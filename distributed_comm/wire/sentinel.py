@@ -18,6 +18,8 @@ from typing import Any
 from .._kernels import blocks, framing
 from .._kernels import sentinel as kernel
 from ..frames import Frames
+from . import budget as strangers
+from .budget import Budget
 
 __all__ = ["SentinelFraming"]
 
@@ -35,9 +37,10 @@ class SentinelFraming:
     """
 
     __slots__ = (
-        "_block", "_carry", "_dropped", "_end", "_filled", "_lead", "_lengths", "_matched",
-        "_max_frames", "_max_message", "_memory", "_offset", "_on_control", "_on_error",
-        "_opened", "_scratch", "_size", "_stated", "_view", "mid_message",
+        "_block", "_budget", "_carry", "_dropped", "_eager", "_end", "_filled", "_held", "_lead",
+        "_lengths", "_matched", "_max_frames", "_max_message", "_memory", "_offset",
+        "_on_control", "_on_error", "_opened", "_scratch", "_size", "_stated", "_view",
+        "mid_message",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +67,9 @@ class SentinelFraming:
         self._block: Any = None  # … which is memory of its own …
         self._lead = self._filled = self._size = 0  # … where it begins, is, and ends
         self._view: memoryview | None = None  # the last of the block
+        self._eager = EAGER
+        self._budget: Budget | None = None  # of a stranger …
+        self._held = 0  # … and how much of it this one has
         #: Whether an end of stream would now cut a message.
         self.mid_message = False
 
@@ -88,17 +94,53 @@ class SentinelFraming:
         return self._rest()
 
     def open(self, max_message: int, max_frames: int) -> list[Frames]:
-        """Set the limits that hold after the hello; return the messages that came with it."""
+        """Set the limits that hold after the handshake; return what came right behind it."""
+        self.lift(max_message, max_frames)
+        return self.go_on()
+
+    def lift(self, max_message: int, max_frames: int) -> None:
+        """Set these limits from within ``on_control``: `receive` goes on with them."""
         self._max_message = max_message
         self._max_frames = max_frames
         self._opened = True
+
+    def go_on(self) -> list[Frames]:
+        """Return the messages, one at most before `open`, that the last chunk still holds."""
         return self._rest()
+
+    def share(self, budget: Budget) -> None:
+        """Take memory from this budget from now on, and little on a mere announcement."""
+        self._budget = budget
+        self._eager = strangers.EAGER
+        self._account()
+
+    def _account(self) -> None:
+        """Have the budget know what is held, and what is about to be; or give up."""
+        held = len(self._carry)
+        if self._block is not None:
+            full = self._filled == len(self._block)
+            held += min(2 * self._filled, self._size) if full else len(self._block)
+        assert self._budget is not None
+        try:
+            self._budget.change(held - self._held)
+        except ValueError as exc:
+            self._give_up(exc)
+        else:
+            self._held = held
+
+    def _give_up(self, error: ValueError) -> None:
+        on_error = self._on_error
+        self.drop()
+        on_error(error)
 
     def drop(self) -> None:
         """Give memory back and take no more messages: the connection is gone."""
         self._dropped = True
         self._carry = bytearray()
         self._block = self._view = None
+        if self._budget is not None:
+            self._budget.change(-self._held)
+            self._held = 0
         self.mid_message = False
         self._on_control = self._on_error = _ignore
 
@@ -109,14 +151,14 @@ class SentinelFraming:
             try:
                 message = self._next()
             except ValueError as exc:
-                on_error = self._on_error
-                self.drop()
-                on_error(exc)
+                self._give_up(exc)
             else:
                 if isinstance(message, bytes):
                     self._on_control(message)
                 elif message is not None:
                     messages.append(message)
+        if self._budget is not None:
+            self._account()
         self.mid_message = bool(self._carry) or self._block is not None
         return messages
 
@@ -173,7 +215,7 @@ class SentinelFraming:
         self._lead = lead = -before % 16
         self._filled = filled = lead + len(begun)
         self._size = lead + self._stated + len(kernel.SENTINEL)
-        self._block = blocks.allocate(self._size, max(2 * filled, EAGER))
+        self._block = blocks.allocate(self._size, max(2 * filled, self._eager))
         memoryview(self._block)[lead:filled] = begun
         self._carry = bytearray()
 

@@ -15,12 +15,13 @@ MODULES = {
     "socket": "sockets",
     "uvloop": "bare",
     "dask": "dask_comm",
+    "grpc": "grpc_aio",
 }
 FLOOR = "socket"
 BARE = "uvloop"
 USUAL = ("distributed_comm", FLOOR, BARE)
 
-TRANSPORTS = ("tcp", "tls", "inproc")
+TRANSPORTS = ("tcp", "tls", "unix", "inproc")
 IN_ONE_PROCESS = frozenset({"inproc"})
 """Of the transports, those whose client is its own server."""
 
@@ -43,14 +44,24 @@ class Comm(Protocol):
     def close(self) -> Callable[[], Awaitable[object]]: ...
 
 
+class Caller(Protocol):
+    """One client of a server that adds two numbers; any number of calls may overlap."""
+
+    @property
+    def add(self) -> Callable[..., Awaitable[int]]: ...
+    @property
+    def close(self) -> Callable[[], Awaitable[object]]: ...
+
+
 Handler = Callable[[Comm], Coroutine[Any, Any, None]]
 
 
 class System(Protocol):
     """What a system's module provides; `KINDS` are the kinds of workload that it can run.
 
-    ``small`` is small messages, ``bulk`` arrays. An address is a text that only the system's
-    own `connect` reads.
+    ``small`` is small messages, ``bulk`` arrays; for ``call`` the server adds numbers, without
+    asking ``serve``, and `connect` returns a `Caller`. An address is a text that only the
+    system's own `connect` reads.
     """
 
     TRANSPORTS: frozenset[str]
@@ -68,7 +79,8 @@ class System(Protocol):
     def listen(self, transport: str, kind: str, serve: Handler) -> AbstractAsyncContextManager[str]:
         """Serve every connection until the context ends; its value is the address."""
 
-    async def connect(self, address: str, kind: str) -> Comm: ...
+    async def connect(self, address: str, kind: str) -> Any:
+        """Return a `Comm`, or a `Caller`."""
 
 
 class ObjectComm:
@@ -85,6 +97,11 @@ class ObjectComm:
     async def told(self) -> tuple[int, int]:
         told = await self.read()
         return told["count"], told["size"]
+
+
+def add(x: int, y: int) -> int:
+    """What every server of the kind ``call`` does."""
+    return x + y
 
 
 def load(name: str) -> System:

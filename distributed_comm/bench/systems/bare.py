@@ -7,18 +7,18 @@ one type of message a connection. What a library costs is its distance to this.
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from struct import Struct
 from typing import Any, cast
 
 import msgpack
 import uvloop
 
-from distributed_comm.bench import certificates, payloads
-from distributed_comm.bench.systems import Comm, Handler
+from distributed_comm.bench import certificates, payloads, places
+from distributed_comm.bench.systems import Comm, Handler, add
 
-TRANSPORTS = frozenset({"tcp", "tls"})
-KINDS = frozenset({"small", "bulk"})
+TRANSPORTS = frozenset({"tcp", "tls", "unix"})
+KINDS = frozenset({"small", "bulk", "call"})
 
 LENGTH = Struct("<I")
 LONG_LENGTH = Struct("<Q")
@@ -151,25 +151,68 @@ class Bulk(Link, asyncio.BufferedProtocol):
         return count, size
 
 
-LINKS: dict[str, type[Small | Bulk]] = {"small": Small, "bulk": Bulk}
+LINKS: dict[str, type[Small | Bulk]] = {"small": Small, "bulk": Bulk, "call": Small}
+HANDLERS = {"add": add}
+
+
+async def answer(link: Any) -> None:
+    """Serve calls on one connection, until it is lost."""
+    with suppress(ConnectionResetError):
+        while True:
+            message = await link.read()
+            await link.write(HANDLERS[message.pop("op")](**message))
+
+
+class Caller:
+    """A connection for each call that overlaps with others."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._idle: list[Small] = []
+
+    async def add(self, x: int, y: int) -> int:
+        link = self._idle.pop() if self._idle else await dial(self._address, "call")
+        await link.write({"op": "add", "x": x, "y": y})
+        total: int = await link.read()
+        self._idle.append(link)
+        return total
+
+    async def close(self) -> None:
+        for link in self._idle:
+            await link.close()
 
 
 @asynccontextmanager
 async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
     loop = asyncio.get_running_loop()
-    context = certificates.listening(transport)
-    server = await loop.create_server(lambda: LINKS[kind](serve), "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield f"{transport}:{server.sockets[0].getsockname()[1]}"
+
+    def make() -> Small | Bulk:
+        return LINKS[kind](answer if kind == "call" else serve)
+
+    with places.listen(transport) as sock:
+        if transport == "unix":
+            server = await loop.create_unix_server(make, sock=sock)
+        else:
+            context = certificates.listening(transport)
+            server = await loop.create_server(make, sock=sock, ssl=context)
+        async with server:
+            yield f"tls:{places.address(sock)}" if transport == "tls" else places.address(sock)
 
 
-async def connect(address: str, kind: str) -> Comm:
+async def connect(address: str, kind: str) -> Any:
+    return Caller(address) if kind == "call" else await dial(address, kind)
+
+
+async def dial(address: str, kind: str) -> Any:
     loop = asyncio.get_running_loop()
-    transport, _, port = address.partition(":")
-    context = certificates.connecting(transport)
-    host = certificates.HOST if context else None
     link: Small | Bulk
-    _, link = await loop.create_connection(
-        LINKS[kind], "127.0.0.1", int(port), ssl=context, server_hostname=host
-    )
+    transport, _, port = address.rpartition(":")
+    if port.isdecimal():
+        context = certificates.connecting(transport)
+        host = certificates.HOST if context else None
+        _, link = await loop.create_connection(
+            LINKS[kind], "127.0.0.1", int(port), ssl=context, server_hostname=host
+        )
+    else:
+        _, link = await loop.create_unix_connection(LINKS[kind], address)
     return link

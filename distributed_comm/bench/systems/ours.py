@@ -1,4 +1,4 @@
-"""``distributed_comm`` itself, used as its users use it."""
+"""``distributed_comm`` itself, used as its users use it: what is trusted has proven a key."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,11 +6,16 @@ from typing import Any
 
 import distributed_comm as dc
 from distributed_comm.bench import certificates, payloads
-from distributed_comm.bench.systems import Comm, Handler, ObjectComm
+from distributed_comm.bench.systems import Handler, ObjectComm, add
 
-ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "tls": "tls://127.0.0.1:0", "inproc": "inproc://"}
+ADDRESSES = {
+    "tcp": "tcp://127.0.0.1:0",
+    "tls": "tls://127.0.0.1:0",
+    "unix": "unix://",
+    "inproc": "inproc://",
+}
 TRANSPORTS = frozenset(ADDRESSES)
-KINDS = frozenset({"small", "bulk"})
+KINDS = frozenset({"small", "bulk", "call"})
 
 run = dc.run
 
@@ -24,16 +29,32 @@ def nbytes(item: Any) -> int:
 
 
 @asynccontextmanager
-async def listen(transport: str, _kind: str, serve: Handler) -> AsyncIterator[str]:
+async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
+    security = certificates.security() if transport == "tls" else None
+    if kind == "call":
+        server = dc.Server({"add": add}, security=security)
+        async with server:
+            yield (await server.listen(ADDRESSES[transport])).contact_address
+        return
+
     async def handle(comm: dc.Comm) -> None:
         await serve(ObjectComm(comm))
 
-    security = certificates.security() if transport == "tls" else None
-    async with dc.listen(ADDRESSES[transport], handle, trusted=True, security=security) as listener:
+    async with dc.listen(ADDRESSES[transport], handle, security=security) as listener:
         yield listener.contact_address
 
 
-async def connect(address: str, _kind: str) -> Comm:
+async def connect(address: str, kind: str) -> Any:
     # Under callgrind everything takes fifty times as long.
     security = certificates.security() if address.startswith("tls:") else None
-    return ObjectComm(await dc.connect(address, timeout=600, trusted=True, security=security))
+    if kind == "call":
+        return Caller(dc.rpc(address, timeout=600, security=security))
+    return ObjectComm(await dc.connect(address, timeout=600, security=security))
+
+
+class Caller:
+    """An rpc with the names of the benchmark."""
+
+    def __init__(self, remote: dc.rpc) -> None:
+        self.add = remote.add
+        self.close = remote.close_rpc

@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager, suppress
 from struct import Struct
 from typing import Any
 
-from distributed_comm.bench import payloads
+from distributed_comm.bench import payloads, places
 from distributed_comm.bench.systems import Comm, Handler
 
-TRANSPORTS = frozenset({"tcp"})
+TRANSPORTS = frozenset({"tcp", "unix"})
 KINDS = frozenset({"small", "bulk"})
 
 NUMBERS = Struct("<QQ")
@@ -34,7 +34,6 @@ class Small:
     """Messages of one fixed size; what arrives is received in chunks, as much as there is."""
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
         self._chunk = b""
         self._start = 0
@@ -70,7 +69,6 @@ class Bulk:
     """Arrays, all of the size that was told last."""
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
         self._size = 0
 
@@ -104,19 +102,25 @@ COMMS: dict[str, type[Small | Bulk]] = {"small": Small, "bulk": Bulk}
 
 
 @asynccontextmanager
-async def listen(_transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
+async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
     def accept() -> None:
         # One thread a connection: all but one of them wait, so they cost nothing.
         with suppress(OSError):  # the listening socket was closed
             while True:
                 sock, _ = listening.accept()
-                work = serve(COMMS[kind](sock))
+                work = serve(COMMS[kind](_tuned(sock)))
                 threading.Thread(target=asyncio.run, args=(work,), daemon=True).start()
 
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with places.listen(transport) as listening:
         threading.Thread(target=accept, daemon=True).start()
-        yield str(listening.getsockname()[1])
+        yield places.address(listening)
 
 
 async def connect(address: str, kind: str) -> Comm:
-    return COMMS[kind](socket.create_connection(("127.0.0.1", int(address))))
+    return COMMS[kind](_tuned(places.connect(address)))
+
+
+def _tuned(sock: socket.socket) -> socket.socket:
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock

@@ -7,13 +7,13 @@ import importlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from distributed_comm.bench.systems import Comm, System
 
-NAMES = ("roundtrip", "oneway", "bandwidth", "memory")
+NAMES = ("roundtrip", "oneway", "bandwidth", "connect", "memory", "rpc", "concurrent", "fanin")
 
-Connect = Callable[[], Awaitable[Comm]]
+Connect = Callable[[], Awaitable[Any]]
 
 
 @dataclass(frozen=True)

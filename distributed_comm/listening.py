@@ -1,0 +1,126 @@
+"""Where a server listens: on any number of addresses, each bound as soon as it is named."""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Awaitable, Generator
+from dataclasses import replace
+from typing import Any
+
+from .addressing import unparse_host_port
+from .core import Comm, Listener
+from .endpoints import get_address_host_port, listen
+from .options import CommOptions
+
+__all__ = ["Listening", "limited"]
+
+
+class Listening:
+    """The half of a `Server` that has addresses."""
+
+    default_ip = ""
+    default_port = 0
+    _scheme = "tcp"
+
+    def __init__(self, deserialize: bool, arguments: dict[str, Any]) -> None:
+        self.deserialize = deserialize
+        self._arguments = arguments  # those of `listen`
+        self._bound: list[_Bound] = []
+
+    @abstractmethod
+    def handle_comm(self, comm: Comm) -> None:
+        """Serve a connection."""
+
+    def listen(
+        self,
+        port_or_addr: int | str | tuple[str, int] | None = None,
+        *,
+        max_buffer_size: float | None = None,
+        contact_host: str | None = None,
+        **arguments: Any,
+    ) -> Awaitable[Listener]:
+        """Listen on a port of every interface, a host and port, or a URI; on several in turn.
+
+        The port is bound when this returns, so `port` is known. Connections are accepted as
+        soon as the loop runs on, or, where none runs yet, when the server is awaited; to
+        await what is returned waits for that. ``arguments`` override those of the server.
+        Raises ValueError for a malformed address, OSError for one that cannot be had.
+        """
+        addr = self.default_port if port_or_addr is None else port_or_addr
+        if isinstance(addr, int):
+            addr = self.default_ip, addr
+        if isinstance(addr, tuple):
+            addr = unparse_host_port(*addr)
+        if "://" not in addr:
+            addr = f"{self._scheme}://{addr}"
+        given = {**self._arguments, **arguments}
+        if max_buffer_size is not None:
+            given["options"] = limited(given.get("options"), max_buffer_size)
+        listener = listen(
+            addr, self.handle_comm, self.deserialize, contact_host=contact_host, **given
+        )
+        listener.bind()
+        bound = _Bound(listener)
+        self._bound.append(bound)
+        if asyncio._get_running_loop() is not None:
+            bound.begin()
+        return bound
+
+    @property
+    def listeners(self) -> list[Listener]:
+        return [bound.listener for bound in self._bound]
+
+    @property
+    def listener(self) -> Listener | None:
+        """The first listener, None before `listen`."""
+        return self._bound[0].listener if self._bound else None
+
+    @property
+    def address(self) -> str:
+        """Where others reach this server; ValueError before `listen`."""
+        return self._listener().contact_address
+
+    @property
+    def listen_address(self) -> str:
+        """Where it listens, perhaps a wildcard such as ``tcp://0.0.0.0:8000``."""
+        return self._listener().listen_address
+
+    @property
+    def host(self) -> str:
+        return get_address_host_port(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        return get_address_host_port(self.listen_address)[1]
+
+    def _listener(self) -> Listener:
+        if self.listener is None:
+            raise ValueError(f"{self!r} has no address: it does not listen")
+        return self.listener
+
+
+class _Bound:
+    """What `Server.listen` returns: a listener that is bound, and accepts once awaited."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self._start: asyncio.Task[None] | None = None
+
+    def begin(self) -> "asyncio.Task[None]":
+        if self._start is None:
+            self._start = asyncio.ensure_future(self.listener.start())
+        return self._start
+
+    def stop(self) -> None:
+        if self._start is not None:
+            self._start.cancel()
+        self.listener.stop()
+
+    def __await__(self) -> Generator[Any, Any, Listener]:
+        yield from asyncio.shield(self.begin()).__await__()
+        return self.listener
+
+
+def limited(options: CommOptions | None, size: float) -> CommOptions:
+    """Return the options with another limit on a message."""
+    options = options or CommOptions()
+    return replace(options, limits=replace(options.limits, message=int(size)))

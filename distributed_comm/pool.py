@@ -1,0 +1,206 @@
+"""ConnectionPool: comms to any number of addresses, bounded, opened when needed and reused.
+
+Who calls takes a comm, or opens one, and brings it back when the reply has come. A call that
+was cancelled, or lost its connection, brings back a comm that is closed, which nobody is
+given again. Who gets which comm is decided in `plan`.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from .addressing import unparse_host_port
+from .calls import Status
+from .core import Comm
+from .endpoints import connect
+from .errors import CommClosedError
+from .plan import Plan, Waiter
+from .remote import Remote
+
+__all__ = ["Address", "ConnectionPool", "address_of"]
+
+Address = str | tuple[str, int]
+
+
+def address_of(addr: Address | None, ip: str | None, port: int | None, scheme: str = "tcp") -> str:
+    """Return the URI of a server that was named in one of three ways; no ip is this machine."""
+    if addr is None:
+        if ip is None:
+            raise TypeError("an rpc needs an address: arg, addr=, ip= and port=, or comm=")
+        addr = ip, port or 0
+    if not isinstance(addr, str):
+        host, port = addr
+        addr = unparse_host_port(host or "127.0.0.1", port)
+    return addr if "://" in addr else f"{scheme}://{addr}"
+
+
+class ConnectionPool:
+    """At most ``limit`` comms, to any number of addresses, opened when needed and reused.
+
+    ``pool(address)`` is like an `rpc`, whose comms are the pool's. Who finds the pool full, and no
+    comm idle, waits until one comes back. ``timeout`` and ``arguments`` are those of `connect`.
+
+    >>> pool = ConnectionPool(limit=100)
+    >>> a, b = pool("tcp://127.0.0.1:8000"), pool(("127.0.0.1", 8001))
+    """
+
+    def __init__(
+        self,
+        limit: int = 512,
+        deserialize: bool = True,
+        serializers: Iterable[str] | None = None,
+        deserializers: Iterable[str] | None = None,
+        connection_args: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        **arguments: Any,
+    ) -> None:
+        if limit < 1:
+            raise ValueError(f"limit={limit}, expected at least 1")
+        self.status = Status.running
+        self.serializers = serializers
+        self.deserializers = deserializers
+        self._arguments = {
+            **arguments,
+            "connection_args": connection_args,
+            "deserialize": deserialize,
+            "timeout": timeout,
+        }
+        self._plan = Plan(limit, self._discard)
+        #: ``take(addr)`` returns an idle comm, None where there is none; ``reuse(addr, comm)``
+        #: takes it back, a closed one too; ``reuse_sound`` one that has just carried a reply.
+        self.take = self._plan.take
+        self.reuse = self._plan.put_back
+        self.reuse_sound = self._plan.put_back_sound
+        self._dialling: dict[asyncio.Timeout, str] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()
+
+    def __call__(
+        self, addr: Address | None = None, ip: str | None = None, port: int | None = None
+    ) -> Remote:
+        """Return an object whose attributes are the functions of the server there."""
+        return Remote(self, address_of(addr, ip, port))
+
+    @property
+    def limit(self) -> int:
+        return self._plan.limit
+
+    @property
+    def active(self) -> int:
+        """How many comms are in use."""
+        return len(self._plan.members) - sum(map(len, self._plan.idle.values()))
+
+    @property
+    def open(self) -> int:
+        """How many comms there are, in use or idle."""
+        return len(self._plan.members)
+
+    # -- comms -----------------------------------------------------------------------------
+
+    async def connect(self, addr: str, timeout: float | None = None) -> Comm:
+        """Return a comm to an address, reused or new; `reuse` it in the end.
+
+        Raises what `connect` raises, and CommClosedError when the pool is closed.
+        """
+        if self.status is not Status.running:
+            raise CommClosedError(f"{self!r} is closed")
+        comm = self.take(addr)
+        if comm is None and not self._plan.may_open():
+            comm = await self._wait(addr)
+        if comm is None:
+            comm = await self._open(addr, timeout)
+        return comm
+
+    async def _wait(self, addr: str) -> Comm | None:
+        """Wait for a comm that comes back, or for room to open one."""
+        waiter = Waiter(addr, asyncio.get_running_loop().create_future())
+        self._plan.waiters.append(waiter)
+        try:
+            return await waiter.future
+        except BaseException:
+            if waiter in self._plan.waiters:
+                self._plan.waiters.remove(waiter)
+            elif waiter.future.done() and not waiter.future.cancelled():  # it came too late
+                comm = waiter.future.result()
+                if comm is None:
+                    self._plan.make_room()
+                else:
+                    self.reuse(addr, comm)
+            raise
+
+    async def _open(self, addr: str, timeout: float | None) -> Comm:
+        """Open a comm for which the plan has room."""
+        scope = asyncio.timeout(None)
+        self._dialling[scope] = addr
+        try:
+            async with scope:
+                comm = await self._dial(addr, timeout)
+        except BaseException as exc:
+            self._plan.make_room()
+            if scope.expired():
+                raise CommClosedError(f"{self!r} has removed {addr} meanwhile") from exc
+            raise
+        finally:
+            del self._dialling[scope]
+        self._plan.opened(addr, comm)
+        return comm
+
+    async def _dial(self, addr: str, timeout: float | None) -> Comm:
+        arguments = self._arguments if timeout is None else {**self._arguments, "timeout": timeout}
+        return await connect(addr, **arguments)
+
+    def collect(self) -> None:
+        """Close the comms that nobody uses."""
+        self._plan.collect()
+
+    def remove(self, addr: str, *, reason: str = "Address removed.") -> None:  # noqa: ARG002
+        """Close all comms to an address, those in use too, and give up opening more."""
+        self.drop(addr)
+
+    def drop(self, addr: str | None = None) -> "list[asyncio.Future[Any]]":
+        """Give up every comm to an address, or all: the idle, the busy, those being opened.
+
+        Returns what may be awaited until they are closed.
+        """
+        for waiter in self._plan.waiters:  # first, for what follows makes room
+            if addr in {waiter.address, None} and not waiter.future.done():
+                waiter.future.set_exception(CommClosedError(f"{self!r} gave up {waiter.address}"))
+        for scope, address in self._dialling.items():
+            if addr in {address, None}:
+                scope.reschedule(0)
+        self._plan.collect(addr)
+        for comm in self._plan.disown(addr):
+            comm.abort()
+        return list(self._tasks)
+
+    def _discard(self, comm: Comm) -> None:
+        """Close a comm that the plan has given up, without waiting for it."""
+        if comm.closed():
+            comm.abort()
+        else:
+            task = asyncio.ensure_future(comm.close())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def start(self) -> None:
+        """Do nothing: a pool opens what it needs. Dask's has to be started."""
+
+    async def close(self) -> None:
+        """Close every comm, and end every call under way with a CommClosedError."""
+        self.status = Status.closed
+        self.drop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.open} open, {self.active} in use, of {self.limit}>"

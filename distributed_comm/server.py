@@ -1,0 +1,281 @@
+"""Server: listens, and answers each request with the function that it names."""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Mapping
+from inspect import isawaitable
+from time import perf_counter as clock
+from types import TracebackType
+from typing import Any, Self
+
+from .calls import Status
+from .core import Comm
+from .listening import Listening, limited
+from .operations import Operation
+from .pool import ConnectionPool
+from .serving import Serving
+
+__all__ = ["Server"]
+
+#: Seconds that the calls which run get when a server closes.
+GRACE = 5.0
+
+Handler = Callable[..., Any]
+
+
+class Server(Listening):
+    """Answers requests on any number of addresses; to be subclassed or used as it is.
+
+    ``handlers`` maps the name of each op to a function, a coroutine function or an async
+    generator function (each of its items is a message). A handler whose first parameter is
+    named ``comm`` or ``stream`` gets the connection; the other parameters come from the
+    request. ``identity``, ``echo`` and ``connection_stream`` are there already.
+
+    >>> def add(x, y):
+    ...     return x + y
+    >>> server = Server({"add": add})
+
+    ``max_buffer_size`` limits a message in bytes. Other ``arguments``, such as ``trusted=`` and
+    ``options=``, are those of `listen` and, for the calls of `rpc`, of `connect`.
+    """
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler] | None = None,
+        blocked_handlers: Iterable[str] | None = None,
+        stream_handlers: Mapping[str, Handler] | None = None,
+        connection_limit: int = 512,
+        deserialize: bool = True,
+        serializers: Iterable[str] | None = None,
+        deserializers: Iterable[str] | None = None,
+        connection_args: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        max_buffer_size: float | None = None,
+        **arguments: Any,
+    ) -> None:
+        self.handlers: dict[str, Handler] = {
+            "identity": self.identity,
+            "echo": self.echo,
+            "connection_stream": self.handle_stream,
+            **(handlers or {}),
+        }
+        self.blocked_handlers = list(blocked_handlers or ())
+        self.stream_handlers = dict(stream_handlers or {})
+        self.id = f"{type(self).__name__}-{uuid.uuid4()}"
+        self.status = Status.init
+        if max_buffer_size is not None:
+            arguments["options"] = limited(arguments.get("options"), max_buffer_size)
+        arguments["connection_args"] = connection_args
+        super().__init__(deserialize, arguments)
+        #: Calls to other servers: ``await server.rpc(address).add(x=1, y=2)``.
+        self.rpc = ConnectionPool(
+            connection_limit, deserialize, serializers, deserializers, timeout=timeout,
+            **arguments,
+        )  # fmt: skip
+        self._operations: dict[str, Operation] = {}
+        self._servings: set[Serving] = set()
+        self._past: Counter[str] = Counter()  # what comms that have ended had moved
+        self._closing: asyncio.Task[None] | None = None
+        self._finished = asyncio.Event()
+
+    # -- life ----------------------------------------------------------------------------
+
+    async def start(self) -> Self:
+        """Accept connections on every address of `listen`; ``await server`` does this.
+
+        A subclass that has more to start overrides it, and calls this first.
+        """
+        if self._closing is not None:
+            raise RuntimeError(f"{self!r} was closed")
+        for bound in self._bound:
+            await bound
+        self.status = Status.running
+        return self
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self.start().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(
+        self, timeout: float | None = None, reason: str = "", *, grace: float = GRACE
+    ) -> None:
+        """Stop accepting, let the calls that run finish for ``grace`` seconds, end the rest.
+
+        Who waits for a call that was ended gets a RemoteError that says so; a request that
+        comes now is not read. ``timeout`` is Dask's name for ``grace``. Idempotent.
+        """
+        if self._closing is None:
+            for bound in self._bound:
+                bound.stop()
+            self.status = Status.closing
+            grace = grace if timeout is None else timeout
+            why = f"{self!r} closed{f' ({reason})' if reason else ''}, and this call took longer "
+            why += f"than the grace of {grace:g} s"
+            drain = self._drain(clock() + grace, why, asyncio.current_task())
+            self._closing = asyncio.create_task(drain)
+        await asyncio.shield(self._closing)
+
+    async def _drain(self, deadline: float, why: str, caller: "asyncio.Task[Any] | None") -> None:
+        own = {serving for serving in self._servings if serving.task and serving.task is caller}
+        others = self._servings - own
+        try:
+            leaving = [serving.leave(deadline, why) for serving in others]
+            await asyncio.gather(*leaving, return_exceptions=True)
+            await self.rpc.close()
+        finally:
+            self.status = Status.closed
+            for serving in own:  # a handler closes the server: its reply is the last
+                serving.leave_after_this()
+            if not own:
+                self._finished.set()
+
+    def close_on(self, *signals: int, grace: float = GRACE) -> None:
+        """Close when the process gets one of these signals: ``server.close_on(SIGTERM)``.
+
+        ``await server.finished()`` then returns when that is done.
+        """
+        loop = asyncio.get_running_loop()
+        for number in signals:
+            loop.add_signal_handler(number, self._close_soon, grace)
+
+    async def finished(self) -> None:
+        """Wait until the server was closed."""
+        await self._finished.wait()
+
+    def _close_soon(self, grace: float) -> None:
+        self._closer = asyncio.ensure_future(self.close(grace=grace))
+
+    # -- connections ---------------------------------------------------------------------
+
+    def handle_comm(self, comm: Comm) -> None:
+        """Serve a connection; what `listen` calls with each."""
+        if self._closing is not None:
+            comm.abort()
+            return
+        if self.status is Status.init:
+            self.status = Status.running
+        serving = Serving(self, comm)
+        self._servings.add(serving)
+        serving.start()
+
+    def find(self, op: Any) -> Operation:
+        """Return what an op names; a ValueError says why it cannot be called."""
+        if self.blocked_handlers and op in self.blocked_handlers:
+            raise ValueError(f"the op {op!r} is blocked on this {type(self).__name__}")
+        try:
+            function = self.handlers[op]
+            operation = self._operations[op]
+        except (KeyError, TypeError):
+            pass
+        else:
+            if operation.function is function:
+                return operation
+        return self._look_up(op)
+
+    def _look_up(self, op: Any) -> Operation:
+        """Look at a handler for the first time, or because it was replaced."""
+        function = _say_ok if op == "close" else None
+        if isinstance(op, str):
+            function = self.handlers.get(op, function)
+        if function is None:
+            known = ", ".join(sorted(self.handlers))
+            raise ValueError(f"no op {op!r:.60} on this {type(self).__name__}, only: {known}")
+        operation = self._operations[op] = Operation(op, function)
+        return operation
+
+    def forget(self, serving: Serving) -> None:
+        """Take note that a connection has ended."""
+        if serving in self._servings:
+            self._servings.discard(serving)
+            self._past.update(serving.comm.stats())
+        if self.status is Status.closed:
+            self._finished.set()
+
+    # -- what is answered by every server --------------------------------------------------
+
+    def identity(self) -> dict[str, str]:
+        """Say what this is."""
+        return {"type": type(self).__name__, "id": self.id}
+
+    def echo(self, data: Any = None) -> Any:
+        """Return what was sent."""
+        return data
+
+    async def handle_stream(self, comm: Comm, extra: Mapping[str, Any] | None = None) -> Status:
+        """Call a stream handler for each message, or each of a batch, until the peer is done.
+
+        What `BatchedSend` sends arrives here. No message is replied to; one that cannot be
+        handled ends the stream, so that its sender learns of it.
+        """
+        try:
+            async for batch in comm:
+                for message in batch if isinstance(batch, list | tuple) else (batch,):
+                    if not await self._handle_one(dict(message), extra or {}):
+                        return Status.dont_reply
+        finally:
+            await comm.close()
+        return Status.dont_reply
+
+    async def _handle_one(self, message: dict[str, Any], extra: Mapping[str, Any]) -> bool:
+        """Handle one message of a stream; return whether others may follow."""
+        op = message.pop("op")
+        if op == "close-stream":
+            return False
+        result = self.stream_handlers[op](**{**extra, **message})
+        if isawaitable(result):
+            await result
+        return True
+
+    # -- figures -------------------------------------------------------------------------
+
+    @property
+    def incoming_comms_open(self) -> int:
+        return len(self._servings)
+
+    @property
+    def incoming_comms_active(self) -> int:
+        """How many connections have a call under way."""
+        return sum(serving.op is not None for serving in self._servings)
+
+    @property
+    def outgoing_comms_open(self) -> int:
+        return self.rpc.open
+
+    @property
+    def outgoing_comms_active(self) -> int:
+        return self.rpc.active
+
+    def get_connection_counters(self) -> dict[str, int]:
+        return {
+            "incoming_comms_open": self.incoming_comms_open,
+            "incoming_comms_active": self.incoming_comms_active,
+            "outgoing_comms_open": self.outgoing_comms_open,
+            "outgoing_comms_active": self.outgoing_comms_active,
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters: comms, bytes and messages, and by op its calls and their seconds."""
+        moved = self._past.copy()
+        for serving in self._servings:
+            moved.update(serving.comm.stats())
+        ops = {op: operation.stats() for op, operation in self._operations.items()}
+        return {**self.get_connection_counters(), **moved, "ops": ops}
+
+    def __repr__(self) -> str:
+        where = self._bound[0].listener.listen_address if self._bound else "nowhere"
+        return f"<{type(self).__name__} {where} {self.status.name}>"
+
+
+def _say_ok() -> str:
+    return "OK"

@@ -1,0 +1,70 @@
+"""From a connected socket to a connection: who the peer is, and whether it may come in."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from ..errors import FatalCommClosedError
+from ..options import CommOptions
+from ..security import REFUSAL, Trust
+from ..serialize.compression import choose
+from ..wire.budget import Budget
+from ..wire.connection import Connection
+from ..wire.framing import LengthFraming
+from ..wire.proof import Proving, Role
+from ..wire.sentinel import SentinelFraming
+from .adapter import Adapter
+from .link import Link
+from .provider import scratch_of
+
+__all__ = ["Framing", "judge", "make_adapter"]
+
+logger = logging.getLogger("distributed_comm")
+
+Framing = type[LengthFraming | SentinelFraming]
+
+
+def make_adapter(
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    link: Link,
+    trust: Trust,
+    options: CommOptions,
+    framing: Framing,
+    opened: Callable[[Adapter], None],
+    lost: Callable[[Adapter], None],
+) -> Adapter:
+    """Return the protocol of a connected socket, which has to be attached to it."""
+    codecs = () if link.same_host else choose(options.compression)
+    role = Role.DIALLER if link.dialled else Role.LISTENER
+    proving = None if trust.key is None else Proving(trust.key, role, link.endpoint, codecs)
+    connection = Connection(
+        scratch_of(loop), options.limits, link.local, link.peer, framing, codecs, proving
+    )
+    return Adapter(loop, sock, connection, link, options, opened, lost)
+
+
+def judge(adapter: Adapter, trust: Trust, budget: Budget) -> bool:
+    """Return whether to trust the peer of a connection whose handshake is done.
+
+    If not, the memory for its messages is taken from the budget.
+
+    Raises FatalCommClosedError, with one text for every reason, where trust is required of
+    the peer and it has none.
+    """
+    link, proven, relayed = adapter.link, adapter.proven, adapter.relayed
+    trusted = trust.includes(vouched=link.vouched, proven=proven, relayed=relayed)
+    if proven and relayed and not trusted and trust.declared is None:
+        logger.warning(
+            "%s -> %s: the peer holds our key, but one of the two is not where the other one "
+            "believes: there is NAT, a tunnel, a proxy, or somebody who listens in. It is not "
+            "trusted; CommOptions(relayed=True) trusts it all the same",
+            link.local, link.peer,
+        )  # fmt: skip
+    if trust.required and not trusted:
+        adapter.abort(REFUSAL)
+        raise FatalCommClosedError(f"{REFUSAL}: {link.local} -> {link.peer}")
+    if not trusted:
+        adapter.share(budget)
+    return trusted

@@ -1,0 +1,81 @@
+"""A Connector over sockets: it dials, and waits until the handshake is done."""
+
+import asyncio
+import socket
+from abc import abstractmethod
+
+from ..comms import ChannelComm
+from ..core import Connector
+from ..errors import FatalCommClosedError
+from ..options import CommOptions, default_options
+from ..security import Trust
+from ..serialize.compression import choose
+from ..wire.budget import Budget
+from ..wire.framing import LengthFraming
+from .adapter import Adapter
+from .admission import Framing, judge, make_adapter
+from .link import Link
+from .provider import attach
+
+__all__ = ["SocketConnector"]
+
+
+class SocketConnector(Connector):
+    """Dials addresses of one kind of socket; subclasses do the dialling."""
+
+    #: What cuts the bytes into messages; a subclass may name another.
+    framing: Framing = LengthFraming
+
+    @abstractmethod
+    async def _dial(self, address: str) -> socket.socket:
+        """Return a connected socket, as `Connector.connect` does a comm."""
+
+    @abstractmethod
+    def _identify(self, sock: socket.socket, address: str) -> Link:
+        """Return both its ends; OSError where it is connected no more."""
+
+    async def connect(  # type: ignore[override]  # takes no other connection_args
+        self,
+        address: str,
+        deserialize: bool = True,
+        *,
+        trusted: bool | None = None,
+        key: str | bytes | None = None,
+        require_trust: bool = False,
+        options: CommOptions | None = None,
+    ) -> ChannelComm:
+        options = options or default_options()
+        choose(options.compression)  # ValueError before there is a socket
+        trust = Trust.choose(trusted, key, require_trust, options.relayed)
+        loop = asyncio.get_running_loop()
+        budget = Budget(options.limits.untrusted_memory)
+        sock = await self._dial(address)
+        greeted: asyncio.Future[bool] = loop.create_future()
+
+        def opened(adapter: Adapter) -> None:
+            if greeted.done():
+                return
+            try:
+                greeted.set_result(judge(adapter, trust, budget))
+            except FatalCommClosedError as exc:
+                greeted.set_exception(exc)
+
+        def lost(adapter: Adapter) -> None:
+            if not greeted.done():
+                greeted.set_exception(adapter.closed_error())
+
+        try:
+            link = self._identify(sock, address)
+        except OSError:  # it has gone already
+            sock.close()
+            raise
+        adapter = make_adapter(loop, sock, link, trust, options, self.framing, opened, lost)
+        try:
+            await attach(loop, sock, lambda: adapter)
+            trusted = await greeted
+        except BaseException:
+            greeted.cancel()  # else it may get an exception that nobody retrieves
+            adapter.abort()
+            raise
+        adapter.hand_over()
+        return ChannelComm(adapter, trusted=trusted, deserialize=deserialize, limits=options.limits)

@@ -1,0 +1,78 @@
+"""The proof that a peer holds our key, without sending it: an HMAC of both hellos.
+
+Each hello carries a nonce, so no proof is worth anything on another connection; and the
+address of the listener as that side sees it, so that one who passes messages on between two
+of our connections shows. The proof of a dialler is not that of a listener, so none can be
+sent back to its maker. It says who the peer is, and nothing of the bytes that follow.
+
+    proof = HMAC-SHA256(key, role, length and bytes of the dialler's hello, of the listener's)
+"""
+
+import hmac
+from collections.abc import Sequence
+from enum import Enum
+from functools import lru_cache
+from hashlib import sha256
+from secrets import token_bytes
+
+from . import hello
+
+__all__ = ["SIZE", "Proving", "Role", "derive"]
+
+#: Bytes of a proof.
+SIZE = 32
+#: What is hashed with a secret, so that its hash is of use for nothing else.
+DOMAIN = b"distributed_comm proof 1\0"
+
+
+class Role(Enum):
+    """Which end of a connection."""
+
+    DIALLER = b"dialler\0"
+    LISTENER = b"listener"
+
+
+@lru_cache(16)
+def derive(secret: bytes) -> bytes:
+    """Return the key of the HMAC; one hash, so it does not make a password a good secret."""
+    return sha256(DOMAIN + secret).digest()
+
+
+class Proving:
+    """What one side needs until the peer has proven itself: the key, and both hellos.
+
+    ``endpoint`` is the listener's address as this side sees it; ``codecs`` are for the hello.
+    """
+
+    __slots__ = ("_endpoint", "_key", "_role", "_theirs", "ours")
+
+    def __init__(self, key: bytes, role: Role, endpoint: str, codecs: Sequence[str] = ()) -> None:
+        self._key = key
+        self._role = role
+        self._endpoint = endpoint
+        self.ours = hello.encode(hello.local_hello(codecs, token_bytes(hello.NONCE), endpoint))
+        self._theirs = b""
+
+    def hear(self, theirs: bytes) -> None:
+        """Take the peer's hello, as the bytes that came."""
+        self._theirs = theirs
+
+    def prove(self) -> bytes:
+        """Return our proof."""
+        return self._of(self._role)
+
+    def proves(self, proof: bytes) -> bool:
+        """Whether this is what a peer with our key would send."""
+        other = Role.LISTENER if self._role is Role.DIALLER else Role.DIALLER
+        return hmac.compare_digest(self._of(other), proof)
+
+    def is_relayed(self, endpoint: str | None) -> bool:
+        """Whether the peer's hello names another listener than the one that we know."""
+        return endpoint != self._endpoint
+
+    def _of(self, role: Role) -> bytes:
+        hellos = (self.ours, self._theirs)
+        parts = [role.value]
+        for frame in hellos if self._role is Role.DIALLER else hellos[::-1]:
+            parts += [len(frame).to_bytes(8, "little"), frame]
+        return hmac.digest(self._key, b"".join(parts), "sha256")

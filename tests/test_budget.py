@@ -1,0 +1,188 @@
+"""The memory that strangers may have us hold, all of them together."""
+
+import asyncio
+
+import pytest
+from loops import settle, until
+from peers import LOOPBACK, OUR_HELLO, dial_raw, pack, pair, raw_pair
+
+import distributed_comm as dc
+from distributed_comm.errors import RemoteProtocolError
+from distributed_comm.options import Limits
+from distributed_comm.wire.budget import Budget
+from distributed_comm.wire.connection import Connection, State
+from distributed_comm.wire.sentinel import SentinelFraming
+
+from .connecting import LOCAL, OURS, PEER
+from .feeding import SCRATCH, feed, peak_of_memory
+from .hostile import honest, message
+
+KIB, MIB = 1024, 1024 * 1024
+TOO_MUCH = "exceed the {} that all untrusted peers together may have held here"
+
+
+def opened(budget, **kwargs):
+    connection = Connection(SCRATCH, Limits(), LOCAL, PEER, **kwargs)
+    hello = OURS
+    if kwargs:
+        hello = b"".join(SentinelFraming.encode([OURS[24:]]))
+    feed(connection, hello)
+    connection.share(budget)
+    return connection
+
+
+def check_cut(connection, limit):
+    assert connection.state is State.CLOSED
+    error = connection.closed_error()
+    assert type(error) is RemoteProtocolError
+    assert TOO_MUCH.format(limit) in str(error)
+
+
+def test_what_is_held_is_counted_and_given_back(kernels):
+    budget = Budget(64 * MIB)
+    connection = opened(budget)
+    data = honest([b"x", bytes(30 * KIB), bytes(5 * MIB), bytes(10)])
+    feed(connection, data[: 4 * MIB], [50_000])
+    assert 4 * MIB <= budget.used <= 8 * MIB + 100 * KIB
+    (frames,) = feed(connection, data[4 * MIB :], [50_000])
+    assert [len(frame) for frame in frames] == [1, 30 * KIB, 5 * MIB, 10]
+    assert budget.used == 0
+
+
+def test_many_small_frames_are_counted_too(kernels):
+    budget = Budget(MIB)
+    connection = opened(budget)
+    data = honest([bytes(1000)] * 60_000)
+    feed(connection, data, [60_000])
+    check_cut(connection, MIB)
+    assert budget.used == 0
+
+
+def test_streams_are_counted_too(kernels):
+    budget = Budget(MIB)
+    connection = opened(budget, framing=SentinelFraming)
+    data = b"".join(SentinelFraming.encode([bytes(5 * MIB)]))
+    feed(connection, data[: 500 * KIB], [50_000])
+    assert 500 * KIB <= budget.used <= MIB
+    feed(connection, data[500 * KIB :], [50_000])
+    check_cut(connection, MIB)
+    assert budget.used == 0
+
+
+def test_an_announcement_obtains_little(kernels):
+    budget = Budget(64 * MIB)
+    connection = opened(budget)
+    with peak_of_memory() as peak:
+        feed(connection, message(0, [2**30]) + b"x" * 4096)
+    assert budget.used <= 64 * KIB
+    assert peak[0] <= 128 * KIB
+
+
+def test_who_is_there_first_is_served_and_who_is_too_much_is_cut(kernels):
+    budget = Budget(10 * MIB)
+    data = honest([bytes(7 * MIB)])
+    first, second = opened(budget), opened(budget)
+    feed(first, data[: 6 * MIB])
+    feed(second, data[: 6 * MIB])
+    check_cut(second, 10 * MIB)
+    assert len(feed(first, data[6 * MIB :])) == 1
+    assert budget.used == 0
+    third = opened(budget)
+    assert len(feed(third, data)) == 1
+
+
+def test_a_lost_connection_gives_back_what_it_held(kernels):
+    budget = Budget(10 * MIB)
+    connection = opened(budget)
+    feed(connection, honest([bytes(7 * MIB)])[: 3 * MIB])
+    assert budget.used
+    connection.lose("lost")
+    connection.lose("lost again")
+    assert budget.used == 0
+
+
+# Over sockets
+
+LIMITED = dc.CommOptions(limits=dc.Limits(untrusted_memory=8 * MIB))
+WHOLE = pack(bytes(3 * MIB))
+
+
+def test_strangers_together_stay_within_it_and_a_trusted_peer_is_not_in_it(run):
+    """Ten who stop inside a message: most are cut, and who is trusted sends all it likes."""
+
+    async def main():
+        served = asyncio.Queue()
+        key = {"key": "ours", "options": LIMITED}
+        async with dc.listen(LOOPBACK, served.put_nowait, **key) as listener:
+            strangers = []
+            for _ in range(10):
+                raw = dial_raw(listener)
+                strangers.append(raw)
+                raw = await raw.__aenter__()
+                await raw.send(OUR_HELLO)
+                await raw.send(WHOLE[: 2 * MIB])
+                await settle()
+            comms = [await served.get() for _ in strangers]
+            await until(lambda: sum(comm.closed() for comm in comms) >= 6)
+            open_comms = [comm for comm in comms if not comm.closed()]
+            assert 1 <= len(open_comms) <= 4
+            with pytest.raises(dc.CommClosedError, match=TOO_MUCH.format(8 * MIB)):
+                await next(comm for comm in comms if comm.closed()).read()
+            async with await dc.connect(listener.contact_address, **key) as client:
+                server = await served.get()
+                writing = asyncio.create_task(client.write(bytes(20 * MIB)))
+                assert len(await server.read()) == 20 * MIB
+                await writing
+                server.abort()
+            for comm, raw in zip(comms, strangers, strict=True):
+                comm.abort()
+                await raw.__aexit__(None, None, None)
+            assert listener._budget.used == 0
+
+    run(main())
+
+
+def test_whole_messages_that_nobody_reads_are_in_it(run):
+    async def main():
+        async with raw_pair(options=LIMITED) as (raw, comm):
+            budget = comm._channel._budget
+            await raw.send(WHOLE)
+            await until(lambda: budget.used >= 3 * MIB)
+            assert len(await comm.read()) == 3 * MIB
+            assert budget.used == 0
+            await raw.send(WHOLE)
+            await until(lambda: budget.used >= 3 * MIB)
+        await until(lambda: budget.used == 0)
+
+    run(main())
+
+
+def test_messages_that_are_read_as_they_come_are_not_bounded(run):
+    async def main():
+        async with pair(options=LIMITED) as (client, server):
+
+            async def write():
+                for _ in range(10):
+                    await client.write(bytes(3 * MIB))
+
+            writing = asyncio.create_task(write())
+            for _ in range(10):
+                assert len(await server.read()) == 3 * MIB
+            await writing
+            assert server._channel._budget.used == 0
+
+    run(main())
+
+
+def test_pushed_messages_are_not_in_it(run):
+    async def main():
+        async with raw_pair(options=LIMITED) as (raw, comm):
+            got = []
+            await raw.send(WHOLE)
+            await until(lambda: comm._channel._budget.used >= 3 * MIB)
+            comm._channel.push(got.append)
+            await raw.send(WHOLE)
+            await until(lambda: len(got) == 2)
+            assert comm._channel._budget.used == 0
+
+    run(main())

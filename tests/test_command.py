@@ -1,0 +1,141 @@
+"""python -m distributed_comm: against a server of ours and a live Scheduler of Dask's."""
+
+import asyncio
+import re
+import signal
+import sys
+
+import pytest
+from calling import serve
+
+
+async def command(*args, environment=None):
+    """Run it; return its exit status and what it printed, and printed as errors."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-m", "distributed_comm", *args),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+HANDLERS = {
+    "add": lambda x, y: x + y,
+    "show": lambda **kwargs: kwargs,
+    "fail": lambda: 1 // 0,
+    "thing": lambda: range(3),
+    "address": lambda: "street",
+}
+
+
+def test_call_prints_what_a_function_returns(run):
+    async def main():
+        async with serve(HANDLERS) as (server, _):
+            assert await command("call", server.address, "add", "x=1", "y=2") == (0, "3\n", "")
+            assert (await command("call", server.address, "address"))[:2] == (0, "'street'\n")
+            words = "a=[1, 'two']", "b=text", "c=None", "d=x=y", "e="
+            status, out, _ = await command("call", server.address, "show", *words)
+            expected = {"a": [1, "two"], "b": "text", "c": None, "d": "x=y", "e": ""}
+            assert (status, out) == (0, f"{expected}\n")
+
+    run(main())
+
+
+def test_call_says_what_went_wrong_in_one_line(run):
+    async def main():
+        async with serve(HANDLERS, trusted=True) as (server, _):
+            status, out, err = await command("call", server.address, "fail")
+            assert (status, out) == (1, "")
+            assert err == "RemoteError: ZeroDivisionError: integer division or modulo by zero\n"
+            status, _, err = await command("call", server.address, "thing")
+            assert (status, err.splitlines()[0][:14]) == (1, "UntrustedError")
+            status, out, _ = await command("call", "--trusted", server.address, "thing")
+            assert (status, out) == (0, "range(0, 3)\n")
+            status, _, err = await command("call", server.address, "add", "x")
+            assert status == 2
+            assert "'x', expected name=value" in err
+        status, _, err = await command("call", "--timeout", "0.1", server.address, "add")
+        assert status == 1
+        assert re.search(r"Timed out trying to connect|no answer in 0\.1 s", err)
+
+    run(main())
+
+
+def test_identity_of_our_server(run):
+    async def main():
+        async with serve(HANDLERS) as (server, _):
+            status, out, err = await command("identity", server.address)
+            assert (status, err) == (0, "")
+            assert out == f"{{'type': 'Server', 'id': {server.id!r}}}\n"
+
+    run(main())
+
+
+def test_ping_prints_a_line_for_each_call_and_a_summary(run):
+    async def main():
+        async with serve(HANDLERS) as (server, _):
+            status, out, err = await command("ping", "-c3", "-i0.01", server.address)
+            assert (status, err) == (0, "")
+            check_ping(out, server.address, 3)
+        status, out, _ = await command("ping", "-c1", "--timeout", "0.1", server.address)
+        assert status == 1
+        assert "1 calls, 0 answered, 100% lost" in out
+
+    run(main())
+
+
+def check_ping(out, address, count):
+    *lines, name, lost, figures = out.splitlines()
+    assert [re.sub(r"time=\d+\.\d{3}", "time", line) for line in lines] == [
+        f"seq={number} time ms" for number in range(1, count + 1)
+    ]
+    assert name == f"--- {address} ---"
+    assert lost == f"{count} calls, {count} answered, 0% lost"
+    assert re.fullmatch(r"min/avg/max = \d+\.\d{3}/\d+\.\d{3}/\d+\.\d{3} ms", figures)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal")
+def test_ping_goes_on_until_it_is_interrupted(run):
+    async def main():
+        async with serve(HANDLERS) as (server, _):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "distributed_comm", "ping", "-i0.01", server.address),
+                stdout=asyncio.subprocess.PIPE,
+            )
+            for _ in range(3):
+                assert (await process.stdout.readline()).startswith(b"seq=")
+            process.send_signal(signal.SIGINT)
+            out, _ = await process.communicate()
+            assert b"min/avg/max" in out
+            assert process.returncode == 130
+
+    run(main())
+
+
+def test_a_live_scheduler_is_asked(run):
+    distributed = pytest.importorskip("distributed")
+
+    async def main():
+        async with distributed.Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
+            status, out, err = await command("identity", scheduler.address)
+            assert (status, err) == (0, "")
+            assert "'type': 'Scheduler'" in out
+            status, out, _ = await command("ping", "-c2", "-i0", scheduler.address)
+            assert status == 0
+            check_ping(out, scheduler.address, 2)
+            status, out, _ = await command("call", scheduler.address, "echo", "data={'a': 1}")
+            assert (status, out) == (0, "{'a': 1}\n")
+
+    run(main())
+
+
+def test_help_names_the_commands(run):
+    async def main():
+        status, out, _ = await command("--help")
+        assert status == 0
+        assert all(name in out for name in ("ping", "call", "identity"))
+        assert (await command())[0] == 2
+
+    run(main())

@@ -1,0 +1,194 @@
+"""What a comm with deserialize=False passes on: unopened, and byte by byte, across dialects."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from messages import Point, plain, tag
+from peers import LOOPBACK, pair
+
+import distributed_comm as dc
+from distributed_comm.serialize.decoding import loads
+from distributed_comm.serialize.encoding import dumps
+from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+
+distributed = pytest.importorskip("distributed")
+protocol = pytest.importorskip("distributed.protocol")
+
+CLOSED = {typed: LoadOptions(typed=typed, deserialize=False) for typed in (True, False)}
+DUMPS = {typed: DumpOptions(typed=typed) for typed in (True, False)}
+#: The items of a set come in an order of their own.
+without_sets = plain.filter(lambda msg: "'set'," not in repr(tag(msg)))
+nothing_opened = mock.patch(
+    "distributed_comm.serialize.pickles.loads", side_effect=AssertionError("opened")
+)
+
+OBJECTS = [
+    Point(1),
+    b"",
+    b"short",
+    bytes(5000),
+    np.arange(3),
+    np.arange(9999.0),
+    np.array([{1}, None]),
+    [np.arange(3), {"a": (np.eye(2), [b"x"])}],
+    {"a": [1, 2], "b": (3, {4})},
+    "text",
+    lambda: None,
+    (i for i in ()),
+]
+dask_objects = st.one_of(
+    st.sampled_from(OBJECTS).map(protocol.Serialize),
+    st.sampled_from(OBJECTS[:-1]).map(protocol.ToPickle),
+    without_sets.filter(lambda msg: "SafeUUID" not in repr(msg)),
+)
+
+
+def pass_on(frames, *dialects):
+    """Read the frames and write them on, by each dialect in turn; return the last frames."""
+    typed = False
+    for following in dialects:
+        msg = loads(frames, CLOSED[typed])
+        typed = following
+        frames = [bytes(frame) for frame in dumps(msg, DUMPS[typed])]
+    return frames
+
+
+@given(
+    messages=st.lists(dask_objects, max_size=4),
+    size=st.sampled_from([None, 1000]),
+    compression=st.sampled_from([None, "lz4", "zlib"]),
+)
+def test_what_dask_wrote_is_the_same_after_any_way_through_ours(
+    kernels, messages, size, compression
+):
+    context = {"compression": compression}
+    frames = protocol.dumps({"m": messages}, frame_split_size=size, context=context)
+    frames = [bytes(frame) for frame in frames]
+    with nothing_opened:
+        for dialects in ([False], [True, False], [True, True, False], [False, True, False]):
+            assert pass_on(frames, *dialects) == frames
+
+
+@given(
+    messages=st.lists(
+        st.one_of(
+            st.sampled_from(OBJECTS[:-1]),
+            st.sampled_from(OBJECTS[:-1]).map(dc.Serialize),
+            st.sampled_from(OBJECTS[:-1]).map(dc.ToPickle),
+            without_sets,
+        ),
+        max_size=4,
+    )
+)
+def test_what_ours_wrote_is_the_same_after_another_of_ours(kernels, messages):
+    frames = dumps({"m": messages}, DumpOptions(trusted=True, typed=True))
+    frames = [bytes(frame) for frame in frames]
+    with nothing_opened:
+        msg = loads(frames, CLOSED[True])
+        assert [bytes(frame) for frame in dumps(msg, DUMPS[True])] == frames
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"pickled-obj": "text"},
+        {"pickled-obj": None},
+        {"pickled-obj": 5},
+        {"pickled-obj": b"N.", "x": {1: [2]}},
+        {"pickled-obj": b"N.", "compression": []},
+    ],
+)
+def test_a_header_that_makes_no_sense_is_passed_on_as_well(kernels, header):
+    frames = dumps({"a": dc.Pickled(header, []), "b": dc.Serialized(header, [b"x"])})
+    assert pass_on(frames, True, False) == frames
+
+
+# -- over comms -------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def relay(address, **kwargs):
+    """Yield the address of one who opens nothing and hands on, there and back."""
+
+    async def carry(here, there):
+        async for message in here:
+            await there.write(message)
+
+    serving = []
+
+    async def serve(comm):
+        serving.append(asyncio.current_task())
+        async with comm, await dc.connect(address, deserialize=False, **kwargs) as onward:
+            back = asyncio.ensure_future(carry(onward, comm))
+            await carry(comm, onward)
+            await onward.close()
+            await back
+
+    async with dc.listen(LOOPBACK, serve, deserialize=False, **kwargs) as listener:
+        yield listener.contact_address
+        await asyncio.wait(serving)
+
+
+async def echo_of_dask(comm):
+    try:
+        while True:
+            await comm.write(await comm.read())
+    except distributed.comm.CommClosedError:
+        comm.abort()
+
+
+def same(obj, other):
+    return repr(obj) == repr(other)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_from_dask_through_two_of_ours_to_dask_and_back(run, trusted):
+    """Untrusted and trusted relays alike: their code never sees an object."""
+    message = {
+        "a": protocol.to_serialize(np.arange(9999.0)),
+        "b": [protocol.ToPickle(Point(1)), {1, 2}],
+        "c": protocol.to_serialize([np.arange(3), b"x"]),
+        "d": Point(2),
+    }
+
+    async def main():
+        async with (
+            distributed.comm.listen(LOOPBACK, echo_of_dask, deserialize=False) as end,
+            relay(end.contact_address, trusted=trusted) as second,
+            relay(second, trusted=trusted) as first,
+        ):
+            comm = await distributed.comm.connect(first)
+            with nothing_opened:
+                await comm.write(message)
+                arrived = await comm.read()
+            await comm.close()
+        assert np.array_equal(arrived["a"], np.arange(9999.0))
+        assert arrived["b"] == (Point(1), {1, 2})
+        assert same(arrived["c"], [np.arange(3), b"x"])
+        assert arrived["d"] == Point(2)
+
+    run(main())
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_ours_through_one_that_opens_nothing(run, kernels, trusted):
+    message = [Point(1), dc.Serialize(np.arange(9999)), dc.ToPickle([(1,)]), np.float32(2), 2**90]
+
+    async def main():
+        async with (
+            pair(trusted=(True, trusted), deserialize=(True, False)) as (first, middle),
+            pair(trusted=(trusted, True), deserialize=(False, True)) as (onward, last),
+        ):
+            with nothing_opened:
+                await first.write(message)
+                await onward.write(await middle.read())
+            arrived = await last.read()
+            assert same(arrived, [Point(1), np.arange(9999), [(1,)], np.float32(2), 2**90])
+
+    run(main())
