@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distributed_comm.bench import workloads
+from distributed_comm.bench import certificates, workloads
 
 ROOT = Path(__file__).parents[1]
 COUNTS = {"roundtrip": (300, 2300), "rpc": (300, 2300), "concurrent": (1280, 6400)}
@@ -48,10 +48,11 @@ class Worker:
 
 
 @contextmanager
-def start(role: str, system: str, profile: Path) -> Iterator[Worker]:
+def start(role: str, system: str, transport: str, profile: Path) -> Iterator[Worker]:
     """Run a worker under callgrind, which writes its profile when the context ends."""
     command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={profile}"]
     command += [sys.executable, "-m", "distributed_comm.bench.worker", role, system]
+    command += ["--transport", transport]
     environment = {**os.environ, **PATIENCE, **KEY, **QUIET, "PYTHONHASHSEED": "0"}
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -63,12 +64,12 @@ def start(role: str, system: str, profile: Path) -> Iterator[Worker]:
         process.wait()
 
 
-def count(system: str, workload: str, number: int, folder: Path) -> dict[str, int]:
+def count(system: str, transport: str, workload: str, number: int, folder: Path) -> dict[str, int]:
     """The instructions of both sides, from their start to their end."""
     profiles = {role: folder / f"{system}.{role}.{number}" for role in ("server", "client")}
     with (
-        start("server", system, profiles["server"]) as server,
-        start("client", system, profiles["client"]) as client,
+        start("server", system, transport, profiles["server"]) as server,
+        start("client", system, transport, profiles["client"]) as client,
     ):
         address = server.answer()[workload]
         client.answer()
@@ -86,11 +87,13 @@ def total(profile: Path) -> int:
     return int(found[1])
 
 
-def measure(system: str, workload: str) -> dict[str, float]:
+def measure(system: str, transport: str, workload: str) -> dict[str, float]:
     """The instructions of one round trip, or one connection, on each side."""
     fewer, more = COUNTS[workload]
     with tempfile.TemporaryDirectory() as folder:
-        few, many = (count(system, workload, number, Path(folder)) for number in (fewer, more))
+        few, many = (
+            count(system, transport, workload, number, Path(folder)) for number in (fewer, more)
+        )
     return {role: (many[role] - few[role]) / (more - fewer) for role in few}
 
 
@@ -98,13 +101,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--systems", default="uvloop,distributed_comm", help="(%(default)s)")
     parser.add_argument("--workload", default="roundtrip", choices=COUNTS, help="(%(default)s)")
+    parser.add_argument("--transport", default="tcp", help="or tls, unix (%(default)s)")
     args = parser.parse_args()
+    if args.transport == "tls":
+        certificates.publish()
     # On one core the sides alternate strictly, and the counts repeat to within 0.1 %.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(f"{'system':20}{'client':>10}{'server':>10}{'both':>10}{'ratio':>8}")
     first = 0.0
     for system in args.systems.split(","):
-        sides = measure(system, args.workload)
+        sides = measure(system, args.transport, args.workload)
         both = sum(sides.values())
         first = first or both
         print(

@@ -17,6 +17,7 @@ from .calls import Status, send_recv
 from .client import rpc
 from .comms import ChannelComm
 from .core import Channel, Comm, Connector, Listener
+from .encryption import Security
 from .endpoints import (
     connect,
     get_address_host,
@@ -34,6 +35,7 @@ from .errors import (
     MessageError,
     RemoteError,
     RemoteProtocolError,
+    TLSError,
     UnserializableError,
     UntrustedError,
 )
@@ -67,10 +69,12 @@ __all__ = [
     "Pickled",
     "RemoteError",
     "RemoteProtocolError",
+    "Security",
     "Serialize",
     "Serialized",
     "Server",
     "Status",
+    "TLSError",
     "Timeouts",
     "ToPickle",
     "UnserializableError",

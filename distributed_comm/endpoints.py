@@ -7,9 +7,10 @@ from typing import Any
 
 from .addressing import parse_address, unparse_address
 from .core import Comm, Connector, HandleComm, Listener
+from .encryption import Security
 from .errors import FatalCommClosedError
 from .options import CommOptions, default_options
-from .registry import get_backend
+from .registry import Backend, get_backend
 from .transports.deadlines import timeout_at
 
 __all__ = [
@@ -35,14 +36,15 @@ async def connect(
     trusted: bool | None = None,
     key: str | bytes | None = None,
     require_trust: bool = False,
+    security: Security | None = None,
     options: CommOptions | None = None,
     name: str | None = None,
 ) -> Comm:
     """Connect to an address such as ``tcp://127.0.0.1:8786``.
 
     Attempts that fail are repeated until ``timeout`` seconds are over (by default
-    ``options.timeouts.connect``); the handshake is part of an attempt. Other
-    ``connection_args`` go to the backend.
+    ``options.timeouts.connect``); the handshake is part of an attempt. ``security`` has the
+    certificates for ``tls://``. Other ``connection_args`` go to the backend.
 
     Pickles are opened from, and sent to, a peer that is trusted: one that the transport
     knows for ours, or that proved to hold our key (``key``, else $DISTRIBUTED_COMM_KEY, else
@@ -54,9 +56,12 @@ async def connect(
     failure as its cause, when time is up.
     """
     scheme, loc = parse_address(addr)
-    connector = get_backend(scheme).get_connector()
+    backend = get_backend(scheme)
+    connector = backend.get_connector()
     arguments = _arguments(
-        connection_args,
+        addr,
+        backend,
+        {**(security.connection_args() if security else {}), **(connection_args or {})},
         trusted=trusted,
         key=key,
         require_trust=require_trust or None,
@@ -70,9 +75,15 @@ async def connect(
     return comm
 
 
-def _arguments(given: Mapping[str, Any] | None, **own: Any) -> dict[str, Any]:
+def _arguments(addr: str, backend: Backend, given: dict[str, Any], **own: Any) -> dict[str, Any]:
     """Return what goes to the backend: the mapping, and the arguments that were passed."""
-    return {**(given or {}), **{key: value for key, value in own.items() if value is not None}}
+    arguments = given | {key: value for key, value in own.items() if value is not None}
+    if arguments.pop("require_encryption", False) and not backend.private:
+        raise ValueError(f"{addr!r} is not encrypted, and encryption is required: use tls://")
+    if not backend.tls:
+        arguments.pop("ssl_context", None)
+        arguments.pop("server_hostname", None)
+    return arguments
 
 
 async def _dial(
@@ -117,6 +128,7 @@ def listen(
     trusted: bool | None = None,
     key: str | bytes | None = None,
     require_trust: bool = False,
+    security: Security | None = None,
     options: CommOptions | None = None,
     contact_host: str | None = None,
 ) -> Listener:
@@ -125,20 +137,23 @@ def listen(
     ``handle_comm``, a function or a coroutine function, is called with the `Comm` of each
     connection once its handshake is done. A port of 0, or none, is chosen when it is
     bound. ``trusted``, ``key`` and ``require_trust`` are those of `connect`, about everybody
-    who connects; ``contact_host`` is advertised instead of the host that was bound. Other
-    ``connection_args`` go to the backend. Raises ValueError for a malformed address,
-    KeyFileError for an unsafe key file.
+    who connects; ``security`` has the certificates for ``tls://``; ``contact_host`` is
+    advertised instead of the host that was bound. Other ``connection_args`` go to the
+    backend. Raises ValueError for a malformed address, KeyFileError for an unsafe key file.
     """
     scheme, loc = parse_address(addr)
+    backend = get_backend(scheme)
     arguments = _arguments(
-        connection_args,
+        addr,
+        backend,
+        {**(security.listen_args() if security else {}), **(connection_args or {})},
         trusted=trusted,
         key=key,
         require_trust=require_trust or None,
         options=options,
         contact_host=contact_host,
     )
-    return get_backend(scheme).get_listener(loc, handle_comm, deserialize, **arguments)
+    return backend.get_listener(loc, handle_comm, deserialize, **arguments)
 
 
 def resolve_address(addr: str) -> str:

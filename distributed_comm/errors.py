@@ -3,7 +3,8 @@
     OSError
     └── CommClosedError             the connection is closed; the text says by whom and why
         └── FatalCommClosedError    and dialling again would not help
-            └── RemoteProtocolError     the peer sent what the protocol does not allow
+            ├── RemoteProtocolError     the peer sent what the protocol does not allow
+            └── TLSError                certificates, host names or versions of TLS do not fit
     RuntimeError
     ├── LocalProtocolError          the caller did what a comm does not allow
     └── RemoteError                 a call failed at the peer, and only the text came back
@@ -26,6 +27,7 @@ __all__ = [
     "MessageError",
     "RemoteError",
     "RemoteProtocolError",
+    "TLSError",
     "UnserializableError",
     "UntrustedError",
 ]
@@ -45,6 +47,10 @@ class FatalCommClosedError(CommClosedError):
 
 class RemoteProtocolError(FatalCommClosedError):
     """The peer sent bytes that the protocol or a limit does not allow."""
+
+
+class TLSError(FatalCommClosedError):
+    """TLS could not be agreed on with the peer; the text says what to do."""
 
 
 class LocalProtocolError(RuntimeError):

@@ -16,12 +16,18 @@ BUILT_IN = {
     "inproc": ("distributed_comm.transports.inproc", "InProcBackend"),
     "sentinel": ("distributed_comm.transports.sentinel", "SentinelBackend"),
     "tcp": ("distributed_comm.transports.tcp", "TCPBackend"),
+    "tls": ("distributed_comm.transports.tls", "TLSBackend"),
     "unix": ("distributed_comm.transports.unix", "UnixBackend"),
 }
 
 
 class Backend(ABC):
     """Everything about one scheme; ``loc`` is an address without its scheme."""
+
+    #: Whether nobody on the way can read or change what is sent: what `require_encryption` asks.
+    private: bool = False
+    #: Whether it takes ``ssl_context`` and ``server_hostname``; no other is given them.
+    tls: bool = False
 
     @abstractmethod
     def get_connector(self) -> Connector:

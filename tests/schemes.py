@@ -3,11 +3,14 @@
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from distributed_comm import registry
+from distributed_comm.encryption import Security
+from distributed_comm.transports.tls import TLSBackend, TLSConnector, TLSListener
 
 SOURCES = Path(__file__).with_name("backends")
 
@@ -35,3 +38,37 @@ def outside(site):
         patch.syspath_prepend(site)
         yield
     registry.get_backend.cache_clear()
+
+
+@cache
+def temporary_security() -> Security:
+    return Security.temporary()
+
+
+class CertifiedConnector(TLSConnector):
+    async def connect(self, address, deserialize=True, **others):
+        arguments = temporary_security().connection_args()
+        del arguments["require_encryption"]
+        return await super().connect(address, deserialize, **arguments, **others)
+
+
+class CertifiedListener(TLSListener):
+    scheme = "certified"
+
+
+class CertifiedBackend(TLSBackend):
+    """tls, with certificates that nobody has to pass."""
+
+    def get_connector(self):
+        return CertifiedConnector()
+
+    def get_listener(self, loc, handle_comm, deserialize, **connection_args):
+        context = temporary_security().listening
+        return CertifiedListener(
+            loc, handle_comm, deserialize, ssl_context=context, **connection_args
+        )
+
+
+@pytest.fixture
+def certified(monkeypatch):
+    monkeypatch.setitem(registry.BUILT_IN, "certified", (__name__, "CertifiedBackend"))

@@ -84,6 +84,19 @@ def test_inproc(tmp_path: Path) -> None:
     assert {r["transport"] for r in results} == {"inproc"}
 
 
+def test_tls(tmp_path: Path) -> None:
+    """Server and client find the certificate of the run, each system in its own way."""
+    pytest.importorskip("cryptography")
+    file = tmp_path / "bench.json"
+    systems = "distributed_comm,uvloop,dask"
+    arguments = ["--transport", "tls", "--workload", "roundtrip,bandwidth", "--systems", systems]
+    done = bench("--json", str(file), *arguments)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(file.read_text())["results"]
+    assert {r["system"] for r in results} == set(systems.split(","))
+    assert {r["transport"] for r in results} == {"tls"}
+
+
 @needs_proc
 def test_memory() -> None:
     case = Case("memory", "distributed_comm", "tcp", 64 * 2**20)

@@ -21,6 +21,11 @@ def test_tcp_with_sentinels(check, run, kernels):
 
 
 @pytest.mark.parametrize("check", testing.CHECKS)
+def test_tls(check, run, kernels, certified):
+    run(check("certified://127.0.0.1:0"))
+
+
+@pytest.mark.parametrize("check", testing.CHECKS)
 def test_inproc(check, run, kernels):
     run(check("inproc://"))
 

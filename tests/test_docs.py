@@ -33,9 +33,12 @@ def run_pasted(program: str, folder: Path, *args: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("number", "printed"), [(0, "42\n"), (1, "30\n")])
-def test_a_program_of_the_readme_works_when_pasted(number, printed, tmp_path):
-    assert run_pasted(programs("README.md")[number][1], tmp_path) == printed
+@pytest.mark.parametrize(
+    ("page", "number", "printed"),
+    [("README.md", 0, "42\n"), ("README.md", 1, "30\n"), ("docs/tls.md", 0, "42 TLSv1.3\n")],
+)
+def test_a_program_works_when_pasted(page, number, printed, tmp_path):
+    assert run_pasted(programs(page)[number][1], tmp_path) == printed
 
 
 def test_the_readme_has_no_program_that_is_not_run():

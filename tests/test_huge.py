@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from certificates import ca_text, issue, texts
 from loops import LOOPS, needs_proc
 
 GIB = 1024**3
@@ -20,7 +21,9 @@ from loops import LOOPS
 
 SIZE, MARKS = {size}, 16
 BLOCK = SIZE // 8 // MARKS
-OPTIONS = dc.CommOptions(limits=dc.Limits(message=None))
+ARGUMENTS = {{"trusted": True, "options": dc.CommOptions(limits=dc.Limits(message=None))}}
+if fields := {security}:
+    ARGUMENTS["security"] = dc.Security(**fields)
 
 def memory(name):
     with open("/proc/self/status") as status:
@@ -38,16 +41,14 @@ async def send(address):
     array = np.frombuffer(pages, dtype="u8")
     for _, place, number in marks():
         array[place] = number
-    async with await dc.connect(address, trusted=True, options=OPTIONS) as comm:
+    async with await dc.connect(address, **ARGUMENTS) as comm:
         await comm.write(array)
         assert await comm.read() == "the same"
     return memory("VmHWM") - base
 
 async def receive():
     base, served = memory("VmRSS"), asyncio.get_running_loop().create_future()
-    async with dc.listen(
-        "tcp://127.0.0.1:0", served.set_result, trusted=True, options=OPTIONS
-    ) as listener:
+    async with dc.listen({address!r}, served.set_result, **ARGUMENTS) as listener:
         print(json.dumps(listener.contact_address), flush=True)
         comm = await served
     array = await comm.read()
@@ -73,13 +74,21 @@ def available() -> int:
 
 
 @needs_proc
-@pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.timeout(180)  # it takes 6 s, and more where the machine has no memory ready
-def test_a_message_of_3_gib_takes_little_more_on_either_side(pytestconfig, loop):
+@pytest.mark.parametrize(
+    ("scheme", "loop"), [*(("tcp", loop) for loop in LOOPS), ("tls", list(LOOPS)[-1])]
+)
+def test_a_message_of_3_gib_takes_little_more_on_either_side(pytestconfig, scheme, loop):
     pytest.importorskip("numpy")
     if available() < SIZE + GIB:
         pytest.skip("a process with 3 GiB does not fit into this machine")
-    script = SIDE.format(folder=str(pytestconfig.rootpath / "tests"), size=SIZE, loop=loop)
+    script = SIDE.format(
+        folder=str(pytestconfig.rootpath / "tests"),
+        size=SIZE,
+        loop=loop,
+        address=f"{scheme}://127.0.0.1:0",
+        security={"ca": ca_text(), **texts(issue())} if scheme == "tls" else {},
+    )
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as receiver:
         try:

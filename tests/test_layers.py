@@ -26,6 +26,7 @@ EXCEPTIONS = {
     "bench.systems: import_module()": "a library is loaded where it is measured",
     "bench.workloads: import_module()": "so is a workload, in its own process",
     "registry: import_module()": "a backend is loaded on first use",
+    "encryption: import_module()": "cryptography is an extra, and takes 100 ms",
     "registry: importlib.metadata.entry_points": "12 ms, for schemes from outside alone",
     "serialize.registered: import_module()": "a library's types load with the first of them",
     "serialize.compression: import_module()": "a codec is loaded with the first frame for it",

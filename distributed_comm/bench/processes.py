@@ -16,6 +16,7 @@ from threading import Timer
 from types import TracebackType
 from typing import Any
 
+from distributed_comm.bench import certificates
 from distributed_comm.bench.results import Case
 from distributed_comm.bench.workloads import Batch, Sample
 
@@ -109,6 +110,8 @@ def start(systems: Sequence[str], transport: str) -> Iterator[Stage]:
     The servers share one core and the clients another one: who waits disturbs nobody.
     """
     cpus = pinning() or {}
+    if transport == "tls":
+        certificates.publish()
     key = secrets.token_hex()  # of this run: arrays go as pickles, and nobody else's are opened
     with ExitStack() as stack:
         servers, clients = (

@@ -323,6 +323,15 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         elif self._thread != forks.ELSEWHERE and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.abort, why)
 
+    def identify(self, about: dict[str, Any], *, vouched: bool) -> None:
+        """Take note of what a layer below has found out about the peer …"""
+        self.link = self.link._replace(about={**self.link.about, **about}, vouched=vouched)
+
+    def fail(self, why: str, cause: BaseException | None, kind: type[CommClosedError]) -> None:
+        """… and end the connection where that speaks against it."""
+        self._connection.lose(why, cause, kind)
+        self._cut(why)
+
     def hand_over(self) -> None:
         """Forget who has made this, which only wanted to know how the handshake ends."""
         self._opened = self._lost = _nobody_asks

@@ -230,6 +230,8 @@ class InProcListener(Listener):
 class InProcBackend(Backend):
     """The scheme ``inproc``."""
 
+    private = True
+
     def get_connector(self) -> Connector:
         return InProcConnector()
 

@@ -3,16 +3,19 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from .._kernels import mailbox
+from .tls_layer import TLSLayer
 
-__all__ = ["attach", "scratch_of", "switch_of"]
+__all__ = ["attach", "ciphertext_of", "scratch_of", "switch_of"]
 
 #: Bytes received at once, by whichever connection of a loop is being read.
 SCRATCH = 256 * 1024
 
 _scratches: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
+_ciphertexts: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 _switches: WeakKeyDictionary[asyncio.AbstractEventLoop, mailbox.Switch] = WeakKeyDictionary()
 
 
@@ -28,6 +31,14 @@ def scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
     return scratch
 
 
+def ciphertext_of(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """Return the block that TLS connections receive into; they decrypt to the other one."""
+    block = _ciphertexts.get(loop)
+    if block is None:
+        block = _ciphertexts[loop] = memoryview(bytearray(SCRATCH))
+    return block
+
+
 def switch_of(loop: asyncio.AbstractEventLoop) -> mailbox.Switch:
     """Return what the tasks of a loop share that are run from inside each other."""
     switch = _switches.get(loop)
@@ -38,7 +49,7 @@ def switch_of(loop: asyncio.AbstractEventLoop) -> mailbox.Switch:
 
 async def attach(
     loop: asyncio.AbstractEventLoop,
-    sock: socket.socket,
+    sock: socket.socket | TLSLayer,
     protocol: Callable[[], asyncio.BaseProtocol],
 ) -> None:
     """Make a transport over a connected socket: the loop's own, which here is the fastest.
@@ -46,6 +57,8 @@ async def attach(
     On plain sockets it only reads, and tells when a full socket takes bytes again; see
     bench/README.md for what another would gain. OSError where it cannot be made.
     """
+    if isinstance(sock, TLSLayer):
+        protocol, sock = partial(sock.below, protocol()), sock.sock
     try:
         await loop.connect_accepted_socket(protocol, sock)
     except OSError:

@@ -102,6 +102,8 @@ class UnixListener(SocketListener):
 class UnixBackend(Backend):
     """The scheme ``unix``."""
 
+    private = True
+
     def get_connector(self) -> Connector:
         return UnixConnector()
 

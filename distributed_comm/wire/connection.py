@@ -165,6 +165,10 @@ class Connection:
 
     def _receive_hello(self, nbytes: int) -> list[Frames]:
         """Take the peer's hello; return the messages that came right behind it."""
+        if not self._framing.mid_message and _is_tls(self._framing.get_buffer()[:nbytes]):
+            self.respond([])  # sends our hello, if that still waits: the peer sees plain bytes
+            self._accuse(ValueError("the peer speaks TLS, and this side does not: dial tls://"))
+            return []
         messages = self._framing.receive(nbytes)
         if not messages:
             return []
@@ -277,9 +281,14 @@ class Connection:
         """Take note that the socket takes no more bytes; what has arrived can be read."""
         self._move(Event.BROKEN, f"sending failed: {cause}", cause=cause)
 
-    def lose(self, why: str, cause: BaseException | None = None) -> None:
+    def lose(
+        self,
+        why: str,
+        cause: BaseException | None = None,
+        kind: type[CommClosedError] = CommClosedError,
+    ) -> None:
         """Take note that the connection is gone, or has to go at once."""
-        self._move(Event.LOST, why, CommClosedError, cause)
+        self._move(Event.LOST, why, kind, cause)
 
     def _move(
         self,
@@ -306,6 +315,14 @@ class Connection:
         )
         error.__cause__ = cause
         return error
+
+
+def _is_tls(start: memoryview) -> bool:
+    """Whether the first bytes of a connection are a record of TLS: a handshake or an alert.
+
+    No hello begins so: it would be longer than 64 KiB.
+    """
+    return len(start) > 2 and start[0] in {21, 22} and start[1] == 3 and start[2] in {1, 2, 3, 4}
 
 
 def _ignore(_: object) -> None:

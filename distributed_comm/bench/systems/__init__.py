@@ -21,7 +21,7 @@ FLOOR = "socket"
 BARE = "uvloop"
 USUAL = ("distributed_comm", FLOOR, BARE)
 
-TRANSPORTS = ("tcp", "unix", "inproc")
+TRANSPORTS = ("tcp", "tls", "unix", "inproc")
 IN_ONE_PROCESS = frozenset({"inproc"})
 """Of the transports, those whose client is its own server."""
 

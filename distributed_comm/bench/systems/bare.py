@@ -14,10 +14,10 @@ from typing import Any, cast
 import msgpack
 import uvloop
 
-from distributed_comm.bench import payloads, places
+from distributed_comm.bench import certificates, payloads, places
 from distributed_comm.bench.systems import Comm, Handler, add
 
-TRANSPORTS = frozenset({"tcp", "unix"})
+TRANSPORTS = frozenset({"tcp", "tls", "unix"})
 KINDS = frozenset({"small", "bulk", "call"})
 
 LENGTH = Struct("<I")
@@ -190,12 +190,13 @@ async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str
         return LINKS[kind](answer if kind == "call" else serve)
 
     with places.listen(transport) as sock:
-        if transport == "tcp":
-            server = await loop.create_server(make, sock=sock)
-        else:
+        if transport == "unix":
             server = await loop.create_unix_server(make, sock=sock)
+        else:
+            context = certificates.listening(transport)
+            server = await loop.create_server(make, sock=sock, ssl=context)
         async with server:
-            yield places.address(sock)
+            yield f"tls:{places.address(sock)}" if transport == "tls" else places.address(sock)
 
 
 async def connect(address: str, kind: str) -> Any:
@@ -205,8 +206,13 @@ async def connect(address: str, kind: str) -> Any:
 async def dial(address: str, kind: str) -> Any:
     loop = asyncio.get_running_loop()
     link: Small | Bulk
-    if address.isdecimal():
-        _, link = await loop.create_connection(LINKS[kind], "127.0.0.1", int(address))
+    transport, _, port = address.rpartition(":")
+    if port.isdecimal():
+        context = certificates.connecting(transport)
+        host = certificates.HOST if context else None
+        _, link = await loop.create_connection(
+            LINKS[kind], "127.0.0.1", int(port), ssl=context, server_hostname=host
+        )
     else:
         _, link = await loop.create_unix_connection(LINKS[kind], address)
     return link

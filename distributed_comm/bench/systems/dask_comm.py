@@ -1,5 +1,6 @@
 """Dask's comm on uvloop, which suits it better than asyncio's own loop."""
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,10 +11,10 @@ from distributed.comm import connect as connect_comm
 from distributed.comm import listen as listen_comm
 from distributed.protocol import to_serialize
 
-from distributed_comm.bench import payloads
+from distributed_comm.bench import certificates, payloads
 from distributed_comm.bench.systems import Handler, ObjectComm, add
 
-ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "inproc": "inproc://"}
+ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "tls": "tls://127.0.0.1:0", "inproc": "inproc://"}
 TRANSPORTS = frozenset(ADDRESSES)
 KINDS = frozenset({"small", "bulk", "call"})
 
@@ -31,16 +32,17 @@ def nbytes(item: Any) -> int:
 
 @asynccontextmanager
 async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
+    context = certificates.listening(transport)
     if kind == "call":
         async with core.Server({"add": add}, needs_workdir=False) as server:
-            await server.listen(ADDRESSES[transport])
+            await server.listen(ADDRESSES[transport], ssl_context=context)
             yield server.address
         return
 
     async def handle(comm: Any) -> None:
         await serve(ObjectComm(comm))
 
-    listener = await listen_comm(ADDRESSES[transport], handle)
+    listener = await listen_comm(ADDRESSES[transport], handle, ssl_context=context)
     try:
         yield listener.contact_address
     finally:
@@ -48,16 +50,20 @@ async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str
 
 
 async def connect(address: str, kind: str) -> Any:
+    context = certificates.connecting(address.partition(":")[0])
+    if context is not None:
+        context.check_hostname = False  # Dask does not
     if kind == "call":
-        return Caller(address)
-    return ObjectComm(await connect_comm(address, timeout=600))
+        return Caller(address, context)
+    return ObjectComm(await connect_comm(address, timeout=600, ssl_context=context))
 
 
 class Caller:
     """A pooled rpc, which at many calls at once is the faster one of Dask's two."""
 
-    def __init__(self, address: str) -> None:
-        self._pool = core.ConnectionPool(timeout=600)
+    def __init__(self, address: str, context: ssl.SSLContext | None) -> None:
+        arguments: dict[str, object] = {"ssl_context": context}
+        self._pool = core.ConnectionPool(timeout=600, connection_args=arguments)
         self._remote = self._pool(address)
         self.close = self._pool.close
 

@@ -5,10 +5,15 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import distributed_comm as dc
-from distributed_comm.bench import payloads
+from distributed_comm.bench import certificates, payloads
 from distributed_comm.bench.systems import Handler, ObjectComm, add
 
-ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "unix": "unix://", "inproc": "inproc://"}
+ADDRESSES = {
+    "tcp": "tcp://127.0.0.1:0",
+    "tls": "tls://127.0.0.1:0",
+    "unix": "unix://",
+    "inproc": "inproc://",
+}
 TRANSPORTS = frozenset(ADDRESSES)
 KINDS = frozenset({"small", "bulk", "call"})
 
@@ -25,8 +30,9 @@ def nbytes(item: Any) -> int:
 
 @asynccontextmanager
 async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
+    security = certificates.security() if transport == "tls" else None
     if kind == "call":
-        server = dc.Server({"add": add})
+        server = dc.Server({"add": add}, security=security)
         async with server:
             yield (await server.listen(ADDRESSES[transport])).contact_address
         return
@@ -34,15 +40,16 @@ async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str
     async def handle(comm: dc.Comm) -> None:
         await serve(ObjectComm(comm))
 
-    async with dc.listen(ADDRESSES[transport], handle) as listener:
+    async with dc.listen(ADDRESSES[transport], handle, security=security) as listener:
         yield listener.contact_address
 
 
 async def connect(address: str, kind: str) -> Any:
     # Under callgrind everything takes fifty times as long.
+    security = certificates.security() if address.startswith("tls:") else None
     if kind == "call":
-        return Caller(dc.rpc(address, timeout=600))
-    return ObjectComm(await dc.connect(address, timeout=600))
+        return Caller(dc.rpc(address, timeout=600, security=security))
+    return ObjectComm(await dc.connect(address, timeout=600, security=security))
 
 
 class Caller:

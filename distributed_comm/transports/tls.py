@@ -1,0 +1,100 @@
+"""tls://: tcp, encrypted, between peers that show certificates."""
+
+import asyncio
+import socket
+import ssl
+from typing import Any, cast
+
+from ..addressing import parse_host_port
+from ..comms import ChannelComm
+from ..core import Connector, HandleComm, Listener
+from .provider import ciphertext_of
+from .tcp import TCPBackend, TCPConnector, TCPListener
+from .tls_layer import TLSLayer
+
+__all__ = ["TLSBackend"]
+
+SCHEME = "tls"
+
+
+class TLSDialler(TCPConnector):
+    """Dials with one context, and expects a certificate for one host."""
+
+    scheme = SCHEME
+
+    def __init__(self, context: ssl.SSLContext, host: str) -> None:
+        self._context = context
+        self._host = host
+
+    async def _dial(self, address: str) -> socket.socket:
+        return _encrypt(await super()._dial(address), self._context, self._host)
+
+
+class TLSConnector(Connector):
+    """Dials tls addresses, with the ``ssl_context`` that it is given."""
+
+    async def connect(
+        self,
+        address: str,
+        deserialize: bool = True,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        server_hostname: str | None = None,
+        **others: Any,
+    ) -> ChannelComm:
+        context = _expect(ssl_context)
+        host = server_hostname or parse_host_port(address)[0].partition("%")[0]
+        return await TLSDialler(context, host).connect(address, deserialize, **others)
+
+
+class TLSListener(TCPListener):
+    """Listens on TCP addresses, and speaks TLS with whoever connects."""
+
+    scheme = SCHEME
+
+    def __init__(
+        self,
+        loc: str,
+        handle_comm: HandleComm,
+        deserialize: bool,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+        **others: Any,
+    ) -> None:
+        self._context = _expect(ssl_context)
+        super().__init__(loc, handle_comm, deserialize, **others)
+
+    def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+        super()._welcome(loop, _encrypt(sock, self._context))
+
+    def _warn_of_wildcards(self, bound: list[socket.socket]) -> None:
+        if self._context.verify_mode is not ssl.CERT_REQUIRED:
+            super()._warn_of_wildcards(bound)
+
+
+def _expect(context: ssl.SSLContext | None) -> ssl.SSLContext:
+    if context is None:
+        raise ValueError(f"{SCHEME}:// needs certificates: pass security=Security(ca=…, cert=…)")
+    return context
+
+
+def _encrypt(
+    sock: socket.socket, context: ssl.SSLContext, host: str | None = None
+) -> socket.socket:
+    """Return what is the socket to all that is above TLS."""
+    scratch = ciphertext_of(asyncio.get_running_loop())
+    return cast("socket.socket", TLSLayer(sock, context, scratch, host))
+
+
+class TLSBackend(TCPBackend):
+    """The scheme ``tls``."""
+
+    tls = private = True
+
+    def get_connector(self) -> Connector:
+        return TLSConnector()
+
+    def get_listener(
+        self, loc: str, handle_comm: HandleComm, deserialize: bool, **connection_args: Any
+    ) -> Listener:
+        return TLSListener(loc, handle_comm, deserialize, **connection_args)
