@@ -14,7 +14,7 @@ import distributed_comm as dc
 
 protocol = pytest.importorskip("distributed.protocol")
 
-each_transport = pytest.mark.parametrize("address", [LOOPBACK, "sentinel://127.0.0.1:0"])
+each_transport = pytest.mark.parametrize("address", [LOOPBACK, "sentinel://127.0.0.1:0", "unix://"])
 
 
 class Touch:
@@ -76,7 +76,7 @@ PLACES = {
 
 @each_transport
 @pytest.mark.parametrize("place", PLACES)
-def test_its_code_runs_only_where_trusted(run, sentinel, kernels, tmp_path, address, place):
+def test_its_code_runs_only_where_trusted(run, kernels, tmp_path, address, place):
     mark = tmp_path / "mark"
     message = PLACES[place](Touch(str(mark)))
 
@@ -106,7 +106,7 @@ def test_its_code_runs_only_where_trusted(run, sentinel, kernels, tmp_path, addr
 
 
 @each_transport
-def test_it_is_not_sent_to_one_who_is_not_trusted(run, sentinel, tmp_path, address):
+def test_it_is_not_sent_to_one_who_is_not_trusted(run, tmp_path, address):
     async def main():
         async with pair(address) as (client, server):
             for place in PLACES.keys() - {"in a collection", "a dtype", "a class"}:
