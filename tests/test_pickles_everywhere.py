@@ -14,7 +14,7 @@ import distributed_comm as dc
 
 protocol = pytest.importorskip("distributed.protocol")
 
-each_transport = pytest.mark.parametrize("address", [LOOPBACK, "sentinel://127.0.0.1:0"])
+each_transport = pytest.mark.parametrize("address", [LOOPBACK, "sentinel://127.0.0.1:0", "unix://"])
 
 
 class Touch:

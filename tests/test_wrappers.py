@@ -8,7 +8,7 @@ from peers import pair
 import distributed_comm as dc
 from distributed_comm import Pickled, Serialize, Serialized, ToPickle, to_serialize
 
-each_transport = pytest.mark.parametrize("address", ["tcp://127.0.0.1:0", "inproc://"])
+each_transport = pytest.mark.parametrize("address", ["tcp://127.0.0.1:0", "unix://", "inproc://"])
 TRUSTED = (True, True)
 
 
