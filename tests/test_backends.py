@@ -37,7 +37,7 @@ def test_a_backend_is_loaded_on_first_use(site):
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
         "[]",
-        "unknown scheme 'nope', expected one of: inproc, local, plain, sentinel, tcp, unix",
+        "unknown scheme 'nope', expected one of: inproc, local, plain, sentinel, tcp, tls, unix",
         "10.0.0.1",
         "['dc_plain', 'importlib.metadata']",
     ], done.stderr
@@ -75,7 +75,7 @@ def test_a_scheme_of_ours_cannot_be_taken(announce):
     announce("tcp = nowhere:Backend")
     assert type(registry.get_backend("tcp")) is TCPBackend
     with pytest.raises(
-        ValueError, match=r"expected one of: inproc, (local, plain, )?sentinel, tcp, unix$"
+        ValueError, match=r"expected one of: inproc, (local, plain, )?sentinel, tcp, tls, unix$"
     ):
         registry.get_backend("nope")
 
