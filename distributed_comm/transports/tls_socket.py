@@ -82,7 +82,8 @@ class TLSSocket:
                 rest.append(memoryview(record)[sent:] if sent else record)
             sent = max(0, sent - len(record))
         self._full = True
-        self._transport.writelines(rest)
+        # not writelines: asyncio's of Python 3.12 never says when it has sent them
+        self._transport.write(b"".join(rest))
         if not self._transport.get_write_buffer_size():  # sent on the spot: no call comes
             self._full = self._shaking
 
