@@ -166,6 +166,8 @@ with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
 MANY = 5_000
 #: Bytes that one idle comm may take in each of the two processes.
 PLENTY = 6 * 1024
+#: What asyncio's own transports take more since Python 3.12: a deque each.
+A_DEQUE = 760 if sys.version_info >= (3, 12) else 0
 
 
 @on_linux
@@ -197,4 +199,4 @@ def test_five_thousand_idle_comms_take_little_memory(address, loop, pytestconfig
                 side.stdin.flush()
         each = [(many - few) / (MANY - 100) for few, many in zip(*sizes, strict=True)]
         print(f"{address} on {loop}: at the listener {each[0]:.0f} bytes, and {each[1]:.0f}")
-        assert max(each) <= PLENTY
+        assert max(each) <= PLENTY + (A_DEQUE if loop == "asyncio" else 0)
