@@ -89,10 +89,12 @@ def test_ten_thousand_exceptions(run, quiet, trusted):
         handlers = {"fail": fail, "fail_later": fail_later}
         async with serve(handlers, trusted=trusted) as (server, remote):
             await fail_often(remote, 200)
+            await settle()  # a reply may be here before its server's task has ended
             gc.collect()
             files, tasks = open_files(), len(asyncio.all_tasks())
             before = sys.getallocatedblocks()
             await fail_often(remote, 10_000)
+            await settle()
             gc.collect()
             assert sys.getallocatedblocks() - before < 5_000  # half an object a call
             assert open_files() == files
