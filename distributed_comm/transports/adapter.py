@@ -18,9 +18,9 @@ from ..errors import CommClosedError, LocalProtocolError
 from ..frames import Frames
 from ..options import CommOptions
 from ..wire.budget import Budget
-from ..wire.connection import OPEN, Connection, State
+from ..wire.connection import CLOSED, HANDSHAKE, LEAVING, MUTE, OPEN, Connection
 from . import forks
-from .deadlines import timeout_at
+from .deadlines import Deadline
 from .link import Link
 from .provider import switch_of
 from .sender import CREDIT, TOLL
@@ -31,6 +31,8 @@ __all__ = ["Adapter"]
 
 #: Seconds for which a listener keeps its hello back, so as to send it with its proof.
 COURTESY = 0.001
+#: Has the system wait for what is sent next, and put both into one packet.
+MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
 
 def _nobody_asks(_: "Adapter") -> None:
@@ -47,9 +49,9 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_allowance",
-        "_ended",
         "_inbox",
         "_intercept",
+        "_leavers",
         "_lost",
         "_messages_received",
         "_opened",
@@ -88,7 +90,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._waiter = mailbox.Waiter(switch_of(loop))  # … waits here
         self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
         self._messages_received = 0
-        self._ended: asyncio.Future[None] | None = None  # made by whoever waits for the end
+        self._leavers: list[asyncio.Future[None]] | None = None  # who wait for the end
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
         # until the peer's hello
         self.pickle_protocol = 5
@@ -102,7 +104,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
-        if self._connection.state is State.CLOSED:  # aborted before it was made
+        if self._connection.state is CLOSED:  # aborted before it was made
             transport.abort()
             return
         transport.set_write_buffer_limits(0)
@@ -118,7 +120,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._charged += self._enqueue(buffers)
 
     def _respond(self, buffers: list[bytes | memoryview]) -> None:
-        if self.link.dialled and self._connection.state is State.HANDSHAKE:
+        if self.link.dialled and self._connection.state is HANDSHAKE:
             # In the next turn `connect` returns; what is written then goes out with our proof.
             self._put_off(buffers)
             self._loop.call_soon(self._loop.call_soon, self._flush)
@@ -156,10 +158,10 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     def _transition(self, messages: list[Frames]) -> list[Frames]:
         """Act where the state is not plainly open; return what is left for the inbox."""
         state = self._connection.state
-        if state is State.CLOSED:
+        if state is CLOSED:
             self._wake()
             self._transport.abort()
-        if state is State.LEAVING:
+        if state is LEAVING:
             return []
         if self._intercept is not None and self._connection.remote is not None:
             return self._intercept(messages)
@@ -213,15 +215,16 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._wake()
         if self._receiver is not None:
             self._notify(None)
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
+        for leaver in self._leavers or ():
+            if not leaver.done():
+                leaver.set_result(None)
         self._lost(self)
 
     def _send_failed(self, exc: OSError) -> None:
         """Stop sending; what had arrived stays readable, and reading finds the end."""
         self._connection.stop_sending(exc)
         self._drop()
-        if self._connection.state is State.CLOSED:
+        if self._connection.state is CLOSED:
             self._transport.abort()
 
     def _wake(self) -> None:
@@ -240,7 +243,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             if self._allowance < 0:
                 await self._give_way()
         while not inbox:
-            if self._connection.state is not OPEN and self._connection.state is not State.MUTE:
+            if self._connection.state is not OPEN and self._connection.state is not MUTE:
                 raise self._connection.closed_error()
             self._reading = True
             try:
@@ -287,28 +290,50 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         if get_ident() != self._thread:
             raise self._misused()
         goodbye = self._connection.close()
-        try:
-            if self._connection.state is State.LEAVING:
-                async with timeout_at(self._loop.time() + self._timeouts.close):
-                    await self._leave(goodbye)
-        except OSError:  # a TimeoutError, or the socket has just gone
-            pass
-        finally:
+        if self._connection.state is not LEAVING:
             self.abort()
+            return
+        deadline = Deadline(self._loop, self._timeouts.close, self.abort)
+        try:
+            await self._leave(goodbye)
+        except OSError:  # the socket has just gone
+            self.abort()
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            deadline.cancel()
 
     async def _leave(self, goodbye: list[bytes | memoryview]) -> None:
         """Send what is queued and the goodbye, then discard until the peer's end."""
         self._inbox.clear()
         self._wake()
         self._resume()
-        if self._ended is None:
-            self._ended = self._loop.create_future()
+        ended = self._loop.create_future()
+        if self._leavers is None:
+            self._leavers = [ended]
+            plain = isinstance(self._sock, socket.socket)  # with no layer above it
             if goodbye:
-                self._post(goodbye)
+                self._post(self._send_ahead(goodbye) if plain and not self._queued else goodbye)
             await self._all_but(0)
             if not self._transport.is_closing():
-                self._transport.write_eof()
-        await asyncio.shield(self._ended)
+                if plain:
+                    self._sock.shutdown(socket.SHUT_WR)  # in this turn, where uvloop takes another
+                else:
+                    self._transport.write_eof()
+        else:
+            self._leavers.append(ended)
+        await ended
+
+    def _send_ahead(self, goodbye: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        """Send the goodbye so that it leaves with our end; return what is left of it."""
+        data = b"".join(goodbye)
+        try:
+            sent = self._sock.send(data, MSG_MORE)
+        except BlockingIOError:
+            sent = 0
+        self._charged += sent
+        return [data[sent:]] if sent < len(data) else []
 
     def forked(self) -> None:
         """Disown the connection: its socket and its loop's selector are the parent's."""
@@ -358,7 +383,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     def closed(self) -> bool:
         if self._connection.state is OPEN:  # the end may wait behind what nobody reads
             return self._ended_unread()
-        return self._connection.state is not State.HANDSHAKE
+        return self._connection.state is not HANDSHAKE
 
     def closed_error(self) -> CommClosedError:
         """Return why the connection is closed, as an exception."""

@@ -25,6 +25,8 @@ TRIES = 20
 #: Idle seconds before the kernel asks whether the peer is alive, between asking, and how
 #: often. Not TCP_USER_TIMEOUT: it also cuts a healthy peer that pushes back for that long.
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
+#: What connect() says of a connection that is not there yet.
+UNDER_WAY = {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR}
 
 #: What `poll` says of a peer that sends no more; where it says nothing, the end is only read.
 GONE = getattr(select, "POLLRDHUP", 0)
@@ -153,7 +155,7 @@ async def _dial(
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
         tune(sock)
-        await loop.sock_connect(sock, address)
+        await _connect(loop, sock, address)
     except BaseException as exc:
         if sock is not None:
             sock.close()
@@ -162,6 +164,31 @@ async def _dial(
             raise OSError(exc.errno, text) from exc
         raise
     return sock
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[object, ...]
+) -> None:
+    """Do what `loop.sock_connect` does, which on uvloop looks the address up in a thread.
+
+    On one host a connection that is begun is there, so asking again is all it takes.
+    """
+    error = sock.connect_ex(address) and sock.connect_ex(address)
+    if error in UNDER_WAY:
+        waiter = loop.create_future()
+        loop.add_writer(sock, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            loop.remove_writer(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error not in {0, errno.EISCONN}:
+        raise OSError(error, os.strerror(error))
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
