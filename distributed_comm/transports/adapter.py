@@ -29,8 +29,6 @@ from .watcher import Watcher
 __all__ = ["Adapter"]
 
 
-#: Seconds for which a listener keeps its hello back, so as to send it with its proof.
-COURTESY = 0.001
 #: Has the system wait for what is sent next, and put both into one packet.
 MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
@@ -109,10 +107,22 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             return
         transport.set_write_buffer_limits(0)
         if self.link.dialled:
-            self._post(self._connection.hello())
+            self._flush()
         else:  # the dialler's is about to come, and then our proof goes out with it
             self._put_off(self._connection.hello())
-            self._loop.call_later(COURTESY, self._flush)
+
+    def greet(self) -> None:
+        """Send our hello: a dialler's before there is a transport, a listener's at last."""
+        if self.link.dialled:
+            self._put_off(self._connection.hello())
+            try:
+                sent = self._transmit()
+            except OSError:  # full, or gone: for connection_made to find out
+                return
+            self._remove(sent)
+            self._settle(sent)
+        else:
+            self._flush()
 
     def _put_off(self, buffers: list[bytes | memoryview]) -> None:
         """Queue what is no message of the user's, for somebody else to flush."""
@@ -121,9 +131,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     def _respond(self, buffers: list[bytes | memoryview]) -> None:
         if self.link.dialled and self._connection.state is HANDSHAKE:
-            # In the next turn `connect` returns; what is written then goes out with our proof.
-            self._put_off(buffers)
-            self._loop.call_soon(self._loop.call_soon, self._flush)
+            self._put_off(buffers)  # until the handshake is done, which it mostly is now
         else:
             super()._respond(buffers)
 
@@ -163,6 +171,8 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             self._transport.abort()
         if state is LEAVING:
             return []
+        if state is HANDSHAKE and self.link.dialled:
+            self._flush()  # our proof: the peer may wait for it
         if self._intercept is not None and self._connection.remote is not None:
             return self._intercept(messages)
         return messages
@@ -179,6 +189,8 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self.compression = self._connection.compression
         self._watch()
         self._opened(self)
+        if self._queued:  # our proof: it goes out with what is written when `connect` returns
+            self._loop.call_soon(self._flush)
         return messages if self._receiver is None else self._hand_over(messages)
 
     def _hand_over(self, messages: list[Frames]) -> list[Frames]:
@@ -225,7 +237,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._connection.stop_sending(exc)
         self._drop()
         if self._connection.state is CLOSED:
-            self._transport.abort()
+            self._abort_transport()
 
     def _wake(self) -> None:
         """Let a reader that waits see that the state has changed."""
@@ -274,7 +286,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         if not inbox:
             self._delivered = self._received
             self._resume()
-        if self._receiver is not None and self._connection.state is State.CLOSED:
+        if self._receiver is not None and self._connection.state is CLOSED:
             self._notify(None)
 
     async def _give_way(self) -> None:

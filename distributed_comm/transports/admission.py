@@ -12,7 +12,7 @@ from ..serialize.compression import choose
 from ..wire.budget import Budget
 from ..wire.connection import Connection
 from ..wire.framing import LengthFraming
-from ..wire.proof import Proving, Role
+from ..wire.proof import DIALLER, LISTENER, Proving
 from ..wire.sentinel import SentinelFraming
 from .adapter import Adapter
 from .link import Link
@@ -37,7 +37,7 @@ def make_adapter(
 ) -> Adapter:
     """Return the protocol of a connected socket, which has to be attached to it."""
     codecs = () if link.same_host else choose(options.compression)
-    role = Role.DIALLER if link.dialled else Role.LISTENER
+    role = DIALLER if link.dialled else LISTENER
     proving = None if trust.key is None else Proving(trust.key, role, link.endpoint, codecs)
     connection = Connection(
         scratch_of(loop), options.limits, link.local, link.peer, framing, codecs, proving
