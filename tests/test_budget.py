@@ -9,6 +9,7 @@ from peers import LOOPBACK, OUR_HELLO, dial_raw, pack, pair, raw_pair
 import distributed_comm as dc
 from distributed_comm.errors import RemoteProtocolError
 from distributed_comm.options import Limits
+from distributed_comm.wire import framing as wire
 from distributed_comm.wire.budget import Budget
 from distributed_comm.wire.connection import Connection, State
 from distributed_comm.wire.sentinel import SentinelFraming
@@ -76,6 +77,17 @@ def test_an_announcement_obtains_little(kernels):
         feed(connection, message(0, [2**30]) + b"x" * 4096)
     assert budget.used <= 64 * KIB
     assert peak[0] <= 128 * KIB
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"framing": SentinelFraming}], ids=["length", "sentinel"])
+def test_a_recycled_block_is_not_charged_for_an_announcement(kernels, kwargs):
+    budget = Budget(MIB)
+    connection = opened(budget, **kwargs)
+    data = b"".join(connection.encode([b"x", bytes(5 * MIB)]))
+    wire.blocks.allocate(6 * MIB, 6 * MIB)  # and free it again
+    feed(connection, data[: 300 * KIB], [50_000])
+    assert connection.state is State.OPEN
+    assert 300 * KIB <= budget.used <= MIB
 
 
 def test_who_is_there_first_is_served_and_who_is_too_much_is_cut(kernels):

@@ -16,6 +16,7 @@ from ..wire.proof import DIALLER, LISTENER, Proving
 from ..wire.sentinel import SentinelFraming
 from .adapter import Adapter
 from .link import Link
+from .polling import PollingAdapter
 from .provider import scratch_of
 
 __all__ = ["Framing", "judge", "make_adapter"]
@@ -42,7 +43,11 @@ def make_adapter(
     connection = Connection(
         scratch_of(loop), options.limits, link.local, link.peer, framing, codecs, proving
     )
-    return Adapter(loop, sock, connection, link, options, opened, lost)
+    if not options.busy_poll:
+        return Adapter(loop, sock, connection, link, options, opened, lost)
+    adapter = PollingAdapter(loop, sock, connection, link, options, opened, lost)
+    adapter.poll_for(options.busy_poll)
+    return adapter
 
 
 def judge(adapter: Adapter, trust: Trust, budget: Budget) -> bool:

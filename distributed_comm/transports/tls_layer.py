@@ -234,4 +234,5 @@ class TLSLayer(TLSSocket, asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         self._gone = True
-        self._transport.abort()
+        if self._protocol is not None:  # once lost, asyncio's of Python 3.13 has no loop
+            self._transport.abort()

@@ -252,7 +252,10 @@ class LengthFraming:
         """Make room for a large frame, or for a large header where no lengths are known."""
         start, end = self._offset, self._end
         filled = end - start
-        block = memoryview(blocks.allocate(size, max(2 * filled, self._eager)))
+        room = max(2 * filled, self._eager)
+        # A stranger gets no warm block whole: it would be charged for what it only announced.
+        wanted = size if self._budget is None else min(size, room)
+        block = memoryview(blocks.allocate(wanted, room))
         block[:filled] = self._scratch[start:end]
         self._block, self._size, self._filled = block, size, filled
         self._view = block[filled:]

@@ -215,7 +215,10 @@ class SentinelFraming:
         self._lead = lead = -before % 16
         self._filled = filled = lead + len(begun)
         self._size = lead + self._stated + len(kernel.SENTINEL)
-        self._block = blocks.allocate(self._size, max(2 * filled, self._eager))
+        room = max(2 * filled, self._eager)
+        # A stranger gets no warm block whole, as in the length framing.
+        wanted = self._size if self._budget is None else min(self._size, room)
+        self._block = blocks.allocate(wanted, room)
         memoryview(self._block)[lead:filled] = begun
         self._carry = bytearray()
 

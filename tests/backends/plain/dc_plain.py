@@ -78,7 +78,8 @@ class PlainComm(Comm):
             self.abort()
 
     def abort(self):
-        with suppress(RuntimeError):  # it never raises, and the loop may be closed
+        # It never raises: the loop may be closed, and in Python 3.13 the transport without one.
+        with suppress(RuntimeError, AttributeError):
             self._writer.transport.abort()
 
     def closed(self):
