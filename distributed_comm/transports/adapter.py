@@ -22,6 +22,7 @@ from ..wire.connection import CLOSED, HANDSHAKE, LEAVING, MUTE, OPEN, Connection
 from . import forks
 from .deadlines import Deadline
 from .link import Link
+from .polling import poller_of
 from .provider import switch_of
 from .sender import CREDIT, TOLL
 from .watcher import Watcher
@@ -53,6 +54,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         "_lost",
         "_messages_received",
         "_opened",
+        "_poller",
         "_reading",
         "_receiver",
         "_waiter",
@@ -82,6 +84,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._intercept: Callable[[list[Frames]], list[Frames]] | None = self._open
         self._receiver: Callable[[Frames | None], None] | None = None
         self._lost = lost
+        self._poller = poller_of(loop)
         forks.watch(self)
         self._inbox: deque[Frames] = deque()
         self._reading = False  # a read is under way, and mostly …
@@ -113,6 +116,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
 
     def greet(self) -> None:
         """Send our hello: a dialler's before there is a transport, a listener's at last."""
+        self._expect_step()
         if self.link.dialled:
             self._put_off(self._connection.hello())
             try:
@@ -124,16 +128,23 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         else:
             self._flush()
 
+    def _expect_step(self) -> None:
+        """Stay awake for the peer's next step, which on one host is shorter than a sleep."""
+        if self.link.same_host:
+            self._poller.poll_for_step()
+
     def _put_off(self, buffers: list[bytes | memoryview]) -> None:
         """Queue what is no message of the user's, for somebody else to flush."""
         self._scheduled = True
         self._charged += self._enqueue(buffers)
 
     def _respond(self, buffers: list[bytes | memoryview]) -> None:
-        if self.link.dialled and self._connection.state is HANDSHAKE:
-            self._put_off(buffers)  # until the handshake is done, which it mostly is now
-        else:
-            super()._respond(buffers)
+        if self._connection.state is HANDSHAKE:
+            self._expect_step()
+            if self.link.dialled:
+                self._put_off(buffers)  # until the handshake is done, which it mostly is now
+                return
+        super()._respond(buffers)
 
     def buffer_updated(self, nbytes: int) -> None:
         connection = self._connection
@@ -182,6 +193,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         remote = self._connection.remote
         assert remote is not None
         self._intercept = None
+        self._expect_step()
         if not self.link.dialled:
             self._flush()
         self.pickle_protocol = remote.pickle_protocol

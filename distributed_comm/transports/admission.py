@@ -16,7 +16,7 @@ from ..wire.proof import DIALLER, LISTENER, Proving
 from ..wire.sentinel import SentinelFraming
 from .adapter import Adapter
 from .link import Link
-from .polling import PollingAdapter
+from .polling_adapter import PollingAdapter
 from .provider import scratch_of
 
 __all__ = ["Framing", "judge", "make_adapter"]

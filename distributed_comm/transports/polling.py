@@ -1,26 +1,30 @@
-"""Busy polling: after a message a loop looks at its sockets for a while instead of sleeping.
+"""Polling: a loop looks at its sockets for a while instead of sleeping.
 
-Between two processes most of a small message's time goes into waking the one that sleeps. A
-loop that has something to do in its next turn does not sleep, so that is all it is given.
+Between two processes of one host most of a short exchange goes into waking the one that
+sleeps. A loop that has something to do in its next turn does not sleep, so that is all it is
+given. It takes a core meanwhile, so where that is not asked for (`CommOptions.busy_poll`) a
+loop polls only for the steps of a handshake, and only if there is another core for the peer.
 """
 
 import asyncio
+import os
 from time import perf_counter as clock  # uvloop's own clock has milliseconds
 from weakref import WeakKeyDictionary
 
-from ..frames import Frames
-from .adapter import Adapter
+__all__ = ["Poller", "poller_of"]
 
-__all__ = ["PollingAdapter"]
+#: Seconds for which a step of a handshake is waited for: some times what it takes.
+STEP = 200e-6
 
 
 class Poller:
     """Keeps one loop awake."""
 
-    __slots__ = ("__weakref__", "_awake", "_loop", "_until")
+    __slots__ = ("__weakref__", "_awake", "_loop", "_shares", "_until")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._shares = (os.cpu_count() or 1) > 1
         self._awake = False
         self._until = 0.0
 
@@ -30,6 +34,11 @@ class Poller:
         if not self._awake:
             self._awake = True
             self._loop.call_soon(self._turn)
+
+    def poll_for_step(self) -> None:
+        """Do so for the next step of a handshake with a peer of this host."""
+        if self._shares:
+            self.poll(STEP)
 
     def _turn(self) -> None:
         if clock() < self._until:
@@ -41,30 +50,9 @@ class Poller:
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = WeakKeyDictionary()
 
 
-def _poller_of(loop: asyncio.AbstractEventLoop) -> Poller:
+def poller_of(loop: asyncio.AbstractEventLoop) -> Poller:
+    """Return what keeps a loop awake."""
     poller = _pollers.get(loop)
     if poller is None:
         poller = _pollers[loop] = Poller(loop)
     return poller
-
-
-class PollingAdapter(Adapter):
-    """An adapter whose loop stays awake for ``CommOptions.busy_poll`` behind each message.
-
-    A class of its own, so that the others pay nothing for it.
-    """
-
-    __slots__ = ("_patience", "_poller")
-
-    def poll_for(self, seconds: float) -> None:
-        """Say for how long; before anything is sent or received."""
-        self._patience = seconds
-        self._poller = _poller_of(self._loop)
-
-    def send(self, frames: Frames) -> int:
-        self._poller.poll(self._patience)
-        return super().send(frames)
-
-    def buffer_updated(self, nbytes: int) -> None:
-        super().buffer_updated(nbytes)
-        self._poller.poll(self._patience)

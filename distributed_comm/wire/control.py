@@ -25,6 +25,7 @@ class Kind(IntEnum):
 GOODBYE, PING, PONG, PROOF = Kind
 KINDS = {kind.value: kind for kind in Kind}
 
+
 def encode(kind: Kind, payload: bytes = b"") -> bytes:
     """Return frame 0 of a control message; the payload has at most 254 bytes.
 

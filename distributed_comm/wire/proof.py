@@ -48,9 +48,7 @@ class Proving:
 
     __slots__ = ("_endpoint", "_key", "_role", "_theirs", "ours")
 
-    def __init__(
-        self, key: bytes, role: Role, endpoint: str, codecs: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, key: bytes, role: Role, endpoint: str, codecs: tuple[str, ...] = ()) -> None:
         self._key = key
         self._role = role
         self._endpoint = endpoint
