@@ -263,9 +263,8 @@ def test_a_timeout_looks_at_the_sockets_once_more(run):
                 far.send(b"x")
                 time.sleep(0.1)  # noqa: ASYNC251
                 assert await receiving == b"x"
-            with pytest.raises(TimeoutError):
-                with timeout_at(loop.time() + 0.01):
-                    await asyncio.Event().wait()
+            with pytest.raises(TimeoutError), timeout_at(loop.time() + 0.01):
+                await asyncio.Event().wait()
             with timeout_at(loop.time() + 0.01):
                 pass
             await asyncio.sleep(0.03)

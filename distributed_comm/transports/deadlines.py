@@ -75,6 +75,7 @@ class timeout_at:  # noqa: N801 - named as asyncio's
         self, _: type[BaseException] | None, exc: BaseException | None, __: TracebackType | None
     ) -> None:
         self._deadline.cancel()
-        if self._expired and self._task.uncancel() <= self._cancelling:
-            if isinstance(exc, asyncio.CancelledError):
-                raise TimeoutError from exc
+        if not self._expired:
+            return
+        if self._task.uncancel() <= self._cancelling and isinstance(exc, asyncio.CancelledError):
+            raise TimeoutError from exc

@@ -20,19 +20,19 @@ STEP = 200e-6
 class Poller:
     """Keeps one loop awake."""
 
-    __slots__ = ("__weakref__", "_awake", "_loop", "_shares", "_until")
+    __slots__ = ("__weakref__", "_loop", "_shares", "_until", "awake")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._shares = (os.cpu_count() or 1) > 1
-        self._awake = False
+        self.awake = False  #: Whether it is kept from sleeping now.
         self._until = 0.0
 
     def poll(self, seconds: float) -> None:
         """Keep the loop from sleeping for so many seconds from now."""
         self._until = max(self._until, clock() + seconds)
-        if not self._awake:
-            self._awake = True
+        if not self.awake:
+            self.awake = True
             self._loop.call_soon(self._turn)
 
     def poll_for_step(self) -> None:
@@ -44,7 +44,7 @@ class Poller:
         if clock() < self._until:
             self._loop.call_soon(self._turn)
         else:
-            self._awake = False
+            self.awake = False
 
 
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = WeakKeyDictionary()
