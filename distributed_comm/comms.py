@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import copy_context
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from .core import Channel, Comm, Receiver
@@ -38,21 +39,13 @@ class ChannelComm(Comm):
     ) -> None:
         self._channel = channel
         self.closed = channel.closed  # type: ignore[method-assign] # one call less
-        self._dump_options = DumpOptions(
-            trusted=trusted,
-            typed=channel.typed,
-            pickle_protocol=channel.pickle_protocol,
-            compression=channel.compression,
-            max_frames=limits.frames,
+        self._dump_options = _dump_options(
+            trusted, channel.typed, channel.pickle_protocol, channel.compression, limits.frames
         )
-        self._load_options = LoadOptions(
-            trusted=trusted,
-            typed=channel.typed,
-            deserialize=deserialize,
-            max_header=limits.untrusted_header,
-            max_depth=limits.untrusted_depth,
-            max_message=limits.message,
-        )
+        self._load_options = _load_options(
+            trusted, channel.typed, deserialize,
+            limits.untrusted_header, limits.untrusted_depth, limits.message,
+        )  # fmt: skip
         self._turn: asyncio.Lock | None = None  # held while a message is encoded in a thread …
         self._turns = 0  # … by so many writes, which wait for each other
         self._decoding: asyncio.Future[Any] | None = None  # a message, in a thread
@@ -280,6 +273,39 @@ def _unopened(frames: Frames, options: LoadOptions) -> Any:
         return loads(frames, replace(options, deserialize=False, most=None))
     except (TypeError, ValueError):
         return None
+
+
+@lru_cache(64)
+def _dump_options(
+    trusted: bool, typed: bool, pickle_protocol: int, compression: str | None, max_frames: int
+) -> DumpOptions:
+    """Return those of a connection, which are mostly those of the last one."""
+    return DumpOptions(
+        trusted=trusted,
+        typed=typed,
+        pickle_protocol=pickle_protocol,
+        compression=compression,
+        max_frames=max_frames,
+    )
+
+
+@lru_cache(64)
+def _load_options(
+    trusted: bool,
+    typed: bool,
+    deserialize: bool,
+    max_header: int,
+    max_depth: int,
+    max_message: int | None,
+) -> LoadOptions:
+    return LoadOptions(
+        trusted=trusted,
+        typed=typed,
+        deserialize=deserialize,
+        max_header=max_header,
+        max_depth=max_depth,
+        max_message=max_message,
+    )
 
 
 def _in_thread(work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":

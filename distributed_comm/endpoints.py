@@ -102,7 +102,7 @@ async def _dial(
     cause: OSError = TimeoutError()
     while (now := clock()) < deadline:
         try:
-            async with timeout_at(min(now + cap, deadline)):
+            with timeout_at(min(now + cap, deadline)):
                 return await connector.connect(loc, deserialize, **arguments)
         except FatalCommClosedError:
             raise

@@ -10,9 +10,9 @@ import os
 import secrets
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import KeyFileError
 from .wire.proof import derive
@@ -28,8 +28,7 @@ LONGEST = 4096
 REFUSAL = "the peer is not trusted, and require_trust=True was passed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
+class Trust(NamedTuple):
     """Whom one side trusts: everybody or nobody where it was ``declared``, else who is proven.
 
     ``relayed`` believes proofs that came through something in between.
@@ -76,7 +75,7 @@ def find_key(given: str | bytes | None = None) -> bytes | None:
     """
     secret = os.environ.get(VARIABLE) if given is None else given
     if secret is None:
-        return _key_of_user(key_file())
+        return _key_of_user()
     if isinstance(secret, str):
         secret = secret.encode()
     elif not isinstance(secret, bytes):
@@ -94,8 +93,9 @@ def key_file() -> Path:
 
 
 @cache
-def _key_of_user(path: Path) -> bytes | None:
+def _key_of_user() -> bytes | None:
     """Read the key, or make it; without either say so, once, for the answer is kept."""
+    path = key_file()
     try:
         make_key(path)
         return derive(read_key(path))

@@ -257,16 +257,15 @@ def test_a_timeout_looks_at_the_sockets_once_more(run):
         with near, far:
             near.setblocking(False)
             loop = asyncio.get_running_loop()
-            async with timeout_at(loop.time() + 0.05):
+            with timeout_at(loop.time() + 0.05):
                 receiving = asyncio.create_task(loop.sock_recv(near, 1))
                 await asyncio.sleep(0)
                 far.send(b"x")
                 time.sleep(0.1)  # noqa: ASYNC251
                 assert await receiving == b"x"
-            with pytest.raises(TimeoutError):
-                async with timeout_at(loop.time() + 0.01):
-                    await asyncio.Event().wait()
-            async with timeout_at(loop.time() + 0.01):
+            with pytest.raises(TimeoutError), timeout_at(loop.time() + 0.01):
+                await asyncio.Event().wait()
+            with timeout_at(loop.time() + 0.01):
                 pass
             await asyncio.sleep(0.03)
 

@@ -1,7 +1,6 @@
 """The bytes that docs/wire-format.md shows are those that the code sends."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from pickle import PickleBuffer
 
@@ -17,7 +16,7 @@ from distributed_comm.wire.sentinel import SentinelFraming
 PAGE = (Path(__file__).parents[1] / "docs" / "wire-format.md").read_text()
 DIAGRAMS = dict(re.findall(r"^```bytes (.*)\n((?:.*\n)*?)```$", PAGE, re.MULTILINE))
 
-OUR_HELLO = replace(hello.local_hello(), python=(3, 11, 7))
+OUR_HELLO = hello.local_hello()._replace(python=(3, 11, 7))
 DASKS_HELLO = {"compression": None, "python": (3, 11, 7), "pickle-protocol": 5}
 PICKLED = [PickleBuffer(bytearray(b"abc"))]
 

@@ -18,10 +18,11 @@ from ..errors import CommClosedError, LocalProtocolError
 from ..frames import Frames
 from ..options import CommOptions
 from ..wire.budget import Budget
-from ..wire.connection import OPEN, Connection, State
+from ..wire.connection import CLOSED, HANDSHAKE, LEAVING, MUTE, OPEN, Connection
 from . import forks
-from .deadlines import timeout_at
+from .deadlines import Deadline
 from .link import Link
+from .polling import poller_of
 from .provider import switch_of
 from .sender import CREDIT, TOLL
 from .watcher import Watcher
@@ -29,8 +30,8 @@ from .watcher import Watcher
 __all__ = ["Adapter"]
 
 
-#: Seconds for which a listener keeps its hello back, so as to send it with its proof.
-COURTESY = 0.001
+#: Has the system wait for what is sent next, and put both into one packet.
+MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
 
 def _nobody_asks(_: "Adapter") -> None:
@@ -47,12 +48,13 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     __slots__ = (
         "__weakref__",
         "_allowance",
-        "_ended",
         "_inbox",
         "_intercept",
+        "_leavers",
         "_lost",
         "_messages_received",
         "_opened",
+        "_poller",
         "_reading",
         "_receiver",
         "_waiter",
@@ -82,13 +84,14 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._intercept: Callable[[list[Frames]], list[Frames]] | None = self._open
         self._receiver: Callable[[Frames | None], None] | None = None
         self._lost = lost
+        self._poller = poller_of(loop)
         forks.watch(self)
         self._inbox: deque[Frames] = deque()
         self._reading = False  # a read is under way, and mostly …
         self._waiter = mailbox.Waiter(switch_of(loop))  # … waits here
         self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
         self._messages_received = 0
-        self._ended: asyncio.Future[None] | None = None  # made by whoever waits for the end
+        self._leavers: list[asyncio.Future[None]] | None = None  # who wait for the end
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
         # until the peer's hello
         self.pickle_protocol = 5
@@ -102,15 +105,33 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
-        if self._connection.state is State.CLOSED:  # aborted before it was made
+        if self._connection.state is CLOSED:  # aborted before it was made
             transport.abort()
             return
         transport.set_write_buffer_limits(0)
         if self.link.dialled:
-            self._post(self._connection.hello())
+            self._flush()
         else:  # the dialler's is about to come, and then our proof goes out with it
             self._put_off(self._connection.hello())
-            self._loop.call_later(COURTESY, self._flush)
+
+    def greet(self) -> None:
+        """Send our hello: a dialler's before there is a transport, a listener's at last."""
+        self._expect_step()
+        if self.link.dialled:
+            self._put_off(self._connection.hello())
+            try:
+                sent = self._transmit()
+            except OSError:  # full, or gone: for connection_made to find out
+                return
+            self._remove(sent)
+            self._settle(sent)
+        else:
+            self._flush()
+
+    def _expect_step(self) -> None:
+        """Stay awake for the peer's next step, which on one host is shorter than a sleep."""
+        if self.link.same_host:
+            self._poller.poll_for_step()
 
     def _put_off(self, buffers: list[bytes | memoryview]) -> None:
         """Queue what is no message of the user's, for somebody else to flush."""
@@ -118,12 +139,12 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._charged += self._enqueue(buffers)
 
     def _respond(self, buffers: list[bytes | memoryview]) -> None:
-        if self.link.dialled and self._connection.state is State.HANDSHAKE:
-            # In the next turn `connect` returns; what is written then goes out with our proof.
-            self._put_off(buffers)
-            self._loop.call_soon(self._loop.call_soon, self._flush)
-        else:
-            super()._respond(buffers)
+        if self._connection.state is HANDSHAKE:
+            self._expect_step()
+            if self.link.dialled:
+                self._put_off(buffers)  # until the handshake is done, which it mostly is now
+                return
+        super()._respond(buffers)
 
     def buffer_updated(self, nbytes: int) -> None:
         connection = self._connection
@@ -144,23 +165,21 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             ):
                 self._pause()
             if self._reading:
-                self._run_reader()
-
-    def _run_reader(self) -> None:
-        """Run the task that waits for a message in this callback, 2,200 instructions cheaper."""
-        try:
-            self._waiter.hand_over()
-        except BaseException as exc:  # SystemExit: uvloop would only log it
-            self._loop.call_soon(_raise, exc)
+                try:
+                    self._waiter.hand_over()  # runs the reader: 2,200 instructions cheaper
+                except BaseException as exc:  # SystemExit: uvloop would only log it
+                    self._loop.call_soon(_raise, exc)
 
     def _transition(self, messages: list[Frames]) -> list[Frames]:
         """Act where the state is not plainly open; return what is left for the inbox."""
         state = self._connection.state
-        if state is State.CLOSED:
+        if state is CLOSED:
             self._wake()
             self._transport.abort()
-        if state is State.LEAVING:
+        if state is LEAVING:
             return []
+        if state is HANDSHAKE and self.link.dialled:
+            self._flush()  # our proof: the peer may wait for it
         if self._intercept is not None and self._connection.remote is not None:
             return self._intercept(messages)
         return messages
@@ -170,6 +189,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         remote = self._connection.remote
         assert remote is not None
         self._intercept = None
+        self._expect_step()
         if not self.link.dialled:
             self._flush()
         self.pickle_protocol = remote.pickle_protocol
@@ -177,6 +197,8 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self.compression = self._connection.compression
         self._watch()
         self._opened(self)
+        if self._queued:  # our proof: it goes out with what is written when `connect` returns
+            self._loop.call_soon(self._flush)
         return messages if self._receiver is None else self._hand_over(messages)
 
     def _hand_over(self, messages: list[Frames]) -> list[Frames]:
@@ -213,16 +235,17 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         self._wake()
         if self._receiver is not None:
             self._notify(None)
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(None)
+        for leaver in self._leavers or ():
+            if not leaver.done():
+                leaver.set_result(None)
         self._lost(self)
 
     def _send_failed(self, exc: OSError) -> None:
         """Stop sending; what had arrived stays readable, and reading finds the end."""
         self._connection.stop_sending(exc)
         self._drop()
-        if self._connection.state is State.CLOSED:
-            self._transport.abort()
+        if self._connection.state is CLOSED:
+            self._abort_transport()
 
     def _wake(self) -> None:
         """Let a reader that waits see that the state has changed."""
@@ -240,7 +263,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
             if self._allowance < 0:
                 await self._give_way()
         while not inbox:
-            if self._connection.state is not OPEN and self._connection.state is not State.MUTE:
+            if self._connection.state is not OPEN and self._connection.state is not MUTE:
                 raise self._connection.closed_error()
             self._reading = True
             try:
@@ -271,7 +294,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         if not inbox:
             self._delivered = self._received
             self._resume()
-        if self._receiver is not None and self._connection.state is State.CLOSED:
+        if self._receiver is not None and self._connection.state is CLOSED:
             self._notify(None)
 
     async def _give_way(self) -> None:
@@ -287,28 +310,50 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
         if get_ident() != self._thread:
             raise self._misused()
         goodbye = self._connection.close()
-        try:
-            if self._connection.state is State.LEAVING:
-                async with timeout_at(self._loop.time() + self._timeouts.close):
-                    await self._leave(goodbye)
-        except OSError:  # a TimeoutError, or the socket has just gone
-            pass
-        finally:
+        if self._connection.state is not LEAVING:
             self.abort()
+            return
+        deadline = Deadline(self._loop, self._timeouts.close, self.abort)
+        try:
+            await self._leave(goodbye)
+        except OSError:  # the socket has just gone
+            self.abort()
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            deadline.cancel()
 
     async def _leave(self, goodbye: list[bytes | memoryview]) -> None:
         """Send what is queued and the goodbye, then discard until the peer's end."""
         self._inbox.clear()
         self._wake()
         self._resume()
-        if self._ended is None:
-            self._ended = self._loop.create_future()
+        ended = self._loop.create_future()
+        if self._leavers is None:
+            self._leavers = [ended]
+            plain = isinstance(self._sock, socket.socket)  # with no layer above it
             if goodbye:
-                self._post(goodbye)
+                self._post(self._send_ahead(goodbye) if plain and not self._queued else goodbye)
             await self._all_but(0)
             if not self._transport.is_closing():
-                self._transport.write_eof()
-        await asyncio.shield(self._ended)
+                if plain:
+                    self._sock.shutdown(socket.SHUT_WR)  # in this turn, where uvloop takes another
+                else:
+                    self._transport.write_eof()
+        else:
+            self._leavers.append(ended)
+        await ended
+
+    def _send_ahead(self, goodbye: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        """Send the goodbye so that it leaves with our end; return what is left of it."""
+        data = b"".join(goodbye)
+        try:
+            sent = self._sock.send(data, MSG_MORE)
+        except BlockingIOError:
+            sent = 0
+        self._charged += sent
+        return [data[sent:]] if sent < len(data) else []
 
     def forked(self) -> None:
         """Disown the connection: its socket and its loop's selector are the parent's."""
@@ -358,7 +403,7 @@ class Adapter(Watcher, asyncio.BufferedProtocol):
     def closed(self) -> bool:
         if self._connection.state is OPEN:  # the end may wait behind what nobody reads
             return self._ended_unread()
-        return self._connection.state is not State.HANDSHAKE
+        return self._connection.state is not HANDSHAKE
 
     def closed_error(self) -> CommClosedError:
         """Return why the connection is closed, as an exception."""

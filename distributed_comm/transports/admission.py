@@ -12,10 +12,11 @@ from ..serialize.compression import choose
 from ..wire.budget import Budget
 from ..wire.connection import Connection
 from ..wire.framing import LengthFraming
-from ..wire.proof import Proving, Role
+from ..wire.proof import DIALLER, LISTENER, Proving
 from ..wire.sentinel import SentinelFraming
 from .adapter import Adapter
 from .link import Link
+from .polling_adapter import PollingAdapter
 from .provider import scratch_of
 
 __all__ = ["Framing", "judge", "make_adapter"]
@@ -37,12 +38,16 @@ def make_adapter(
 ) -> Adapter:
     """Return the protocol of a connected socket, which has to be attached to it."""
     codecs = () if link.same_host else choose(options.compression)
-    role = Role.DIALLER if link.dialled else Role.LISTENER
+    role = DIALLER if link.dialled else LISTENER
     proving = None if trust.key is None else Proving(trust.key, role, link.endpoint, codecs)
     connection = Connection(
         scratch_of(loop), options.limits, link.local, link.peer, framing, codecs, proving
     )
-    return Adapter(loop, sock, connection, link, options, opened, lost)
+    if not options.busy_poll:
+        return Adapter(loop, sock, connection, link, options, opened, lost)
+    adapter = PollingAdapter(loop, sock, connection, link, options, opened, lost)
+    adapter.poll_for(options.busy_poll)
+    return adapter
 
 
 def judge(adapter: Adapter, trust: Trust, budget: Budget) -> bool:

@@ -70,6 +70,7 @@ class SocketConnector(Connector):
             sock.close()
             raise
         adapter = make_adapter(loop, sock, link, trust, options, self.framing, opened, lost)
+        adapter.greet()
         try:
             await attach(loop, sock, lambda: adapter)
             trusted = await greeted

@@ -6,8 +6,8 @@ looks at its sockets: uvloop does, asyncio does not.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 __all__ = ["Deadline", "timeout_at"]
 
@@ -46,13 +46,36 @@ class Deadline:
             self._callback()
 
 
-@asynccontextmanager
-async def timeout_at(when: float) -> AsyncIterator[None]:
-    """Do what `asyncio.timeout_at` does, after a look at the sockets."""
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(None) as limit:
-        deadline = Deadline(loop, when - loop.time(), lambda: limit.reschedule(loop.time()))
-        try:
-            yield
-        finally:
-            deadline.cancel()
+class timeout_at:  # noqa: N801 - named as asyncio's
+    """Do what `asyncio.timeout_at` does, after a look at the sockets: ``with timeout_at(when):``.
+
+    TimeoutError where the body was cancelled for it and by nobody else. It awaits nothing, so
+    it is a context manager like any other, at a third of the price.
+    """
+
+    __slots__ = ("_cancelling", "_deadline", "_expired", "_task", "_when")
+
+    def __init__(self, when: float) -> None:
+        self._when = when
+        self._expired = False
+
+    def __enter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancelling = task.cancelling()  # requests that are not ours
+        self._deadline = Deadline(loop, self._when - loop.time(), self._expire)
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()
+
+    def __exit__(
+        self, _: type[BaseException] | None, exc: BaseException | None, __: TracebackType | None
+    ) -> None:
+        self._deadline.cancel()
+        if not self._expired:
+            return
+        if self._task.uncancel() <= self._cancelling and isinstance(exc, asyncio.CancelledError):
+            raise TimeoutError from exc

@@ -28,7 +28,7 @@ class Handling:
             comm.abort()
             return
         if isinstance(result, Awaitable):
-            self.keep(asyncio.ensure_future(self._watch(result, comm)))
+            self.keep(asyncio.get_running_loop().create_task(self._watch(result, comm)))
 
     async def _watch(self, handling: Awaitable[None], comm: Comm) -> None:
         try:

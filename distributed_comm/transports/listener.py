@@ -10,6 +10,7 @@ import errno
 import logging
 import socket
 from abc import abstractmethod
+from typing import Any
 
 from ..comms import ChannelComm
 from ..core import HandleComm, Listener
@@ -33,6 +34,8 @@ logger = logging.getLogger("distributed_comm")
 
 #: Connections that one turn of the loop accepts, so that others get theirs.
 BATCH = 64
+#: Seconds for which our hello is kept back, so as to send it with our proof.
+COURTESY = 0.001
 #: Seconds until accepting is tried again after the system refused.
 PAUSE = 0.2
 #: What accept() raises when the machine, not the peer, is the reason.
@@ -74,8 +77,11 @@ class SocketListener(Listener):
         """Return listening sockets."""
 
     @abstractmethod
-    def _identify(self, sock: socket.socket) -> Link:
-        """Prepare an accepted socket and return both its ends; OSError where it has gone."""
+    def _identify(self, sock: socket.socket, name: Any) -> Link:
+        """Prepare an accepted socket, of which accept() gave the peer's name; return its ends.
+
+        OSError where it has gone.
+        """
 
     def bind(self) -> None:
         """Bind the sockets, so that the port is known; `start` does it otherwise."""
@@ -133,7 +139,7 @@ class SocketListener(Listener):
                 self._pause()
                 return
             try:
-                accepted, _ = sock.accept()
+                accepted, name = sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as exc:
@@ -143,12 +149,12 @@ class SocketListener(Listener):
                 self._pause()
                 self._retry = self._loop.call_later(PAUSE, self._resume)
                 return
-            self._welcome(self._loop, accepted)
+            self._welcome(self._loop, accepted, name)
 
-    def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, name: Any) -> None:
         """Begin the handshake with whoever was accepted."""
         try:
-            link = self._identify(sock)
+            link = self._identify(sock, name)
         except OSError:  # it has gone already
             sock.close()
             return
@@ -156,8 +162,7 @@ class SocketListener(Listener):
             loop, sock, link, self._trust, self._options, self.framing,
             self._opened, self._lost,
         )  # fmt: skip
-        patience = self._options.timeouts.handshake
-        self._handshakes[adapter] = Deadline(loop, patience, lambda: self._expire(adapter))
+        self._handshakes[adapter] = Deadline(loop, COURTESY, lambda: self._greet(adapter))
         self._connections.add(adapter)
         self._handling.keep(loop.create_task(self._attach(loop, sock, adapter)))
 
@@ -169,6 +174,13 @@ class SocketListener(Listener):
         except OSError as exc:
             logger.info("%r could not serve a connection: %s", self, exc)
             self._lost(adapter)
+
+    def _greet(self, adapter: Adapter) -> None:
+        """Send our hello to one who keeps silent, and wait a while."""
+        assert self._loop is not None
+        adapter.greet()
+        patience = self._options.timeouts.handshake - COURTESY
+        self._handshakes[adapter] = Deadline(self._loop, patience, lambda: self._expire(adapter))
 
     def _expire(self, adapter: Adapter) -> None:
         adapter.abort("no hello came in time")

@@ -43,11 +43,11 @@ class Rounds:
     def leave(self, member: Watchful) -> None:
         """Look at it no more; it may have left already."""
         self._members.discard(member)
-        if not self._members and self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
 
     def _go(self) -> None:
+        if not self._members:  # not before: who connects again and again would pay each time
+            self._deadline = None
+            return
         assert self._deadline is not None
         self._deadline.restart(self.beat)
         self._look(iter(list(self._members)))

@@ -14,7 +14,7 @@ from ..addressing import unparse_host_port
 
 __all__ = [
     "adopt", "bind", "dial", "endpoint", "get_ip", "has_left", "host_port", "is_unacknowledged",
-    "lookup", "resolve", "tune",
+    "lookup", "resolve", "tune_accepted",
 ]  # fmt: skip
 
 BACKLOG = 2048
@@ -25,6 +25,20 @@ TRIES = 20
 #: Idle seconds before the kernel asks whether the peer is alive, between asking, and how
 #: often. Not TCP_USER_TIMEOUT: it also cuts a healthy peer that pushes back for that long.
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
+#: What every connection has: no Nagle, keepalive. On Linux an accepted one has it from the
+#: socket that listened.
+OPTIONS = [
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in KEEPALIVE.items()
+        if hasattr(socket, name)
+    ),
+]
+INHERITS = sys.platform == "linux"
+#: What connect() says of a connection that is not there yet.
+UNDER_WAY = {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR}
 
 #: What `poll` says of a peer that sends no more; where it says nothing, the end is only read.
 GONE = getattr(select, "POLLRDHUP", 0)
@@ -71,13 +85,18 @@ def _names(host: str) -> Iterator[None]:
 
 
 def tune(sock: socket.socket) -> None:
-    """Set what every connection has: no blocking, no Nagle, keepalive."""
+    """Set what every connection has, and no blocking."""
     sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    for option in OPTIONS:
+        sock.setsockopt(*option)
+
+
+def tune_accepted(sock: socket.socket) -> None:
+    """Do so with a socket that was accepted by one that `bind` or `adopt` returned."""
+    if INHERITS:
+        sock.setblocking(False)
+    else:
+        tune(sock)
 
 
 def has_left(sock: socket.socket) -> bool:
@@ -153,7 +172,7 @@ async def _dial(
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
         tune(sock)
-        await loop.sock_connect(sock, address)
+        await _connect(loop, sock, address)
     except BaseException as exc:
         if sock is not None:
             sock.close()
@@ -162,6 +181,31 @@ async def _dial(
             raise OSError(exc.errno, text) from exc
         raise
     return sock
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop, sock: socket.socket, address: tuple[object, ...]
+) -> None:
+    """Do what `loop.sock_connect` does, which on uvloop looks the address up in a thread.
+
+    On one host a connection that is begun is there, so asking again is all it takes.
+    """
+    error = sock.connect_ex(address) and sock.connect_ex(address)
+    if error in UNDER_WAY:
+        waiter = loop.create_future()
+        loop.add_writer(sock, _wake, waiter)
+        try:
+            await waiter
+        finally:
+            loop.remove_writer(sock)
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error not in {0, errno.EISCONN}:
+        raise OSError(error, os.strerror(error))
+
+
+def _wake(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -185,7 +229,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
 def adopt(given: Sequence[socket.socket]) -> list[socket.socket]:
     """Return sockets that somebody else has bound, listening."""
     for sock in given:
-        sock.setblocking(False)
+        tune(sock)
         sock.listen(BACKLOG)
     return list(given)
 
@@ -211,7 +255,7 @@ def _bind_all(found: Sequence[AddrInfo]) -> list[socket.socket]:
 def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.setblocking(False)
+        tune(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
@@ -234,6 +278,8 @@ def endpoint(name: tuple[object, ...]) -> str:
     A scope such as ``%eth0`` means something on one machine only, and a socket for both
     families calls an IPv4 address ``::ffff:1.2.3.4``.
     """
+    if ":" not in str(name[0]):
+        return host_port(name)
     host = str(name[0]).partition("%")[0]
     return host_port((host[7:] if host.startswith("::ffff:") and "." in host else host, name[1]))
 

@@ -22,9 +22,11 @@ SCHEME = "tcp"
 WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 
 
-def identify(sock: socket.socket, *, dialled: bool, scheme: str = SCHEME) -> Link:
-    """Return both ends of a connected socket; OSError where it is connected no more."""
-    ours, theirs = sock.getsockname(), sock.getpeername()
+def identify(
+    sock: socket.socket, theirs: tuple[Any, ...], *, dialled: bool, scheme: str = SCHEME
+) -> Link:
+    """Return both ends of a socket that is connected to an address."""
+    ours = sock.getsockname()
     return Link(
         local=f"{scheme}://{ip.host_port(ours)}",
         peer=f"{scheme}://{ip.host_port(theirs)}",
@@ -49,7 +51,7 @@ class TCPConnector(SocketConnector):
         return await ip.dial(asyncio.get_running_loop(), await ip.lookup(host, port))
 
     def _identify(self, sock: socket.socket, address: str) -> Link:  # noqa: ARG002
-        return identify(sock, dialled=True, scheme=self.scheme)
+        return identify(sock, sock.getpeername(), dialled=True, scheme=self.scheme)
 
 
 class TCPListener(SocketListener):
@@ -93,9 +95,9 @@ class TCPListener(SocketListener):
                 "run code in this process" if run_code else "connect and send plain data",
             )
 
-    def _identify(self, sock: socket.socket) -> Link:
-        ip.tune(sock)
-        return identify(sock, dialled=False, scheme=self.scheme)
+    def _identify(self, sock: socket.socket, name: Any) -> Link:
+        ip.tune_accepted(sock)
+        return identify(sock, name, dialled=False, scheme=self.scheme)
 
     @property
     def listen_address(self) -> str:

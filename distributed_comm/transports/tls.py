@@ -64,8 +64,8 @@ class TLSListener(TCPListener):
         self._context = _expect(ssl_context)
         super().__init__(loc, handle_comm, deserialize, **others)
 
-    def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
-        super()._welcome(loop, _encrypt(sock, self._context))
+    def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, name: Any) -> None:
+        super()._welcome(loop, _encrypt(sock, self._context), name)
 
     def _warn_of_wildcards(self, bound: list[socket.socket]) -> None:
         if self._context.verify_mode is not ssl.CERT_REQUIRED:

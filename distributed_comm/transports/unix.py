@@ -86,7 +86,7 @@ class UnixListener(SocketListener):
             self._place.disown()
             self._place = None
 
-    def _identify(self, sock: socket.socket) -> Link:
+    def _identify(self, sock: socket.socket, name: Any) -> Link:  # noqa: ARG002
         sock.setblocking(False)
         return identify(sock, self._loc, dialled=False)
 

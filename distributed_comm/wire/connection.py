@@ -13,13 +13,16 @@ from ..frames import Frames
 from ..options import Limits
 from . import control
 from .budget import Budget
+from .control import GOODBYE, PING, PONG, PROOF
 from .framing import LengthFraming
 from .hello import Hello, decode, local_hello
 from .hello import encode as encode_hello
 from .proof import SIZE, Proving
 from .sentinel import SentinelFraming
 
-__all__ = ["OPEN", "TRANSITIONS", "Connection", "Event", "State"]
+__all__ = [
+    "CLOSED", "HANDSHAKE", "LEAVING", "MUTE", "OPEN", "TRANSITIONS", "Connection", "Event", "State",
+]  # fmt: skip
 
 
 class State(Enum):
@@ -32,9 +35,11 @@ class State(Enum):
     LEFT = "left"  # the peer ended; what it had sent can be read
     CLOSED = "closed"
 
+    __hash__ = object.__hash__  # that of an enum is a function in Python
 
-#: A name of its own: before Python 3.12 looking up an enum's member takes a failed lookup.
-OPEN = State.OPEN
+
+#: Names of their own: before Python 3.12 looking up an enum's member takes a failed lookup.
+HANDSHAKE, OPEN, MUTE, LEAVING, LEFT, CLOSED = State
 
 
 class Event(Enum):
@@ -46,33 +51,37 @@ class Event(Enum):
     END = "end"  # the peer's end of stream
     LOST = "lost"  # abort, a lost connection, a protocol error
 
+    __hash__ = object.__hash__
+
+
+HELLO, CLOSE, BROKEN, END, LOST = Event
 
 TRANSITIONS = {
-    (State.HANDSHAKE, Event.HELLO): State.OPEN,
-    (State.HANDSHAKE, Event.CLOSE): State.CLOSED,
-    (State.HANDSHAKE, Event.BROKEN): State.CLOSED,
-    (State.HANDSHAKE, Event.END): State.CLOSED,
-    (State.HANDSHAKE, Event.LOST): State.CLOSED,
-    (State.OPEN, Event.CLOSE): State.LEAVING,
-    (State.OPEN, Event.BROKEN): State.MUTE,
-    (State.OPEN, Event.END): State.LEFT,
-    (State.OPEN, Event.LOST): State.CLOSED,
-    (State.MUTE, Event.CLOSE): State.CLOSED,
-    (State.MUTE, Event.BROKEN): State.MUTE,
-    (State.MUTE, Event.END): State.LEFT,
-    (State.MUTE, Event.LOST): State.CLOSED,
-    (State.LEAVING, Event.CLOSE): State.LEAVING,
-    (State.LEAVING, Event.BROKEN): State.CLOSED,
-    (State.LEAVING, Event.END): State.CLOSED,
-    (State.LEAVING, Event.LOST): State.CLOSED,
-    (State.LEFT, Event.CLOSE): State.CLOSED,
-    (State.LEFT, Event.BROKEN): State.LEFT,
-    (State.LEFT, Event.END): State.LEFT,
-    (State.LEFT, Event.LOST): State.CLOSED,
-    (State.CLOSED, Event.CLOSE): State.CLOSED,
-    (State.CLOSED, Event.BROKEN): State.CLOSED,
-    (State.CLOSED, Event.END): State.CLOSED,
-    (State.CLOSED, Event.LOST): State.CLOSED,
+    (HANDSHAKE, HELLO): OPEN,
+    (HANDSHAKE, CLOSE): CLOSED,
+    (HANDSHAKE, BROKEN): CLOSED,
+    (HANDSHAKE, END): CLOSED,
+    (HANDSHAKE, LOST): CLOSED,
+    (OPEN, CLOSE): LEAVING,
+    (OPEN, BROKEN): MUTE,
+    (OPEN, END): LEFT,
+    (OPEN, LOST): CLOSED,
+    (MUTE, CLOSE): CLOSED,
+    (MUTE, BROKEN): MUTE,
+    (MUTE, END): LEFT,
+    (MUTE, LOST): CLOSED,
+    (LEAVING, CLOSE): LEAVING,
+    (LEAVING, BROKEN): CLOSED,
+    (LEAVING, END): CLOSED,
+    (LEAVING, LOST): CLOSED,
+    (LEFT, CLOSE): CLOSED,
+    (LEFT, BROKEN): LEFT,
+    (LEFT, END): LEFT,
+    (LEFT, LOST): CLOSED,
+    (CLOSED, CLOSE): CLOSED,
+    (CLOSED, BROKEN): CLOSED,
+    (CLOSED, END): CLOSED,
+    (CLOSED, LOST): CLOSED,
 }
 
 #: A message limit of None, as a number that every length is below.
@@ -116,7 +125,7 @@ class Connection:
         self._failure = (CommClosedError, None)
         self.local = local
         self.peer = peer
-        self.state = State.HANDSHAKE
+        self.state = HANDSHAKE
         #: The peer's hello, once the handshake is done.
         self.remote: Hello | None = None
         #: Whether the peer has shown that it holds our key …
@@ -144,10 +153,10 @@ class Connection:
 
     def close(self) -> list[bytes | memoryview]:
         """Close our side; return the bytes of the goodbye, where one is to be said."""
-        opened = self.state is State.OPEN
-        self._move(Event.CLOSE, "closed by this side", clean=True)
+        opened = self.state is OPEN
+        self._move(CLOSE, "closed by this side", clean=True)
         if opened and self.remote is not None and self.remote.says_goodbye:
-            return self.encode([control.encode(control.Kind.GOODBYE)])
+            return self.encode([control.encode(GOODBYE)])
         return []
 
     @property
@@ -159,7 +168,7 @@ class Connection:
         """Return the bytes of a ping, for an open connection; none to who knows no pings."""
         if self.remote is None or not self.remote.says_goodbye:
             return []
-        return self.encode([control.encode(control.Kind.PING)])
+        return self.encode([control.encode(PING)])
 
     # -- receiving -------------------------------------------------------------
 
@@ -183,7 +192,7 @@ class Connection:
             return self._framing.open(*self._open(remote))
         self._proving.hear(frame)
         self._greeting = remote
-        self.respond(self.encode([control.encode(control.Kind.PROOF, self._proving.prove())]))
+        self.respond(self.encode([control.encode(PROOF, self._proving.prove())]))
         self.receive = self._receive_proof
         return self._expect_proof(self._framing.go_on())
 
@@ -193,7 +202,7 @@ class Connection:
 
     def _expect_proof(self, messages: list[Frames]) -> list[Frames]:
         """Let no message pass before the proof."""
-        if messages and self.state is State.HANDSHAKE:
+        if messages and self.state is HANDSHAKE:
             self._accuse(ValueError("a message before the proof"))
             return []
         return messages
@@ -202,7 +211,7 @@ class Connection:
         """End the handshake; return the limits that hold from now on."""
         self.remote = remote
         self._greeting = None
-        self._move(Event.HELLO)
+        self._move(HELLO)
         self.receive = self._framing.receive
         limit = self._limits.message
         return NO_CAP if limit is None else limit, self._limits.frames
@@ -215,20 +224,17 @@ class Connection:
         """Act on a control message."""
         try:
             kind, payload = control.decode(frame)
-            if kind is not control.Kind.PROOF and not (self.remote and self.remote.says_goodbye):
+            if kind is PROOF:
+                self._judge(payload)
+            elif not (self.remote and self.remote.says_goodbye):
                 raise ValueError("a control message that was not agreed on")
-            match kind, payload:
-                case control.Kind.PROOF, _:
-                    self._judge(payload)
-                case control.Kind.GOODBYE, b"":
-                    self._take_leave()
-                case control.Kind.PING, b"":
-                    if self.state is OPEN:
-                        self.respond(self.encode([control.encode(control.Kind.PONG)]))
-                case control.Kind.PONG, b"":
-                    pass  # that it came is all it says
-                case _:
-                    raise ValueError(f"a {kind.name.lower()} with {len(payload)} bytes of payload")
+            elif payload:
+                raise ValueError(f"a {kind.name.lower()} with {len(payload)} bytes of payload")
+            elif kind is GOODBYE:
+                self._take_leave()
+            elif kind is PING and self.state is OPEN:
+                self.respond(self.encode([control.encode(PONG)]))
+            # a pong says all it has to say by coming
         except ValueError as exc:
             self._accuse(exc)
 
@@ -257,7 +263,7 @@ class Connection:
 
     def _accuse(self, cause: ValueError) -> None:
         """End the connection because of what the peer sent."""
-        self._move(Event.LOST, f"protocol error: {cause}", RemoteProtocolError, cause)
+        self._move(LOST, f"protocol error: {cause}", RemoteProtocolError, cause)
 
     @property
     def mid_message(self) -> bool:
@@ -269,17 +275,17 @@ class Connection:
     def end(self) -> None:
         """Take note of the peer's end of stream."""
         if self._framing.mid_message:
-            self._move(Event.END, "the connection ended inside a message")
-        elif self.state is State.HANDSHAKE:
-            self._move(Event.END, "the peer closed the connection during the handshake")
+            self._move(END, "the connection ended inside a message")
+        elif self.state is HANDSHAKE:
+            self._move(END, "the peer closed the connection during the handshake")
         elif self._farewell or self.remote is None or not self.remote.says_goodbye:
-            self._move(Event.END, "closed by the peer", clean=True)
+            self._move(END, "closed by the peer", clean=True)
         else:
-            self._move(Event.END, "the connection was lost: it ended without a goodbye")
+            self._move(END, "the connection was lost: it ended without a goodbye")
 
     def stop_sending(self, cause: OSError) -> None:
         """Take note that the socket takes no more bytes; what has arrived can be read."""
-        self._move(Event.BROKEN, f"sending failed: {cause}", cause=cause)
+        self._move(BROKEN, f"sending failed: {cause}", cause=cause)
 
     def lose(
         self,
@@ -288,7 +294,7 @@ class Connection:
         kind: type[CommClosedError] = CommClosedError,
     ) -> None:
         """Take note that the connection is gone, or has to go at once."""
-        self._move(Event.LOST, why, kind, cause)
+        self._move(LOST, why, kind, cause)
 
     def _move(
         self,
@@ -303,7 +309,7 @@ class Connection:
         self.state = TRANSITIONS[self.state, event]
         if why and not self._why:
             self._why, self._clean, self._failure = why, clean, (kind, cause)
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             self._framing.drop()
             self.respond = _ignore
 

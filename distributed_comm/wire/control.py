@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from .._kernels import framing as kernel
 
-__all__ = ["Kind", "decode", "encode"]
+__all__ = ["GOODBYE", "PING", "PONG", "PROOF", "Kind", "decode", "encode"]
 
 
 class Kind(IntEnum):
@@ -19,6 +19,11 @@ class Kind(IntEnum):
     PING = 2  # answered by a pong, where it is read, so that bytes go both ways
     PONG = 3
     PROOF = 4  # of holding the key, 32 bytes, right behind the hello (see `proof`)
+
+
+#: Names of their own, and by number: an enum's own look-ups are slow functions.
+GOODBYE, PING, PONG, PROOF = Kind
+KINDS = {kind.value: kind for kind in Kind}
 
 
 def encode(kind: Kind, payload: bytes = b"") -> bytes:
@@ -38,4 +43,7 @@ def decode(frame: bytes) -> tuple[Kind, bytes]:
     """
     if len(frame) < 4 or frame[1] != len(frame) - 3:
         raise ValueError(f"a control message of {len(frame)} bytes that states another length")
-    return Kind(frame[3]), bytes(frame[4:])
+    kind = KINDS.get(frame[3])
+    if kind is None:
+        raise ValueError(f"{frame[3]} is not a valid Kind")
+    return kind, bytes(frame[4:])

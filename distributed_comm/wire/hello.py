@@ -8,14 +8,14 @@ A stranger wrote these bytes: no pickle, no hook, and every type is checked.
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgpack
 
 from .._kernels import frame0 as kernel
 
-__all__ = ["NONCE", "Hello", "decode", "encode", "local_hello"]
+__all__ = ["NONCE", "Hello", "decode", "encode", "encode_local", "local_hello"]
 
 OURS = "distributed_comm"
 VERSION = 1
@@ -26,8 +26,7 @@ PICKLE_PROTOCOL = 5
 NONCE = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """What one side says of itself; ``capabilities`` is None for a plain Dask peer."""
 
     compression: str | None
@@ -93,6 +92,19 @@ def encode(hello: Hello) -> bytes:
     return bytes(msgpack.packb(message))
 
 
+def encode_local(codecs: tuple[str, ...], nonce: bytes, endpoint: str) -> bytes:
+    """Do what ``encode(local_hello(…))`` does, where only the nonce is new."""
+    before, behind = _around_nonce(codecs, endpoint)
+    return before + nonce + behind
+
+
+@lru_cache(256)
+def _around_nonce(codecs: tuple[str, ...], endpoint: str) -> tuple[bytes, bytes]:
+    blank = bytes(NONCE)
+    before, _, behind = encode(local_hello(codecs, blank, endpoint)).partition(blank)
+    return before, behind
+
+
 def decode(frame: bytes) -> Hello:
     """Parse frame 0 of a hello; ValueError says what is wrong with it.
 
@@ -112,7 +124,7 @@ def decode(frame: bytes) -> Hello:
     capabilities = message.get(OURS)
     if not (compression is None or isinstance(compression, str)):
         raise ValueError(f"compression {compression!r:.60} in the hello, expected a name or nil")
-    if not (isinstance(python, list) and all(type(part) is int for part in python)):
+    if not (isinstance(python, list) and {int}.issuperset(map(type, python))):
         raise ValueError(f"python {python!r:.60} in the hello, expected a list of integers")
     if type(protocol) is not int or not 0 <= protocol <= 255:
         raise ValueError(f"pickle-protocol {protocol!r:.60} in the hello, expected a small integer")

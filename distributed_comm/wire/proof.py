@@ -9,7 +9,6 @@ sent back to its maker. It says who the peer is, and nothing of the bytes that f
 """
 
 import hmac
-from collections.abc import Sequence
 from enum import Enum
 from functools import lru_cache
 from hashlib import sha256
@@ -17,7 +16,7 @@ from secrets import token_bytes
 
 from . import hello
 
-__all__ = ["SIZE", "Proving", "Role", "derive"]
+__all__ = ["DIALLER", "LISTENER", "SIZE", "Proving", "Role", "derive"]
 
 #: Bytes of a proof.
 SIZE = 32
@@ -30,6 +29,9 @@ class Role(Enum):
 
     DIALLER = b"dialler\0"
     LISTENER = b"listener"
+
+
+DIALLER, LISTENER = Role
 
 
 @lru_cache(16)
@@ -46,11 +48,11 @@ class Proving:
 
     __slots__ = ("_endpoint", "_key", "_role", "_theirs", "ours")
 
-    def __init__(self, key: bytes, role: Role, endpoint: str, codecs: Sequence[str] = ()) -> None:
+    def __init__(self, key: bytes, role: Role, endpoint: str, codecs: tuple[str, ...] = ()) -> None:
         self._key = key
         self._role = role
         self._endpoint = endpoint
-        self.ours = hello.encode(hello.local_hello(codecs, token_bytes(hello.NONCE), endpoint))
+        self.ours = hello.encode_local(codecs, token_bytes(hello.NONCE), endpoint)
         self._theirs = b""
 
     def hear(self, theirs: bytes) -> None:
@@ -63,7 +65,7 @@ class Proving:
 
     def proves(self, proof: bytes) -> bool:
         """Whether this is what a peer with our key would send."""
-        other = Role.LISTENER if self._role is Role.DIALLER else Role.DIALLER
+        other = LISTENER if self._role is DIALLER else DIALLER
         return hmac.compare_digest(self._of(other), proof)
 
     def is_relayed(self, endpoint: str | None) -> bool:
@@ -71,8 +73,18 @@ class Proving:
         return endpoint != self._endpoint
 
     def _of(self, role: Role) -> bytes:
-        hellos = (self.ours, self._theirs)
-        parts = [role.value]
-        for frame in hellos if self._role is Role.DIALLER else hellos[::-1]:
-            parts += [len(frame).to_bytes(8, "little"), frame]
-        return hmac.digest(self._key, b"".join(parts), "sha256")
+        first, second = self.ours, self._theirs
+        if self._role is LISTENER:
+            first, second = second, first
+        proof = _keyed(self._key).copy()  # a third cheaper than making one
+        proof.update(
+            role.value
+            + len(first).to_bytes(8, "little") + first
+            + len(second).to_bytes(8, "little") + second
+        )  # fmt: skip
+        return proof.digest()
+
+
+@lru_cache(16)
+def _keyed(key: bytes) -> hmac.HMAC:
+    return hmac.new(key, digestmod="sha256")

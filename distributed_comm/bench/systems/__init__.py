@@ -12,9 +12,11 @@ T = TypeVar("T")
 
 MODULES = {
     "distributed_comm": "ours",
+    "busy_poll": "ours_polling",
     "socket": "sockets",
     "uvloop": "bare",
     "dask": "dask_comm",
+    "dask_asyncio": "dask_asyncio",
     "grpc": "grpc_aio",
 }
 FLOOR = "socket"

@@ -29,10 +29,12 @@ def nbytes(item: Any) -> int:
 
 
 @asynccontextmanager
-async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
+async def listen(
+    transport: str, kind: str, serve: Handler, options: dc.CommOptions | None = None
+) -> AsyncIterator[str]:
     security = certificates.security() if transport == "tls" else None
     if kind == "call":
-        server = dc.Server({"add": add}, security=security)
+        server = dc.Server({"add": add}, security=security, options=options)
         async with server:
             yield (await server.listen(ADDRESSES[transport])).contact_address
         return
@@ -40,16 +42,18 @@ async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str
     async def handle(comm: dc.Comm) -> None:
         await serve(ObjectComm(comm))
 
-    async with dc.listen(ADDRESSES[transport], handle, security=security) as listener:
+    address = ADDRESSES[transport]
+    async with dc.listen(address, handle, security=security, options=options) as listener:
         yield listener.contact_address
 
 
-async def connect(address: str, kind: str) -> Any:
+async def connect(address: str, kind: str, options: dc.CommOptions | None = None) -> Any:
     # Under callgrind everything takes fifty times as long.
     security = certificates.security() if address.startswith("tls:") else None
     if kind == "call":
-        return Caller(dc.rpc(address, timeout=600, security=security))
-    return ObjectComm(await dc.connect(address, timeout=600, security=security))
+        return Caller(dc.rpc(address, timeout=600, security=security, options=options))
+    comm = await dc.connect(address, timeout=600, security=security, options=options)
+    return ObjectComm(comm)
 
 
 class Caller:
