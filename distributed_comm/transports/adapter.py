@@ -13,7 +13,8 @@ from typing import Any, cast
 from ..frames import Frames
 from ..options import CommOptions
 from ..wire.budget import Budget
-from ..wire.connection import CLOSED, HANDSHAKE, LEAVING, OPEN, Connection
+from ..wire.connection import Connection
+from ..wire.states import CLOSED, HANDSHAKE, LEAVING, OPEN
 from . import forks
 from .leaver import Leaver
 from .link import Link

@@ -10,7 +10,8 @@ from threading import get_ident
 
 from ..errors import CommClosedError
 from ..options import CommOptions
-from ..wire.connection import CLOSED, HANDSHAKE, LEAVING, OPEN, Connection
+from ..wire.connection import Connection
+from ..wire.states import CLOSED, HANDSHAKE, LEAVING, OPEN
 from . import forks
 from .deadlines import Deadline
 from .reader import Reader

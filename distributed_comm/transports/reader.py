@@ -16,7 +16,8 @@ from .._kernels import mailbox
 from ..errors import LocalProtocolError
 from ..frames import Frames
 from ..options import CommOptions
-from ..wire.connection import CLOSED, MUTE, OPEN, Connection
+from ..wire.connection import Connection
+from ..wire.states import CLOSED, MUTE, OPEN
 from . import forks
 from .provider import switch_of
 from .sender import CREDIT, TOLL
