@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export DISTRIBUTED_COMM_EXTENSIONS ?= yes
 BUILT := $(VENV)/built-$(DISTRIBUTED_COMM_EXTENSIONS)
 
-.PHONY: build style types test bench soak clean
+.PHONY: build style types test bench soak fuzz clean
 
 build: $(BUILT)
 style: build ; PATH=$(BIN):$$PATH; ruff format --check . && ruff check . && cython-lint distributed_comm
@@ -14,7 +14,28 @@ types: build ; $(BIN)/mypy
 test:  build ; $(BIN)/pytest
 bench: build ; $(BIN)/python -m distributed_comm.bench
 soak:  build ; $(BIN)/python tests/soak.py $(or $(TIME),60)
-clean:       ; rm -rf .venv .venv-* build dist *.egg-info .*_cache .hypothesis distributed_comm/_kernels/*.c distributed_comm/_kernels/*.so
+
+# Seconds for each of the targets. The kernels under sanitizers are in an environment of their
+# own; LDSHARED, for it is the fuzzer that brings the sanitizers' runtime.
+FUZZ := $(VENV)-fuzz
+SANITIZE := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
+SANITIZE += -fno-sanitize=pointer-overflow # Cython adds 0 to NULL
+
+fuzz: export DISTRIBUTED_COMM_EXTENSIONS = yes
+fuzz: $(FUZZ)/tools
+	clang=$$(.ci/clang) && CC="$$clang $(SANITIZE)" LDSHARED="$$clang -shared" CFLAGS="-g -O1" \
+	$(FUZZ)/bin/python setup.py -q build --build-base $(FUZZ)/build --build-lib $(FUZZ)/sanitized
+	PYTHONPATH=$(FUZZ)/sanitized:. $(FUZZ)/bin/python -P -m tests.fuzz $(or $(INPUT),$(or $(TIME),60) $(TARGETS))
+
+$(FUZZ)/tools: pyproject.toml
+	.ci/clang >/dev/null
+	python=$$(.ci/python) && "$$python" -m venv $(FUZZ)
+	$(FUZZ)/bin/python -m pip install -qq --upgrade "pip>=25.1"
+	$(FUZZ)/bin/python -m pip install -qq --group fuzz
+	DISTRIBUTED_COMM_EXTENSIONS=no $(FUZZ)/bin/python -m pip install -qq --editable ".[compression]"
+	touch $@
+
+clean:       ; rm -rf .venv .venv-* .fuzz build dist *.egg-info .*_cache .hypothesis distributed_comm/_kernels/*.c distributed_comm/_kernels/*.so
 
 $(VENV)/tools: pyproject.toml
 	python=$$(.ci/python) && "$$python" -m venv $(VENV)

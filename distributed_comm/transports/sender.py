@@ -18,8 +18,7 @@ from ..core import Channel
 from ..errors import LocalProtocolError
 from ..frames import Frames
 from ..options import Limits
-from ..wire.connection import Connection
-from ..wire.states import OPEN
+from ..wire.connection import OPEN, Connection
 
 __all__ = ["CREDIT", "TOLL", "Sender"]
 
