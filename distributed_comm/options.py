@@ -6,6 +6,9 @@ from functools import cache
 
 __all__ = ["CommOptions", "Limits", "Timeouts", "default_options"]
 
+#: Seconds; a loop that polls takes all of a core.
+LONGEST_POLL = 1.0
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -63,8 +66,8 @@ class CommOptions:
     where it may come through somebody else just as well (see docs/security.md).
 
     ``busy_poll`` is for how many seconds behind each message sent or received the loop looks
-    at its sockets without sleeping. Between two idle cores 50e-6 halves a round trip; it takes
-    a core, which has to be there.
+    at its sockets without sleeping, at most 1. Between two idle cores 50e-6 makes round trips
+    some times as fast; it takes a core on each side, which has to be there.
     """
 
     compression: str | None = "auto"
@@ -72,6 +75,12 @@ class CommOptions:
     timeouts: Timeouts = field(default_factory=Timeouts)
     relayed: bool = False
     busy_poll: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.busy_poll <= LONGEST_POLL:
+            raise ValueError(
+                f"busy_poll={self.busy_poll!r}, expected seconds, from 0 to {LONGEST_POLL}"
+            )
 
 
 @cache

@@ -1,16 +1,17 @@
 """A loop polls instead of sleeping: behind each message where asked, and through handshakes."""
 
 import asyncio
-import os
+import math
+import socket
 
 import pytest
 from calling import LOOPBACK, serve
-from loops import settle
-from peers import pair
+from loops import settle, until
+from peers import dial_raw, pack, pair, raw_pair
 
 import distributed_comm as dc
 from distributed_comm.transports import polling
-from distributed_comm.transports.polling import STEP, poller_of
+from distributed_comm.transports.polling import PATIENCE, RETRY, STEP, poller_of
 
 POLLING = dc.CommOptions(busy_poll=1.0)
 
@@ -29,7 +30,6 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(polling, "clock", clock)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     return clock
 
 
@@ -87,16 +87,6 @@ def test_by_default_it_polls_through_a_handshake_and_no_longer(run, clock):
     run(main())
 
 
-def test_not_where_there_is_one_core(run, clock, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
-
-    async def main():
-        async with pair():
-            assert not is_awake()
-
-    run(main())
-
-
 def test_not_for_another_host(run, clock):
     async def main():
         async with dc.listen("tcp://0.0.0.0:0", lambda comm: comm.abort(), key="k") as listener:
@@ -109,18 +99,116 @@ def test_not_for_another_host(run, clock):
     run(main())
 
 
-def test_a_stranger_who_stalls_keeps_nobody_awake(run, clock):
+def test_who_has_sent_polls_for_the_answer(run, clock):
     async def main():
-        async with dc.listen(LOOPBACK, lambda comm: comm.abort()) as listener:
-            address = dc.get_address_host_port(listener.contact_address)
-            _, writer = await asyncio.open_connection(*address)
-            for byte in bytes.fromhex("01 00 00 00 00 00 00 00"):
-                writer.write(bytes([byte]))
-                await settle()
-                await go_on(clock, STEP * 1.01)
-                assert not is_awake()
-            writer.close()
-            await writer.wait_closed()
+        async with raw_pair(options=POLLING) as (_, comm):
+            await go_on(clock, 1.01)
+            assert not is_awake()
+            await comm.write("to somebody who never answers")
+            await go_on(clock, 0.99)
+            assert is_awake()
+            await go_on(clock, 0.02)
+            assert not is_awake()
+
+    run(main())
+
+
+def test_a_shorter_poll_does_not_end_a_longer_one(run, clock):
+    async def main():
+        poller = poller_of(asyncio.get_running_loop())
+        poller.poll(1.0)
+        poller.poll(0.1)
+        await go_on(clock, 0.9)
+        assert poller.awake
+        await go_on(clock, 0.2)
+        assert not poller.awake
+
+    run(main())
+
+
+# -- each step of a handshake
+
+
+def test_a_dialler_polls_for_the_hello(run, clock):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+            connecting = asyncio.create_task(dc.connect(address))
+            await settle()
+            assert is_awake()
+            await go_on(clock, STEP * 1.01)
+            assert not is_awake()
+            connecting.cancel()
+            await asyncio.wait([connecting])
+
+    run(main())
+
+
+@pytest.mark.parametrize("nonce", [{}, {"nonce": bytes(32)}], ids=["the end", "a proof"])
+def test_a_listener_polls_behind_the_hello(run, clock, nonce):
+    hello = {"python": (3, 11, 7), "pickle-protocol": 5}
+    hello["distributed_comm"] = {"version": 1, **nonce}
+
+    async def main():
+        async with (
+            dc.listen(LOOPBACK, lambda comm: comm.abort(), key="k") as listener,
+            dial_raw(listener) as raw,
+        ):
+            await raw.send(pack(hello)[:-2])
+            await raw.read_message()  # it has waited long enough
+            await go_on(clock, STEP * 1.01)
+            assert not is_awake()
+            await raw.send(pack(hello)[-2:-1])
+            await settle(50)
+            assert not is_awake()  # a stranger who drips keeps nobody awake
+            await raw.send(pack(hello)[-1:])
+            await until(is_awake)
+            await go_on(clock, STEP * 1.01)
+            assert not is_awake()
+
+    run(main())
+
+
+def test_what_never_helps_is_left(run, clock):
+    async def main():
+        poller = poller_of(asyncio.get_running_loop())
+        for _ in range(PATIENCE):
+            poller.poll_for_step()
+            assert poller.awake
+            await go_on(clock, STEP * 1.01)  # and no other step came
+        polled = []
+        for _ in range(2 * RETRY):
+            poller.poll_for_step()
+            polled.append(poller.awake)
+            await go_on(clock, STEP * 1.01)
+        assert sum(polled) == 2  # to see whether it helps by now
+        while not poller.awake:
+            poller.poll_for_step()
+        poller.poll_for_step()  # it does
+        await go_on(clock, STEP * 1.01)
+        poller.poll_for_step()
+        assert poller.awake
+        await go_on(clock, STEP * 1.01)
+
+    run(main())
+
+
+# -- limits
+
+
+@pytest.mark.parametrize("seconds", [-1e-6, 1.1, math.inf, math.nan])
+def test_nobody_polls_for_ever(seconds):
+    with pytest.raises(ValueError, match="busy_poll="):
+        dc.CommOptions(busy_poll=seconds)
+
+
+def test_another_thread_wakes_nobody(run, clock):
+    async def main():
+        async with pair(options=POLLING) as (client, _):
+            await go_on(clock, 1.01)
+            with pytest.raises(dc.LocalProtocolError, match="another thread"):
+                await asyncio.to_thread(asyncio.run, client.write("from elsewhere"))
+            assert not is_awake()
 
     run(main())
 

@@ -75,6 +75,7 @@ class timeout_at:  # noqa: N801 - named as asyncio's
         self, _: type[BaseException] | None, exc: BaseException | None, __: TracebackType | None
     ) -> None:
         self._deadline.cancel()
+        del self._deadline  # a cycle, on which the task and its result would hang
         if not self._expired:
             return
         if self._task.uncancel() <= self._cancelling and isinstance(exc, asyncio.CancelledError):

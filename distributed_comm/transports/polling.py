@@ -3,56 +3,68 @@
 Between two processes of one host most of a short exchange goes into waking the one that
 sleeps. A loop that has something to do in its next turn does not sleep, so that is all it is
 given. It takes a core meanwhile, so where that is not asked for (`CommOptions.busy_poll`) a
-loop polls only for the steps of a handshake, and only if there is another core for the peer.
+loop polls only for the steps of a handshake, and only while that helps: where the peer waits
+for this very core, no step ever comes while it is polled for.
 """
 
 import asyncio
-import os
 from time import perf_counter as clock  # uvloop's own clock has milliseconds
-from weakref import WeakKeyDictionary
+from weakref import WeakValueDictionary
 
-__all__ = ["Poller", "poller_of"]
+__all__ = ["STEP", "Poller", "poller_of"]
 
 #: Seconds for which a step of a handshake is waited for: some times what it takes.
 STEP = 200e-6
+#: Polls in vain, one after the other, after which no step is polled for …
+PATIENCE = 3
+#: … but one in so many, to see whether that has changed.
+RETRY = 64
 
 
 class Poller:
     """Keeps one loop awake."""
 
-    __slots__ = ("__weakref__", "_loop", "_shares", "_until", "awake")
+    __slots__ = ("__weakref__", "_asked", "_steps", "_until", "_vain", "awake", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._shares = (os.cpu_count() or 1) > 1
+        self.loop = loop
         self.awake = False  #: Whether it is kept from sleeping now.
         self._until = 0.0
+        self._steps = 0  # of handshakes, since it is awake
+        self._vain = 0  # polls in a row in which one step was waited for, and no other came
+        self._asked = 0
 
     def poll(self, seconds: float) -> None:
         """Keep the loop from sleeping for so many seconds from now."""
         self._until = max(self._until, clock() + seconds)
         if not self.awake:
+            self.loop.call_soon(self._turn)
             self.awake = True
-            self._loop.call_soon(self._turn)
 
     def poll_for_step(self) -> None:
         """Do so for the next step of a handshake with a peer of this host."""
-        if self._shares:
+        self._asked += 1
+        if self._steps or self._vain < PATIENCE or self._asked % RETRY == 0:
+            self._steps += 1
             self.poll(STEP)
 
     def _turn(self) -> None:
         if clock() < self._until:
-            self._loop.call_soon(self._turn)
-        else:
-            self.awake = False
+            self.loop.call_soon(self._turn)
+            return
+        self.awake = False
+        if self._steps:
+            self._vain = self._vain + 1 if self._steps == 1 else 0
+            self._steps = 0
 
 
-_pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, Poller] = WeakKeyDictionary()
+#: By the loop's identity, for a key that refers to the loop would keep it; adapters keep theirs.
+_known: WeakValueDictionary[int, Poller] = WeakValueDictionary()
 
 
 def poller_of(loop: asyncio.AbstractEventLoop) -> Poller:
     """Return what keeps a loop awake."""
-    poller = _pollers.get(loop)
-    if poller is None:
-        poller = _pollers[loop] = Poller(loop)
+    poller = _known.get(id(loop))
+    if poller is None or poller.loop is not loop:
+        poller = _known[id(loop)] = Poller(loop)
     return poller

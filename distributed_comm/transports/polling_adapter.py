@@ -19,8 +19,9 @@ class PollingAdapter(Adapter):
         self._patience = patience
 
     def send(self, frames: Frames) -> int:
+        nbytes = super().send(frames)
         self._poller.poll(self._patience)
-        return super().send(frames)
+        return nbytes
 
     def buffer_updated(self, nbytes: int) -> None:
         super().buffer_updated(nbytes)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import partial
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .._kernels import mailbox
 from .tls_layer import TLSLayer
@@ -16,7 +16,8 @@ SCRATCH = 256 * 1024
 
 _scratches: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 _ciphertexts: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
-_switches: WeakKeyDictionary[asyncio.AbstractEventLoop, mailbox.Switch] = WeakKeyDictionary()
+#: By the loop's identity, for a switch refers to its loop, and would keep it; waiters keep it.
+_switches: WeakValueDictionary[int, mailbox.Switch] = WeakValueDictionary()
 
 
 def scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
@@ -41,9 +42,9 @@ def ciphertext_of(loop: asyncio.AbstractEventLoop) -> memoryview:
 
 def switch_of(loop: asyncio.AbstractEventLoop) -> mailbox.Switch:
     """Return what the tasks of a loop share that are run from inside each other."""
-    switch = _switches.get(loop)
-    if switch is None:
-        switch = _switches[loop] = mailbox.Switch(loop)
+    switch = _switches.get(id(loop))
+    if switch is None or switch.loop is not loop:
+        switch = _switches[id(loop)] = mailbox.Switch(loop)
     return switch
 
 

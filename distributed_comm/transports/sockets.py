@@ -145,22 +145,22 @@ async def dial(loop: asyncio.AbstractEventLoop, found: Sequence[AddrInfo]) -> so
             done, trying = await asyncio.wait(
                 trying, timeout=patience, return_when=asyncio.FIRST_COMPLETED
             )
-            connected = []
-            for task in done:
-                exc = task.exception()
-                if exc is None:
-                    connected.append(task.result())
-                elif isinstance(exc, OSError):
-                    errors.append(exc)
-                else:
-                    raise exc
+            connected = [task.result() for task in done if task.exception() is None]
             for sock in connected[1:]:
                 sock.close()
             if connected:
                 return connected[0]
+            for task in done:
+                exc = task.exception()
+                assert exc is not None
+                if not isinstance(exc, OSError):
+                    raise exc
+                errors.append(exc)
     finally:
         for task in trying:
-            task.cancel()  # which closes its socket
+            # Cancelled, it closes its socket; it may be done already, where we were cancelled.
+            if not task.cancel() and task.exception() is None:
+                task.result().close()
     raise OSError("; ".join(map(str, errors)) or "the name has no address")
 
 

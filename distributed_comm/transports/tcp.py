@@ -1,6 +1,7 @@
 """tcp://: the backend over TCP sockets, IPv4 and IPv6."""
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Sequence
@@ -96,6 +97,8 @@ class TCPListener(SocketListener):
             )
 
     def _identify(self, sock: socket.socket, name: Any) -> Link:
+        if not name:  # BSD's accept() has none of who has gone already
+            raise OSError(errno.ENOTCONN, "the peer has gone")
         ip.tune_accepted(sock)
         return identify(sock, name, dialled=False, scheme=self.scheme)
 
