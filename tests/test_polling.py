@@ -21,6 +21,7 @@ class Clock:
 
     def __init__(self):
         self.now = 0.0
+        self.lost = 0.0  # to other processes
 
     def __call__(self):
         return self.now
@@ -30,6 +31,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(polling, "clock", clock)
+    monkeypatch.setattr(polling, "processor_time", lambda: clock.now - clock.lost)
     return clock
 
 
@@ -189,6 +191,21 @@ def test_what_never_helps_is_left(run, clock):
         poller.poll_for_step()
         assert poller.awake
         await go_on(clock, STEP * 1.01)
+
+    run(main())
+
+
+def test_a_core_that_others_want_is_left_to_them(run, clock):
+    async def main():
+        poller = poller_of(asyncio.get_running_loop())
+        for _ in range(PATIENCE):
+            poller.poll_for_step()
+            poller.poll_for_step()
+            assert poller.awake
+            clock.lost += STEP * 0.3
+            await go_on(clock, STEP * 1.01)
+        poller.poll_for_step()
+        assert not poller.awake
 
     run(main())
 

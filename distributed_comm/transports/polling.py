@@ -4,11 +4,13 @@ Between two processes of one host most of a short exchange goes into waking the 
 sleeps. A loop that has something to do in its next turn does not sleep, so that is all it is
 given. It takes a core meanwhile, so where that is not asked for (`CommOptions.busy_poll`) a
 loop polls only for the steps of a handshake, and only while that helps: where the peer waits
-for this very core, no step ever comes while it is polled for.
+for this very core, no step ever comes while it is polled for, and where others compute, this
+process is made to wait itself.
 """
 
 import asyncio
 from time import perf_counter as clock  # uvloop's own clock has milliseconds
+from time import thread_time as processor_time
 from weakref import WeakValueDictionary
 
 __all__ = ["STEP", "Poller", "poller_of"]
@@ -19,19 +21,24 @@ STEP = 200e-6
 PATIENCE = 3
 #: … but one in so many, to see whether that has changed.
 RETRY = 64
+#: The part of a poll for which the processor was somebody else's, above which it is in vain.
+LOST = 0.2
 
 
 class Poller:
     """Keeps one loop awake."""
 
-    __slots__ = ("__weakref__", "_asked", "_steps", "_until", "_vain", "awake", "loop")
+    __slots__ = (
+        "__weakref__", "_asked", "_began", "_steps", "_until", "_used", "_vain", "awake", "loop",
+    )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.awake = False  #: Whether it is kept from sleeping now.
         self._until = 0.0
         self._steps = 0  # of handshakes, since it is awake
-        self._vain = 0  # polls in a row in which one step was waited for, and no other came
+        self._began = self._used = 0.0  # when they began, by the clock and by the processor's
+        self._vain = 0  # polls in a row that were
         self._asked = 0
 
     def poll(self, seconds: float) -> None:
@@ -45,6 +52,8 @@ class Poller:
         """Do so for the next step of a handshake with a peer of this host."""
         self._asked += 1
         if self._steps or self._vain < PATIENCE or self._asked % RETRY == 0:
+            if not self._steps:
+                self._began, self._used = clock(), processor_time()
             self._steps += 1
             self.poll(STEP)
 
@@ -54,8 +63,13 @@ class Poller:
             return
         self.awake = False
         if self._steps:
-            self._vain = self._vain + 1 if self._steps == 1 else 0
+            self._vain = self._vain + 1 if self._was_in_vain() else 0
             self._steps = 0
+
+    def _was_in_vain(self) -> bool:
+        """Whether no other step came behind the first, or others would have had the core."""
+        took = clock() - self._began
+        return self._steps == 1 or processor_time() - self._used < (1 - LOST) * took
 
 
 #: By the loop's identity, for a key that refers to the loop would keep it; adapters keep theirs.
