@@ -7,24 +7,28 @@ cancellation promises changes by that.
 
 import asyncio
 import warnings
-from collections.abc import Awaitable, Callable, Iterable
-from contextvars import copy_context
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from .core import Channel, Comm, Receiver
-from .errors import CommClosedError, LocalProtocolError
-from .frames import Frames
+from .errors import LocalProtocolError
 from .options import Limits
+from .pushing import Push
 from .serialize.decoding import loads
 from .serialize.encoding import dumps
 from .serialize.lengthy import Lengthy
 from .serialize.settings import DumpOptions, LoadOptions
+from .threads import cancel_again, in_thread, outlast
 
 __all__ = ["ChannelComm"]
 
 T = TypeVar("T")
+
+# Those of one connection are mostly those of the last one.
+_dump_options = lru_cache(64)(DumpOptions)
+_load_options = lru_cache(64)(LoadOptions)
 
 
 class ChannelComm(Comm):
@@ -40,17 +44,25 @@ class ChannelComm(Comm):
         self._channel = channel
         self.closed = channel.closed  # type: ignore[method-assign] # one call less
         self._dump_options = _dump_options(
-            trusted, channel.typed, channel.pickle_protocol, channel.compression, limits.frames
+            trusted=trusted,
+            typed=channel.typed,
+            pickle_protocol=channel.pickle_protocol,
+            compression=channel.compression,
+            max_frames=limits.frames,
         )
         self._load_options = _load_options(
-            trusted, channel.typed, deserialize,
-            limits.untrusted_header, limits.untrusted_depth, limits.message,
-        )  # fmt: skip
+            trusted=trusted,
+            typed=channel.typed,
+            deserialize=deserialize,
+            max_header=limits.untrusted_header,
+            max_depth=limits.untrusted_depth,
+            max_message=limits.message,
+        )
         self._turn: asyncio.Lock | None = None  # held while a message is encoded in a thread …
         self._turns = 0  # … by so many writes, which wait for each other
         self._decoding: asyncio.Future[Any] | None = None  # a message, in a thread
         self._awaited = False  # a read waits for that
-        self._push: _Push | None = None  # what decodes messages that are pushed
+        self._push: Push | None = None  # what decodes messages that are pushed
 
     async def read(self, deserializers: Iterable[str] | None = None) -> Any:
         if self._decoding is None:
@@ -62,7 +74,7 @@ class ChannelComm(Comm):
                 return loads(frames, options)
             except Lengthy as lengthy:
                 options = replace(options, most=None)
-                self._decoding = _in_thread(loads, frames, options, lengthy.opened)
+                self._decoding = in_thread(loads, frames, options, lengthy.opened)
         return await self._decoded(self._decoding)
 
     async def _decoded(self, decoding: asyncio.Future[T]) -> T:
@@ -120,7 +132,7 @@ class ChannelComm(Comm):
         elif self._awaited:
             raise LocalProtocolError(f"another task is reading from {self!r}")
         else:
-            self._push = _Push(self._channel, self._load_options, receiver)
+            self._push = Push(self._channel, self._load_options, receiver)
             self._push.start(self._decoding)
             self._decoding = None
 
@@ -134,10 +146,10 @@ class ChannelComm(Comm):
         self._turns += 1
         try:
             async with self._turn:
-                encoding = _in_thread(dumps, msg, replace(options, most=None))
-                cancelled = await _outlast(encoding)
+                encoding = in_thread(dumps, msg, replace(options, most=None))
+                cancelled = await outlast(encoding)
                 if cancelled:
-                    _cancel_again()  # then drain only copies what it would have borrowed
+                    cancel_again()  # then drain only copies what it would have borrowed
                 nbytes = self._channel.send(encoding.result())
                 if self._channel.full:
                     await self._channel.drain()
@@ -203,133 +215,3 @@ class ChannelComm(Comm):
             text = f"unclosed {self!r}"
             channel.abort()  # first, for the warning may be an error
             _warn(text, ResourceWarning, source=self)
-
-
-class _Push:
-    """Hands on, decoded, what a channel pushes.
-
-    It does not know the comm, which is collected when everybody has forgotten it.
-    """
-
-    __slots__ = ("_channel", "_decoding", "_options", "_receiver")
-
-    def __init__(self, channel: Channel, options: LoadOptions, receiver: Receiver) -> None:
-        self._channel = channel
-        self._options = options
-        self._receiver: Receiver | None = receiver
-        self._decoding: asyncio.Future[Any] | None = None  # a message, in a thread
-
-    def start(self, decoding: "asyncio.Future[Any] | None") -> None:
-        """Push from now on; first the message that is being decoded, if there is one."""
-        if decoding is None:
-            self._channel.push(self._receive)
-        else:
-            self._wait(decoding, None)
-
-    def stop(self) -> "asyncio.Future[Any] | None":
-        """Hand on nothing more; return the message that is being decoded, if there is one."""
-        self._receiver = None
-        return self._decoding
-
-    def _receive(self, frames: Frames | None) -> None:
-        receiver = self._receiver
-        assert receiver is not None
-        if frames is None:
-            ends = f"{self._channel.local_address} -> {self._channel.peer_address}"
-            receiver(None, CommClosedError(f"the connection has ended: {ends}"))
-            return
-        try:
-            message = loads(frames, self._options)
-        except Lengthy:
-            self._channel.push(None)  # what comes next has to wait
-            self._wait(_in_thread(loads, frames, replace(self._options, most=None)), frames)
-        except (TypeError, ValueError) as exc:  # what `read` raises for a message
-            receiver(_unopened(frames, self._options), exc)
-        else:
-            receiver(message, None)
-
-    def _wait(self, decoding: "asyncio.Future[Any]", frames: Frames | None) -> None:
-        """Hand a message on once it is decoded, and then what came after it."""
-        self._decoding = decoding
-
-        def decoded(done: "asyncio.Future[Any]") -> None:
-            self._decoding = None
-            if self._receiver is None or done.cancelled():
-                return
-            error = done.exception()
-            if error is None:
-                self._receiver(done.result(), None)
-            elif isinstance(error, Exception):
-                self._receiver(frames and _unopened(frames, self._options), error)
-            if self._receiver is not None:
-                self._channel.push(self._receive)
-
-        decoding.add_done_callback(decoded)
-
-
-def _unopened(frames: Frames, options: LoadOptions) -> Any:
-    """Return a message with its pickles as they came, None where even that fails."""
-    try:
-        return loads(frames, replace(options, deserialize=False, most=None))
-    except (TypeError, ValueError):
-        return None
-
-
-@lru_cache(64)
-def _dump_options(
-    trusted: bool, typed: bool, pickle_protocol: int, compression: str | None, max_frames: int
-) -> DumpOptions:
-    """Return those of a connection, which are mostly those of the last one."""
-    return DumpOptions(
-        trusted=trusted,
-        typed=typed,
-        pickle_protocol=pickle_protocol,
-        compression=compression,
-        max_frames=max_frames,
-    )
-
-
-@lru_cache(64)
-def _load_options(
-    trusted: bool,
-    typed: bool,
-    deserialize: bool,
-    max_header: int,
-    max_depth: int,
-    max_message: int | None,
-) -> LoadOptions:
-    return LoadOptions(
-        trusted=trusted,
-        typed=typed,
-        deserialize=deserialize,
-        max_header=max_header,
-        max_depth=max_depth,
-        max_message=max_message,
-    )
-
-
-def _in_thread(work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
-    """Begin work in a thread, in this context; nobody need wait for it."""
-    loop = asyncio.get_running_loop()
-    future = loop.run_in_executor(None, copy_context().run, work, *arguments)
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return future
-
-
-async def _outlast(work: "asyncio.Future[Any]") -> bool:
-    """Wait until work in a thread is over, whatever happens; return whether we were cancelled."""
-    cancelled = False
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError:
-            cancelled = True
-    return cancelled
-
-
-def _cancel_again() -> None:
-    """Have this task cancelled at its next await, by the same request as before."""
-    task = asyncio.current_task()
-    assert task is not None
-    task.uncancel()
-    task.cancel()

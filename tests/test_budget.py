@@ -11,8 +11,9 @@ from distributed_comm.errors import RemoteProtocolError
 from distributed_comm.options import Limits
 from distributed_comm.wire import framing as wire
 from distributed_comm.wire.budget import Budget
-from distributed_comm.wire.connection import Connection, State
+from distributed_comm.wire.connection import Connection
 from distributed_comm.wire.sentinel import SentinelFraming
+from distributed_comm.wire.states import State
 
 from .connecting import LOCAL, OURS, PEER
 from .feeding import SCRATCH, feed, peak_of_memory

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from distributed_comm.errors import FatalCommClosedError, RemoteProtocolError
 from distributed_comm.options import Limits
-from distributed_comm.wire.connection import Connection, State
+from distributed_comm.wire.connection import Connection
+from distributed_comm.wire.states import State
 
 from .connecting import (
     DASKS,

@@ -18,7 +18,8 @@ from ..core import Channel
 from ..errors import LocalProtocolError
 from ..frames import Frames
 from ..options import Limits
-from ..wire.connection import OPEN, Connection
+from ..wire.connection import Connection
+from ..wire.states import OPEN
 
 __all__ = ["CREDIT", "TOLL", "Sender"]
 

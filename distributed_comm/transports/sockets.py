@@ -14,7 +14,7 @@ from ..addressing import unparse_host_port
 
 __all__ = [
     "adopt", "bind", "dial", "endpoint", "get_ip", "has_left", "host_port", "is_unacknowledged",
-    "lookup", "resolve", "tune_accepted",
+    "lookup", "resolve", "tune_accepted", "unpace",
 ]  # fmt: skip
 
 BACKLOG = 2048
@@ -37,6 +37,8 @@ OPTIONS = [
     ),
 ]
 INHERITS = sys.platform == "linux"
+#: A congestion control that does not pace, and that everybody may choose; None off Linux.
+UNPACED = (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno") if sys.platform == "linux" else None
 #: What connect() says of a connection that is not there yet.
 UNDER_WAY = {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR}
 
@@ -89,6 +91,17 @@ def tune(sock: socket.socket) -> None:
     sock.setblocking(False)
     for option in OPTIONS:
         sock.setsockopt(*option)
+
+
+def unpace(sock: socket.socket) -> None:
+    """Send without pacing, on a connection within this host.
+
+    Linux's BBR, where it is the system's choice, spaces packets out by timers, for the sake of
+    a network. There is none here, and it halves what goes through.
+    """
+    if UNPACED is not None:
+        with suppress(OSError):
+            sock.setsockopt(*UNPACED)
 
 
 def tune_accepted(sock: socket.socket) -> None:

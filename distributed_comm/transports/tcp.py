@@ -26,14 +26,17 @@ WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 def identify(
     sock: socket.socket, theirs: tuple[Any, ...], *, dialled: bool, scheme: str = SCHEME
 ) -> Link:
-    """Return both ends of a socket that is connected to an address."""
+    """Prepare a socket that is connected to an address; return its two ends."""
     ours = sock.getsockname()
+    same_host = ours[0] == theirs[0]
+    if same_host:
+        ip.unpace(sock)
     return Link(
         local=f"{scheme}://{ip.host_port(ours)}",
         peer=f"{scheme}://{ip.host_port(theirs)}",
         endpoint=ip.endpoint(theirs if dialled else ours),
         dialled=dialled,
-        same_host=ours[0] == theirs[0],
+        same_host=same_host,
     )
 
 

@@ -110,7 +110,7 @@ class TLSSocket:
     def getsockopt(self, *option: int) -> Any:
         return self.sock.getsockopt(*option)
 
-    def setsockopt(self, *option: int) -> None:
+    def setsockopt(self, *option: Any) -> None:
         self.sock.setsockopt(*option)
 
     def setblocking(self, flag: bool) -> None:

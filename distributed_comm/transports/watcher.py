@@ -17,7 +17,8 @@ from math import inf
 from socket import socket
 
 from ..options import CommOptions
-from ..wire.connection import OPEN, Connection
+from ..wire.connection import Connection
+from ..wire.states import OPEN
 from .pausing import Pauser
 from .rounds import Rounds, rounds_of
 from .sender import JOIN

@@ -1,0 +1,85 @@
+"""Messages that are pushed: decoded, and handed to a function in the callback that brought them."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from .core import Channel, Receiver
+from .errors import CommClosedError
+from .frames import Frames
+from .serialize.decoding import loads
+from .serialize.lengthy import Lengthy
+from .serialize.settings import LoadOptions
+from .threads import in_thread
+
+__all__ = ["Push"]
+
+
+class Push:
+    """Hands on, decoded, what a channel pushes.
+
+    It does not know the comm, which is collected when everybody has forgotten it.
+    """
+
+    __slots__ = ("_channel", "_decoding", "_options", "_receiver")
+
+    def __init__(self, channel: Channel, options: LoadOptions, receiver: Receiver) -> None:
+        self._channel = channel
+        self._options = options
+        self._receiver: Receiver | None = receiver
+        self._decoding: asyncio.Future[Any] | None = None  # a message, in a thread
+
+    def start(self, decoding: "asyncio.Future[Any] | None") -> None:
+        """Push from now on; first the message that is being decoded, if there is one."""
+        if decoding is None:
+            self._channel.push(self._receive)
+        else:
+            self._wait(decoding, None)
+
+    def stop(self) -> "asyncio.Future[Any] | None":
+        """Hand on nothing more; return the message that is being decoded, if there is one."""
+        self._receiver = None
+        return self._decoding
+
+    def _receive(self, frames: Frames | None) -> None:
+        receiver = self._receiver
+        assert receiver is not None
+        if frames is None:
+            ends = f"{self._channel.local_address} -> {self._channel.peer_address}"
+            receiver(None, CommClosedError(f"the connection has ended: {ends}"))
+            return
+        try:
+            message = loads(frames, self._options)
+        except Lengthy:
+            self._channel.push(None)  # what comes next has to wait
+            self._wait(in_thread(loads, frames, replace(self._options, most=None)), frames)
+        except (TypeError, ValueError) as exc:  # what `read` raises for a message
+            receiver(_unopened(frames, self._options), exc)
+        else:
+            receiver(message, None)
+
+    def _wait(self, decoding: "asyncio.Future[Any]", frames: Frames | None) -> None:
+        """Hand a message on once it is decoded, and then what came after it."""
+        self._decoding = decoding
+
+        def decoded(done: "asyncio.Future[Any]") -> None:
+            self._decoding = None
+            if self._receiver is None or done.cancelled():
+                return
+            error = done.exception()
+            if error is None:
+                self._receiver(done.result(), None)
+            elif isinstance(error, Exception):
+                self._receiver(frames and _unopened(frames, self._options), error)
+            if self._receiver is not None:
+                self._channel.push(self._receive)
+
+        decoding.add_done_callback(decoded)
+
+
+def _unopened(frames: Frames, options: LoadOptions) -> Any:
+    """Return a message with its pickles as they came, None where even that fails."""
+    try:
+        return loads(frames, replace(options, deserialize=False, most=None))
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,144 @@
+"""The end of a connection: closing it in order, and cutting it.
+
+Who closes sends what is queued and a goodbye, ends its half, and discards what still comes
+until the peer has ended, too: so nothing that was written is lost to a reset.
+"""
+
+import socket
+from asyncio import AbstractEventLoop, Future
+from threading import get_ident
+
+from ..errors import CommClosedError
+from ..options import CommOptions
+from ..wire.connection import Connection
+from ..wire.states import CLOSED, HANDSHAKE, LEAVING, OPEN
+from . import forks
+from .deadlines import Deadline
+from .reader import Reader
+
+__all__ = ["Leaver"]
+
+#: Has the system wait for what is sent next, and put both into one packet.
+MSG_MORE = getattr(socket, "MSG_MORE", 0)
+
+
+class Leaver(Reader):
+    """Closes, or aborts, in each state and from each thread."""
+
+    __slots__ = ("_leavers",)
+
+    def __init__(
+        self,
+        loop: AbstractEventLoop,
+        sock: socket.socket,
+        connection: Connection,
+        options: CommOptions,
+    ) -> None:
+        super().__init__(loop, sock, connection, options)
+        self._leavers: list[Future[None]] | None = None  # who wait for the end
+
+    async def close(self) -> None:
+        if get_ident() != self._thread:
+            raise self._misused()
+        goodbye = self._connection.close()
+        if self._connection.state is not LEAVING:
+            self.abort()
+            return
+        deadline = Deadline(self._loop, self._timeouts.close, self.abort)
+        try:
+            await self._leave(goodbye)
+        except OSError:  # the socket has just gone
+            self.abort()
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            deadline.cancel()
+
+    async def _leave(self, goodbye: list[bytes | memoryview]) -> None:
+        """Send what is queued and the goodbye, then discard until the peer's end."""
+        self._inbox.clear()
+        self._wake()
+        self._resume()
+        ended = self._loop.create_future()
+        if self._leavers is None:
+            self._leavers = [ended]
+            plain = isinstance(self._sock, socket.socket)  # with no layer above it
+            if goodbye:
+                self._post(self._send_ahead(goodbye) if plain and not self._queued else goodbye)
+            await self._all_but(0)
+            if not self._transport.is_closing():
+                if plain:
+                    self._sock.shutdown(socket.SHUT_WR)  # in this turn, where uvloop takes another
+                else:
+                    self._transport.write_eof()
+        else:
+            self._leavers.append(ended)
+        await ended
+
+    def _send_ahead(self, goodbye: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        """Send the goodbye so that it leaves with our end; return what is left of it."""
+        data = b"".join(goodbye)
+        try:
+            sent = self._sock.send(data, MSG_MORE)
+        except BlockingIOError:
+            sent = 0
+        self._charged += sent
+        return [data[sent:]] if sent < len(data) else []
+
+    def abort(self, why: str = "aborted by this side") -> None:
+        if get_ident() == self._thread:
+            self._inbox.clear()
+            self._cut(why)
+        elif self._thread != forks.ELSEWHERE and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.abort, why)
+
+    def forked(self) -> None:
+        """Disown the connection: its socket and its loop's selector are the parent's."""
+        self._thread = forks.ELSEWHERE
+        self._unwatch()
+        self._reading = True  # so that a read looks no further
+
+    def fail(self, why: str, cause: BaseException | None, kind: type[CommClosedError]) -> None:
+        """End the connection for what a layer below has found out."""
+        self._connection.lose(why, cause, kind)
+        self._cut(why)
+
+    def _send_failed(self, exc: OSError) -> None:
+        """Stop sending; what had arrived stays readable, and reading finds the end."""
+        self._connection.stop_sending(exc)
+        self._drop()
+        if self._connection.state is CLOSED:
+            self._abort_transport()
+
+    def _cut(self, why: str) -> None:
+        self._end(why)
+        self._abort_transport()
+
+    def _end(self, why: str, cause: BaseException | None = None) -> None:
+        """Take note that the connection is gone, and wake whoever waits for something."""
+        self._let_go()
+        self._connection.lose(why, cause)
+        self._unwatch()
+        self._drop()
+        self._wake()
+
+    def _release_leavers(self) -> None:
+        for leaver in self._leavers or ():
+            if not leaver.done():
+                leaver.set_result(None)
+
+    def _abort_transport(self) -> None:
+        if self._loop.is_closed():  # nobody would close the socket any more
+            self._sock.close()
+        elif hasattr(self, "_transport"):  # else connection_made does it
+            self._transport.abort()
+
+    def closed(self) -> bool:
+        if self._connection.state is OPEN:  # the end may wait behind what nobody reads
+            return self._ended_unread()
+        return self._connection.state is not HANDSHAKE
+
+    def closed_error(self) -> CommClosedError:
+        """Return why the connection is closed, as an exception."""
+        return self._connection.closed_error()

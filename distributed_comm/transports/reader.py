@@ -1,0 +1,132 @@
+"""The reading half of a connection: its inbox, and who is handed what comes into it.
+
+Received bytes become messages in the callback that brought them and wait in the inbox until
+they are read; nothing in between suspends, so a cancelled read finds its message still there.
+Or they are pushed: a function gets each in that callback.
+"""
+
+from asyncio import AbstractEventLoop, sleep
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from socket import socket
+from threading import get_ident
+
+from .._kernels import mailbox
+from ..errors import LocalProtocolError
+from ..frames import Frames
+from ..options import CommOptions
+from ..wire.connection import Connection
+from ..wire.states import CLOSED, MUTE, OPEN
+from . import forks
+from .provider import switch_of
+from .sender import CREDIT, TOLL
+from .watcher import Watcher
+
+__all__ = ["Reader"]
+
+
+class Reader(Watcher):
+    """Hands out the messages of `_inbox`, which the adapter fills."""
+
+    __slots__ = (
+        "_allowance", "_inbox", "_intercept", "_messages_received", "_reading", "_receiver",
+        "_waiter",
+    )  # fmt: skip
+
+    def __init__(
+        self, loop: AbstractEventLoop, sock: socket, connection: Connection, options: CommOptions
+    ) -> None:
+        super().__init__(loop, sock, connection, options)
+        # What gets messages before the inbox does: the handshake's end, a pushed receiver.
+        self._intercept: Callable[[list[Frames]], list[Frames]] | None = None
+        self._receiver: Callable[[Frames | None], None] | None = None
+        self._inbox: deque[Frames] = deque()
+        self._reading = False  # a read is under way, and mostly …
+        self._waiter = mailbox.Waiter(switch_of(loop))  # … waits here
+        self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
+        self._messages_received = 0
+
+    async def read(self) -> Frames:
+        if self._reading:
+            raise self._misused()
+        inbox = self._inbox
+        if inbox:
+            if get_ident() != self._thread:
+                raise self._misused()
+            if self._allowance < 0:
+                await self._give_way()
+        while not inbox:
+            if self._connection.state is not OPEN and self._connection.state is not MUTE:
+                raise self._connection.closed_error()
+            self._reading = True
+            try:
+                await self._waiter
+            except RuntimeError as exc:  # that of another thread's, or process's, loop
+                raise self._misused() from exc
+            finally:
+                self._reading = self._waiter.waiting = False
+        message = inbox.popleft()
+        if inbox:
+            self._allowance -= TOLL + len(message[-1])
+        else:
+            self._delivered = self._received
+            if self._paused:
+                self._resume()
+        return message
+
+    async def _give_way(self) -> None:
+        """Let others run, without letting another reader in."""
+        self._allowance = CREDIT
+        self._reading = True
+        try:
+            await sleep(0)
+        finally:
+            self._reading = False
+
+    def push(self, receiver: Callable[[Frames | None], None] | None) -> None:
+        if get_ident() != self._thread or self._reading:
+            raise self._misused()
+        self._receiver = receiver
+        self._intercept = None if receiver is None else self._hand_over
+        if receiver is None:
+            return
+        inbox = self._inbox
+        while inbox and self._receiver is not None:
+            self._notify(inbox.popleft())
+        if not inbox:
+            self._delivered = self._received
+            self._resume()
+        if self._receiver is not None and self._connection.state is CLOSED:
+            self._notify(None)
+
+    def _hand_over(self, messages: list[Frames]) -> list[Frames]:
+        """Call the pushed receiver; what comes after it was taken away is for the inbox."""
+        for index, message in enumerate(messages):
+            if self._receiver is None:
+                return messages[index:]
+            self._messages_received += 1
+            self._notify(message)
+        self._delivered = self._received
+        return []
+
+    def _notify(self, message: Frames | None) -> None:
+        assert self._receiver is not None
+        try:
+            copy_context().run(self._receiver, message)
+        except Exception as exc:
+            context = {"message": "the receiver of messages failed", "exception": exc}
+            self._loop.call_exception_handler(context)
+            self.abort("the receiver of messages failed")
+
+    def _wake(self) -> None:
+        """Let a reader that waits see that the state has changed."""
+        self._waiter.wake()
+
+    def _misused(self) -> LocalProtocolError:
+        ends = f"{self.local_address} -> {self.peer_address}"
+        if self._thread == forks.ELSEWHERE:
+            return LocalProtocolError(f"{ends} belongs to the process that this was forked from")
+        if get_ident() != self._thread:
+            return LocalProtocolError(f"{ends} belongs to another thread")
+        return LocalProtocolError(f"another task is reading from {ends}")
