@@ -155,6 +155,15 @@ def test_every_byte_behind_a_prefix_that_is_wrong_is_refused(kernel, n):
             kernel.unstuff(data, 1 + n, len(data), n)
 
 
+@each_kernel
+@pytest.mark.parametrize("n", range(1, len(PREFIX)))
+def test_what_began_before_a_chunk_is_not_continued_at_its_end(kernel, n):
+    chunk = bytes(40) + PREFIX[n:]
+    size = len(chunk)
+    assert kernel.unstuff(bytearray(chunk), 0, size, n) == (size, size, 0)
+    assert b"".join(kernel.stuff([PREFIX[:n], chunk])) == PREFIX[:n] + chunk + SENTINEL
+
+
 # -- twins --------------------------------------------------------------------------------
 
 

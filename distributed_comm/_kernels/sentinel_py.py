@@ -113,7 +113,8 @@ def _find(data: Buffer, start: int, end: int, matched: int) -> tuple[int, int]:
         found = data.find(_PREFIX, start, end)
     if found >= 0:
         return found + _WHOLE, _WHOLE
-    tail = _PREFIX[:matched] + data[max(start, end - _WHOLE + 1) : end]
+    last = max(start, end - _WHOLE + 1)
+    tail = (_PREFIX[:matched] if last == start else b"") + data[last:end]
     begin = tail.find(_PREFIX[:1])
     while begin >= 0 and not _PREFIX.startswith(tail[begin:]):
         begin = tail.find(_PREFIX[:1], begin + 1)
