@@ -19,6 +19,9 @@ def programs(name: str) -> list[tuple[str, str]]:
     return re.findall(r"^```python ?(?:file=)?(\S*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
+SLOW = re.compile(r"Executing <Task .* took \d+\.\d+ seconds$")
+
+
 def run_pasted(program: str, folder: Path, *args: str) -> str:
     """Run a program strictly in a folder; return what it printed."""
     # not -c: its tracebacks have no source
@@ -28,7 +31,8 @@ def run_pasted(program: str, folder: Path, *args: str) -> str:
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=folder, timeout=50, check=False
     )
-    assert not done.stderr
+    # A loop in debug mode also says what took 100 ms: on a busy machine the imports may.
+    assert not [line for line in done.stderr.splitlines() if not SLOW.match(line)]
     assert not done.returncode
     return done.stdout
 
