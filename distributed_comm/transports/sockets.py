@@ -105,7 +105,7 @@ def unpace(sock: socket.socket) -> None:
 
 
 def tune_accepted(sock: socket.socket) -> None:
-    """Do so with a socket that was accepted by one that `bind` or `adopt` returned."""
+    """Do what `tune` does for a socket that one of `bind` or `adopt` has accepted."""
     if INHERITS:
         sock.setblocking(False)
     else:
