@@ -1,13 +1,15 @@
 """Bytes into a framing or a connection, as an event loop would bring them."""
 
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import cycle
 from pickle import PickleBuffer
-from typing import Any
+from typing import Any, TypeVar
 
 from distributed_comm.frames import Frames
+
+T = TypeVar("T")
 
 #: The receive block of all connections in the tests, as that of a loop.
 SCRATCH = memoryview(bytearray(100 * 1024))
@@ -51,3 +53,17 @@ def peak_of_memory() -> Iterator[list[int]]:
         found.append(tracemalloc.get_traced_memory()[1])
     finally:
         tracemalloc.stop()
+
+
+def within(bound: int, attempt: Callable[[], T]) -> T:
+    """Check that an attempt takes at most so many bytes at once; return what it returns.
+
+    It may have a second try: names that msgpack reads go into a table of the interpreter's,
+    which takes megabytes when it happens to grow, though not twice.
+    """
+    for _ in range(2):
+        with peak_of_memory() as peak:
+            result = attempt()
+        if peak[0] <= bound:
+            return result
+    raise AssertionError(f"{peak[0]} bytes at once, expected {bound} at most")

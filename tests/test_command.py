@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from calling import serve
+from scheduling import scheduler
 
 
 async def command(*args, environment=None):
@@ -115,17 +116,15 @@ def test_ping_goes_on_until_it_is_interrupted(run):
 
 
 def test_a_live_scheduler_is_asked(run):
-    distributed = pytest.importorskip("distributed")
-
     async def main():
-        async with distributed.Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
-            status, out, err = await command("identity", scheduler.address)
+        async with scheduler() as their:
+            status, out, err = await command("identity", their.address)
             assert (status, err) == (0, "")
             assert "'type': 'Scheduler'" in out
-            status, out, _ = await command("ping", "-c2", "-i0", scheduler.address)
+            status, out, _ = await command("ping", "-c2", "-i0", their.address)
             assert status == 0
-            check_ping(out, scheduler.address, 2)
-            status, out, _ = await command("call", scheduler.address, "echo", "data={'a': 1}")
+            check_ping(out, their.address, 2)
+            status, out, _ = await command("call", their.address, "echo", "data={'a': 1}")
             assert (status, out) == (0, "{'a': 1}\n")
 
     run(main())

@@ -22,7 +22,7 @@ from .connecting import (
     connect,
     each_peer,
 )  # fmt: skip
-from .feeding import SCRATCH, feed, peak_of_memory
+from .feeding import SCRATCH, feed, within
 from .hostile import MIB, damage, hostile, message, numbers
 
 pytestmark = pytest.mark.usefixtures("kernels")
@@ -171,9 +171,11 @@ REAL = OURS + A + PING + B + GOODBYE + A
     st.lists(st.integers(1, 100), min_size=1),
 )  # fmt: skip
 def test_whatever_comes_is_messages_or_a_protocol_error(data, sizes):
-    connection = connect()
-    with peak_of_memory() as peak:
-        messages = feed(connection, data, sizes)
+    def attempt():
+        connection = connect()
+        return connection, feed(connection, data, sizes)
+
+    connection, messages = within(100 * len(data) + 64 * 1024, attempt)
     connection.end()
     error = connection.closed_error()
     if type(error) is RemoteProtocolError:
@@ -182,4 +184,3 @@ def test_whatever_comes_is_messages_or_a_protocol_error(data, sizes):
     else:
         assert str(error).removesuffix(ENDS) in {DURING, INSIDE, NO_GOODBYE, "closed by the peer"}
     assert sum(len(frame) for frames in messages for frame in frames) <= len(data)
-    assert peak[0] <= 100 * len(data) + 64 * 1024

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from loops import until
 from messages import PLAIN, Point, tag
+from scheduling import scheduler
 
 import distributed_comm as dc
 from distributed_comm.wire.hello import local_hello
@@ -248,13 +249,10 @@ def test_a_dask_process_that_is_killed_inside_a_message_is_no_clean_end(run):
 
 def test_a_live_scheduler_answers_us(run):
     async def main():
-        async with (
-            distributed.Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler,
-            await dc.connect(scheduler.address) as comm,
-        ):
+        async with scheduler() as their, await dc.connect(their.address) as comm:
             await comm.write({"op": "identity", "reply": True})
             answer = await comm.read()
             assert answer["type"] == "Scheduler"
-            assert answer["address"] == scheduler.address
+            assert answer["address"] == their.address
 
     run(main())

@@ -5,6 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 from calling import LOOPBACK, serve
+from scheduling import scheduler
 from test_remote_errors import Demanding, Refused, refuse
 
 import distributed_comm as dc
@@ -12,10 +13,6 @@ import distributed_comm as dc
 distributed = pytest.importorskip("distributed")
 core = pytest.importorskip("distributed.core")
 protocol = pytest.importorskip("distributed.protocol")
-
-
-def scheduler():
-    return distributed.Scheduler(host="127.0.0.1", port=0, dashboard=False)
 
 
 async def total(comm, array, scale=1):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from distributed_comm._kernels import frame0 as chosen
 from distributed_comm._kernels import frame0_py as specification
 
-from .feeding import peak_of_memory
+from .feeding import within
 from .twins import each_of
 
 DEPTH = 1024
@@ -181,9 +181,7 @@ AMPLE = 64 * KIB  # what decoding takes whatever the size
 
 
 def check_memory(data):
-    with peak_of_memory() as peak:
-        verdict(decode, data)
-    assert peak[0] <= 100 * len(data) + AMPLE
+    within(100 * len(data) + AMPLE, lambda: verdict(decode, data))
 
 
 @given(hostile)

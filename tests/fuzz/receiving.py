@@ -16,7 +16,7 @@ from distributed_comm.wire.proof import LISTENER, Proving
 from distributed_comm.wire.sentinel import SentinelFraming
 
 from ..connecting import DASKS, LOCAL, OURS, PEER
-from ..feeding import FULL, SCRATCH, feed, peak_of_memory
+from ..feeding import FULL, SCRATCH, feed, within
 from .comparing import pure_kernels
 from .drawing import Draws
 
@@ -144,24 +144,14 @@ def check_stream(stream: Stream) -> None:
         assert whole.messages == stream.sent
     sizes = [max(size, len(stream.data) // MOST_CHUNKS) for size in stream.sizes]
     bound = MULTIPLE * len(stream.data) + AMPLE
-    chunked = _within(bound + EAGER, lambda: stream.receive(sizes))
+    chunked = within(bound + EAGER, lambda: stream.receive(sizes))
     assert chunked == whole or (not stream.greeting and _may_be_tls(stream.data))
     with pure_kernels():
         assert stream.receive(sizes) == chunked
     shared = Watched(stream.budget)
-    limited = _within(bound + budget.EAGER, lambda: stream.receive(sizes, shared))
+    limited = within(bound + budget.EAGER, lambda: stream.receive(sizes, shared))
     assert limited.messages == chunked.messages[: len(limited.messages)]
     assert limited == chunked or limited.error is RemoteProtocolError
-
-
-def _within(bound: int, receive: Callable[[], Seen]) -> Seen:
-    """Check how much memory is taken at once; return what was received."""
-    for _ in range(2):  # a table of the interpreter's may grow meanwhile, but not twice
-        with peak_of_memory() as peak:
-            seen = receive()
-        if peak[0] <= bound:
-            return seen
-    raise AssertionError(f"{peak[0]} bytes at once, expected {bound} at most")
 
 
 def _may_be_tls(data: bytes) -> bool:
