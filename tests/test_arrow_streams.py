@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typed import carry, from_dask, taken, there_and_back, to_dask
 
+from distributed_comm.errors import UntrustedError
 from distributed_comm.serialize.registered import find, find_named
 
 WORDS = pa.array(["a", "b", None, "größer"])
@@ -61,7 +62,7 @@ def test_the_columns_lie_in_the_frame():
     table = pa.table({"x": np.arange(1000), "y": [str(n) for n in range(1000)]})
     header, frames = carry(*find(pa.Table).serialize(table))
     frame = np.frombuffer(frames[0], "u1")
-    for column in find(pa.Table).deserialize(header, frames).columns:
+    for column in find(pa.Table).deserialize(header, frames, False).columns:
         for buffer in column.chunk(0).buffers():
             assert buffer is None or np.shares_memory(np.frombuffer(buffer, "u1"), frame)
 
@@ -69,7 +70,7 @@ def test_the_columns_lie_in_the_frame():
 def test_a_frame_at_an_odd_address_is_read():
     header, (frame,) = carry(*find(pa.Table).serialize(TABLE))
     odd = memoryview(b"x" + frame)[1:]
-    assert find(pa.Table).deserialize(header, [odd]).schema == TABLE.schema
+    assert find(pa.Table).deserialize(header, [odd], False).schema == TABLE.schema
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def stream_of(table, **options):
 def test_a_compressed_stream_is_refused(codec, name, column):
     stream = stream_of(TABLE.select([column]), compression=codec)
     with pytest.raises(ValueError, match="that is compressed"):
-        find_named(name).deserialize({}, [stream])
+        find_named(name).deserialize({}, [stream], False)
 
 
 def test_a_compressed_dictionary_is_refused():
@@ -112,7 +113,7 @@ def test_a_compressed_dictionary_is_refused():
     assert compressed.type == "dictionary"
     stream = schema.serialize().to_pybytes() + compressed.serialize().to_pybytes()
     with pytest.raises(ValueError, match="that is compressed"):
-        find(pa.Table).deserialize({}, [stream])
+        find(pa.Table).deserialize({}, [stream], False)
 
 
 class Celsius(pa.ExtensionType):
@@ -138,12 +139,13 @@ def test_an_extension_type_is_for_the_trusted_alone(nested):
         table = pa.table({"t": pa.StructArray.from_arrays([column], ["t"]) if nested else column})
         header, frames = carry(*find(pa.Table).serialize(table))
         reader = find_named("pyarrow.lib.Table")
-        assert not reader.safe(header)
         Celsius.opened = 0
+        with pytest.raises(UntrustedError, match="a table with extension types"):
+            reader.deserialize(header, frames, False)
         with pytest.raises(ValueError, match="of which the header says nothing"):
-            reader.deserialize({}, frames)
+            reader.deserialize({}, frames, True)
         assert Celsius.opened == 0
-        assert reader.deserialize(header, frames).equals(table)
+        assert reader.deserialize(header, frames, True).equals(table)
         assert Celsius.opened > 0
     finally:
         pa.unregister_extension_type("tests.celsius")
@@ -156,10 +158,10 @@ def test_columns_that_lie_about_themselves_are_refused():
         lying = stream.replace(struct.pack("<3i", 0, 3, 5), wrong)
         assert lying != stream
         with pytest.raises(ValueError, match="that Arrow cannot read"):
-            find(pa.Table).deserialize({}, [lying])
+            find(pa.Table).deserialize({}, [lying], False)
     lying = stream.replace(b"abcde", b"ab\xff\xff\xff")
     with pytest.raises(ValueError, match="UTF8"):
-        find(pa.Table).deserialize({}, [lying])
+        find(pa.Table).deserialize({}, [lying], False)
 
 
 def test_rows_of_nothing_have_a_limit():
@@ -167,10 +169,10 @@ def test_rows_of_nothing_have_a_limit():
     for table in (pa.table({"x": pa.nulls(rows - 1)}), pa.table({"x": pa.nulls(rows)})):
         header, frames = carry(*find(pa.Table).serialize(table))
         if table.num_rows < rows:
-            assert find(pa.Table).deserialize(header, frames).num_rows == rows - 1
+            assert find(pa.Table).deserialize(header, frames, False).num_rows == rows - 1
         else:
             with pytest.raises(ValueError, match="rows in"):
-                find(pa.Table).deserialize(header, frames)
+                find(pa.Table).deserialize(header, frames, False)
 
 
 def test_a_batch_is_one_batch():
@@ -178,7 +180,7 @@ def test_a_batch_is_one_batch():
     for table in (TABLES["in chunks"], TABLES["without rows"].slice(0, 0)):
         stream = stream_of(table)
         with pytest.raises(ValueError, match="record batches in a stream"):
-            reader.deserialize({}, [stream])
+            reader.deserialize({}, [stream], False)
 
 
 @pytest.mark.parametrize(("slot", "match"), [(1, "of the type unknown"), (2, "no contents")])
@@ -190,20 +192,22 @@ def test_a_message_without_contents_is_refused(slot, match):
     (back,) = struct.unpack_from("<i", metadata, table)
     struct.pack_into("<H", metadata, table - back + 4 + 2 * slot, 0)  # the field is absent
     with pytest.raises(ValueError, match=match):
-        find(pa.Table).deserialize({}, [stream.replace(batch.metadata.to_pybytes(), metadata)])
+        find(pa.Table).deserialize(
+            {}, [stream.replace(batch.metadata.to_pybytes(), metadata)], False
+        )
 
 
 def test_a_name_that_is_no_text_is_refused():
     stream = stream_of(pa.table({"name": [1]}))
     with pytest.raises(ValueError, match="utf-8"):
-        find(pa.Table).deserialize({}, [stream.replace(b"name", b"n\xffme")])
+        find(pa.Table).deserialize({}, [stream.replace(b"name", b"n\xffme")], False)
 
 
 @pytest.mark.parametrize("frames", [[], [b""], [b"abc"], [bytes(64)], [b"\xff" * 64], [b"", b""]])
 @pytest.mark.parametrize("name", ["pyarrow.lib.Table", "pyarrow.lib.RecordBatch"])
 def test_what_is_no_stream_is_a_value_error(name, frames):
     with pytest.raises(ValueError, match=r"."):
-        find_named(name).deserialize({}, frames)
+        find_named(name).deserialize({}, frames, False)
 
 
 STREAM = stream_of(TABLE)
@@ -220,4 +224,4 @@ def test_a_damaged_stream_gives_a_table_or_a_value_error(name, damage, cut):
     for position, value in damage:
         stream[position % (len(stream) or 1) : position % (len(stream) or 1) + 1] = bytes([value])
     with suppress(ValueError):
-        find_named(name).deserialize({}, [stream])
+        find_named(name).deserialize({}, [stream], False)

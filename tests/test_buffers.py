@@ -84,16 +84,16 @@ def test_no_copy_is_sent(name):
 def test_no_copy_is_received_where_the_type_allows_it():
     for buffer in (bytearray(b"abc"), memoryview(bytearray(b"abcd")).cast("I")):
         header, frames = carry(*find(type(buffer)).serialize(buffer))
-        arrived = find(type(buffer)).deserialize(header, frames)
+        arrived = find(type(buffer)).deserialize(header, frames, False)
         assert np.shares_memory(np.frombuffer(arrived, "u1"), np.frombuffer(frames[0], "u1"))
 
 
 @pytest.mark.parametrize("cls", [bytes, bytearray])
 def test_bytes_in_several_frames_are_joined(cls):
-    arrived = find(cls).deserialize({}, [b"one ", bytearray(b"two"), memoryview(b" three")])
+    arrived = find(cls).deserialize({}, [b"one ", bytearray(b"two"), memoryview(b" three")], False)
     assert type(arrived) is cls
     assert arrived == b"one two three"
-    assert type(find(cls).deserialize({}, [])) is cls
+    assert type(find(cls).deserialize({}, [], False)) is cls
 
 
 class MyArray(array.array):
@@ -155,15 +155,15 @@ def test_a_wrong_header_is_a_value_error(name):
     reader = find_named(name)
     obj = memoryview(bytes(4)).cast("I") if name == "memoryview" else array.array("I", [1])
     header, frames = carry(*reader.serialize(obj))
-    assert reader.deserialize(header, frames) == obj
+    assert reader.deserialize(header, frames, False) == obj
     for change in WRONG[name]:
         with pytest.raises(ValueError, match=r"."):
-            reader.deserialize(header | change, frames)
+            reader.deserialize(header | change, frames, False)
     with pytest.raises(ValueError, match=r"."):
-        reader.deserialize({}, frames)
+        reader.deserialize({}, frames, False)
     for wrong in ([bytes(3)], [bytes(5)]):
         with pytest.raises(ValueError, match=r"."):
-            reader.deserialize(header, wrong)
+            reader.deserialize(header, wrong, False)
 
 
 headers = st.dictionaries(
@@ -182,7 +182,7 @@ headers = st.dictionaries(
 @pytest.mark.parametrize("name", ["memoryview", "array.array"])
 def test_any_header_gives_a_buffer_or_a_value_error(name, header, frame):
     try:
-        buffer = find_named(name).deserialize(header, [frame])
+        buffer = find_named(name).deserialize(header, [frame], False)
     except ValueError:
         return
     assert memoryview(buffer).nbytes == len(frame)

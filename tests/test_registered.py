@@ -139,9 +139,9 @@ def test_what_the_user_registers_stands_over_what_is_built_in(types):
 
 def test_a_registration_is_not_safe_unless_it_says_so(types):
     register_serialization(Base, lambda obj: ({}, []), lambda header, frames: Base())
-    assert not types.find(Base).safe({})
+    assert not types.find(Base).safe
     register_serialization(Base, lambda obj: ({}, []), lambda header, frames: Base(), safe=True)
-    assert types.find(Base).safe({})
+    assert types.find(Base).safe
     with pytest.raises(TypeError, match="'numpy' is no class"):
         register_serialization("numpy", None, None)
 

@@ -1,14 +1,15 @@
 """torch's tensors and parameters: whole, to and from Dask, and from strangers."""
 
 from contextlib import suppress
-from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typed import carry, damage, from_dask, taken, there_and_back, to_dask
+from unpickling import no_unpickling
 
+from distributed_comm.errors import UntrustedError
 from distributed_comm.serialize.registered import find, find_named
 
 torch = pytest.importorskip("torch")
@@ -70,7 +71,7 @@ def test_no_memory_is_copied():
     header, frames = find(torch.Tensor).serialize(tensor)
     assert np.shares_memory(np.frombuffer(frames[0], "u1"), tensor.numpy())
     header, frames = carry(header, frames)
-    arrived = find(torch.Tensor).deserialize(header, frames)
+    arrived = find(torch.Tensor).deserialize(header, frames, False)
     assert np.shares_memory(np.frombuffer(frames[0], "u1"), arrived.numpy())
 
 
@@ -132,9 +133,9 @@ def test_a_wrong_header_is_a_value_error(change):
     reader = find(torch.Tensor)
     header, frames = carry(*reader.serialize(torch.ones(3)))
     with pytest.raises(ValueError, match=r"."):
-        reader.deserialize(header | change, frames)
+        reader.deserialize(header | change, frames, False)
     with pytest.raises(ValueError, match=r"."):
-        find(torch.nn.Parameter).deserialize(header | change, frames)
+        find(torch.nn.Parameter).deserialize(header | change, frames, False)
 
 
 @pytest.mark.parametrize("array", [np.array(["a"]), np.zeros(2, "M8[s]"), np.zeros(2, ">i4")])
@@ -144,24 +145,34 @@ def test_an_array_that_is_no_tensor_is_a_value_error(array):
     inner, frames = carry(*find(np.ndarray).serialize(array))
     header["sub-header"]["sub-header"] = inner
     with pytest.raises(ValueError, match="a tensor of"):
-        reader.deserialize(header, frames)
+        reader.deserialize(header, frames, False)
     header, frames = carry(*reader.serialize(torch.arange(3)))
     with pytest.raises(ValueError, match="cannot have this gradient"):
-        reader.deserialize(header | {"requires_grad": True}, frames)
+        reader.deserialize(header | {"requires_grad": True}, frames, False)
 
 
 def test_pickles_are_not_for_strangers():
     for name in ("torch.Tensor", "torch.nn.parameter.Parameter"):
         reader = find_named(name)
         tensor = with_grad() if name == "torch.Tensor" else torch.nn.Parameter(torch.ones(2))
-        header, _ = carry(*reader.serialize(tensor))
-        assert reader.safe(header)
+        header, frames = carry(*reader.serialize(tensor))
         inner = header if name == "torch.Tensor" else header["sub-header"]["sub-header"]
         inner["sub-header"]["sub-header"]["pickle"] = True
-        assert not reader.safe(header)
-    header, _ = carry(*find(torch.Tensor).serialize(with_grad()))
+        with no_unpickling(), pytest.raises(UntrustedError, match="holds a pickle"):
+            reader.deserialize(header, frames, False)
+    header, frames = carry(*find(torch.Tensor).serialize(with_grad()))
     header["grad"]["header"]["sub-header"]["dtype"] = (1, b"")
-    assert not find(torch.Tensor).safe(header)
+    with no_unpickling(), pytest.raises(UntrustedError, match="holds a pickle"):
+        find(torch.Tensor).deserialize(header, frames, False)
+
+
+def test_what_repeats_is_written_out_and_no_stranger_may_send_it():
+    tensor = torch.ones(1).expand(1000)
+    header, frames = carry(*find(torch.Tensor).serialize(tensor))
+    assert [len(frame) for frame in frames] == [4000]
+    header["sub-header"]["sub-header"] |= {"broadcast_to": (1000,), "strides": (0,), "shape": (1,)}
+    with pytest.raises(UntrustedError, match="repeats 4 bytes until they are 4000"):
+        find(torch.Tensor).deserialize(header, [bytes(4)], False)
 
 
 @settings(max_examples=60)
@@ -176,9 +187,5 @@ def test_a_damaged_header_gives_a_tensor_or_a_value_error(name, path, value):
     reader = find(type(TENSORS[name]))
     header, frames = carry(*reader.serialize(TENSORS[name]))
     header = damage(header, path, value)
-    if reader.safe(header):
-        with (
-            mock.patch("distributed_comm.serialize.pickles.loads", side_effect=AssertionError),
-            suppress(ValueError),
-        ):
-            reader.deserialize(header, frames)
+    with no_unpickling(), suppress(ValueError, UntrustedError):
+        reader.deserialize(header, frames, False)

@@ -30,8 +30,6 @@ from .registered import Registered, dask_header, type_name
 
 __all__ = [
     "deserialize_ndarray",
-    "is_safe",
-    "is_safe_wrapped",
     "registrations",
     "serialize_ndarray",
     "unwrap_array",
@@ -93,14 +91,22 @@ def _with_longdouble(header: dict[str, Any], dtype: np.dtype[Any]) -> dict[str, 
 # -- reading --------------------------------------------------------------------------
 
 
-def deserialize_ndarray(header: dict[str, Any], frames: list[Buffer]) -> np.ndarray[Any, Any]:
-    """Return the array, in the frame's memory; ValueError for a header that does not fit it."""
+def deserialize_ndarray(
+    header: dict[str, Any], frames: list[Buffer], trusted: bool, most: int = MAX_BROADCAST
+) -> np.ndarray[Any, Any]:
+    """Return the array, in the frame's memory; ValueError for a header that does not fit it.
+
+    Raises UntrustedError where a stranger's header has a pickle, or an array that repeats
+    its items until it looks as large as more than ``most`` bytes.
+    """
     if header.get("pickle"):
-        return _open(frames)
-    dtype = _dtype(header)
+        return _open(frames, trusted)
+    dtype = _dtype(header, trusted)
     shape, strides = _layout(header)
     frame = only_frame(frames, "an array")
     _check_size(dtype, shape, strides, frame.nbytes)
+    if not trusted:
+        _check_repetition(dtype, shape, frame.nbytes, most)
     if header.get("longdouble", MANTISSA) != MANTISSA:
         raise ValueError(f"a long double that differs from ours, of {MANTISSA} bits")
     try:
@@ -111,30 +117,26 @@ def deserialize_ndarray(header: dict[str, Any], frames: list[Buffer]) -> np.ndar
     return array
 
 
-def _open(frames: list[Buffer]) -> np.ndarray[Any, Any]:
+def _open(frames: list[Buffer], trusted: bool) -> np.ndarray[Any, Any]:
     if not frames:
         raise ValueError("no frames for a pickle of an array")
-    obj = pickles.loads(frames[0], frames[1:], trusted=True)
+    obj = pickles.loads(frames[0], frames[1:], trusted)
     if not isinstance(obj, np.ndarray):
         raise ValueError(f"a pickle of {type(obj)}, expected an array")
     return obj
 
 
-def _dtype(header: dict[str, Any]) -> np.dtype[Any]:
-    pickled, code = _dtype_entry(header)
-    if not pickled:
-        return decode_dtype(code)
-    dtype = pickles.loads(code, [], trusted=True)
-    if not isinstance(dtype, np.dtype) or dtype.hasobject or not dtype.itemsize:
-        raise ValueError(f"a pickle of {type(dtype)}, expected a dtype of what lies in a frame")
-    return dtype
-
-
-def _dtype_entry(header: dict[str, Any]) -> tuple[bool, Any]:
+def _dtype(header: dict[str, Any], trusted: bool) -> np.dtype[Any]:
     entry = header.get("dtype")
     if type(entry) is not tuple or len(entry) != 2 or entry[0] not in (0, 1):
         raise ValueError(f"dtype is {show(entry)}, expected (0, code) or (1, pickle)")
-    return bool(entry[0]), entry[1]
+    pickled, code = entry
+    if not pickled:
+        return decode_dtype(code)
+    dtype = pickles.loads(code, [], trusted)
+    if not isinstance(dtype, np.dtype) or dtype.hasobject or not dtype.itemsize:
+        raise ValueError(f"a pickle of {type(dtype)}, expected a dtype of what lies in a frame")
+    return dtype
 
 
 def _layout(header: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -170,51 +172,33 @@ def _check_size(
         raise ValueError(f"the strides {strides} leave the {nbytes} bytes of the array")
 
 
-def is_safe(header: dict[str, Any]) -> bool:
-    """Whether no pickle has to be opened, and what is repeated makes no giant of it.
-
-    A header that `deserialize_ndarray` refuses anyhow is safe.
-    """
-    if header.get("pickle"):
-        return False
-    try:
-        if _dtype_entry(header)[0]:
-            return False
-        shape, strides = _layout(header)
-        itemsize = decode_dtype(header["dtype"][1]).itemsize
-    except ValueError:
-        return True
-    # Items of no bytes need no stride of 0 to be many.
-    repeats = itemsize == 0 or 0 in strides
-    return not repeats or math.prod(shape) * max(itemsize, 1) <= MAX_BROADCAST
+def _check_repetition(dtype: np.dtype[Any], shape: tuple[int, ...], nbytes: int, most: int) -> None:
+    """Refuse a stranger's array that looks larger than its bytes are, beyond a limit."""
+    size = math.prod(shape) * max(dtype.itemsize, 1)
+    if size > max(nbytes, most):
+        pickles.check_trust(
+            False, f"the message holds an array that repeats {nbytes} bytes until they are {size}"
+        )
 
 
 # -- arrays that are part of something else -------------------------------------------
 
 
 def wrap_array(array: Any) -> tuple[dict[str, Any], list[Buffer]]:
-    """Return an array's frames, and the whole header that Dask has for one inside another."""
-    header, frames = serialize_ndarray(array)
+    """Return an array's frames, and the whole header that Dask has for one inside another.
+
+    What repeats is written out: a library that computes with the parts would do that, to the
+    size that a stranger chose.
+    """
+    header, frames = serialize_ndarray(array if array.flags.forc else np.ascontiguousarray(array))
     return dask_header(NDARRAY, header), frames
 
 
-def unwrap_array(header: Any, frames: list[Buffer]) -> np.ndarray[Any, Any]:
-    return deserialize_ndarray(_unwrap(header), frames)
-
-
-def is_safe_wrapped(header: Any) -> bool:
-    """Whether `unwrap_array` is safe; as it is for a header that it refuses."""
-    try:
-        return is_safe(_unwrap(header))
-    except ValueError:
-        return True
-
-
-def _unwrap(header: Any) -> dict[str, Any]:
+def unwrap_array(header: Any, frames: list[Buffer], trusted: bool) -> np.ndarray[Any, Any]:
     inner = header.get("sub-header") if type(header) is dict else None
     if type(inner) is not dict or header.get("type") != "numpy.ndarray":
         raise ValueError("a part that is no array, expected a header of numpy.ndarray")
-    return inner
+    return deserialize_ndarray(inner, frames, trusted, most=0)
 
 
 # -- matrices and scalars -------------------------------------------------------------
@@ -227,8 +211,8 @@ def _serialize_matrix(matrix: Any) -> tuple[dict[str, Any], list[Buffer]]:
     return {**header, "matrix": True}, frames
 
 
-def _deserialize_matrix(header: dict[str, Any], frames: list[Buffer]) -> Any:
-    array = deserialize_ndarray(header, frames)
+def _deserialize_matrix(header: dict[str, Any], frames: list[Buffer], trusted: bool) -> Any:
+    array = deserialize_ndarray(header, frames, trusted)
     if array.ndim != 2:
         raise ValueError(f"a matrix of {array.ndim} dimensions, expected two")
     return array.view(np.matrix)
@@ -240,8 +224,10 @@ def _serialize_scalar(cls: type, scalar: Any) -> tuple[dict[str, Any], list[Buff
     return serialize_ndarray(np.asarray(scalar))
 
 
-def _deserialize_scalar(cls: type, header: dict[str, Any], frames: list[Buffer]) -> Any:
-    array = deserialize_ndarray(header, frames)
+def _deserialize_scalar(
+    cls: type, header: dict[str, Any], frames: list[Buffer], trusted: bool
+) -> Any:
+    array = deserialize_ndarray(header, frames, trusted)
     if array.ndim or array.dtype.type is not cls:
         raise ValueError(f"{array.ndim} dimensions of {array.dtype}, expected one {cls.__name__}")
     return array[()]
@@ -272,7 +258,6 @@ NDARRAY = Registered(
     np.ndarray,
     serialize_ndarray,
     deserialize_ndarray,
-    is_safe,
     writes_at_once=_writes_at_once,
     reads_at_once=_reads_at_once,
 )
@@ -281,7 +266,7 @@ NDARRAY = Registered(
 def registrations() -> Iterator[Registered]:
     yield NDARRAY
     yield replace(NDARRAY, name="numpy.memmap", cls=np.memmap)  # an ndarray, as Dask sends it
-    yield Registered("numpy.matrix", np.matrix, _serialize_matrix, _deserialize_matrix, is_safe)
+    yield Registered("numpy.matrix", np.matrix, _serialize_matrix, _deserialize_matrix)
     for cls in _scalar_types():
         serialize, deserialize = partial(_serialize_scalar, cls), partial(_deserialize_scalar, cls)
-        yield Registered(type_name(cls), cls, serialize, deserialize, is_safe, known_to_dask=False)
+        yield Registered(type_name(cls), cls, serialize, deserialize, known_to_dask=False)

@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow as pa
 
 from ..frames import Buffer
+from . import pickles
 from .buffers import flat, only_frame, with_writeable
-from .registered import Registered, always_safe, type_name
+from .registered import Registered, type_name
 
 __all__ = ["registrations"]
 
@@ -51,13 +52,13 @@ def _write(sink: Any, table: Any) -> Any:
 # -- reading --------------------------------------------------------------------------
 
 
-def _deserialize_table(header: dict[str, Any], frames: list[Buffer]) -> Any:
-    stream = _open(header, frames, "a table")
+def _deserialize_table(header: dict[str, Any], frames: list[Buffer], trusted: bool) -> Any:
+    stream = _open(header, frames, trusted, "a table")
     return _read(stream, "a table", lambda reader: reader.read_all())
 
 
-def _deserialize_batch(header: dict[str, Any], frames: list[Buffer]) -> Any:
-    stream = _open(header, frames, "a record batch")
+def _deserialize_batch(header: dict[str, Any], frames: list[Buffer], trusted: bool) -> Any:
+    stream = _open(header, frames, trusted, "a record batch")
     batches = sum(message.type == "record batch" for message in _messages(stream))
     if batches != 1:
         raise ValueError(f"{batches} record batches in a stream, expected one")
@@ -77,14 +78,17 @@ def _read(stream: Any, what: str, read: Callable[[Any], Any]) -> Any:
     return table
 
 
-def _open(header: dict[str, Any], frames: list[Buffer], what: str) -> Any:
+def _open(header: dict[str, Any], frames: list[Buffer], trusted: bool, what: str) -> Any:
     """Return the stream in the frame once it is known to be harmless."""
+    extensions = bool(header.get("extensions"))
+    if extensions:
+        pickles.check_trust(trusted, f"the message holds {what} with extension types")
     stream = pa.py_buffer(only_frame(frames, what))
     if stream.address % 8:  # Arrow reads its numbers where they are
         stream = pa.py_buffer(stream.to_pybytes())
     for message in _messages(stream):
         if message.type == "schema":
-            if EXTENSION in message.metadata.to_pybytes() and not header.get("extensions"):
+            if EXTENSION in message.metadata.to_pybytes() and not extensions:
                 raise ValueError(f"{what} with extension types, of which the header says nothing")
         elif message.type not in ("record batch", "dictionary"):
             raise ValueError(f"{what} with a message of the type {message.type}")
@@ -136,10 +140,6 @@ def _field(data: bytes, table: int, slot: int) -> int:
     return offset and table + offset
 
 
-def _is_safe(header: dict[str, Any]) -> bool:
-    return not header.get("extensions")
-
-
 # -- buffers --------------------------------------------------------------------------
 
 
@@ -149,18 +149,17 @@ def _serialize_buffer(buffer: Any) -> tuple[dict[str, Any], list[Buffer]]:
     return {"writeable": (buffer.is_mutable,)}, [flat(buffer)]
 
 
-def _deserialize_buffer(header: dict[str, Any], frames: list[Buffer]) -> Any:
+def _deserialize_buffer(header: dict[str, Any], frames: list[Buffer], _trusted: bool) -> Any:
     return pa.py_buffer(with_writeable(header, only_frame(frames, "a buffer")))
 
 
 def registrations() -> Iterator[Registered]:
     for cls, read in ((pa.Table, _deserialize_table), (pa.RecordBatch, _deserialize_batch)):
-        yield Registered(type_name(cls), cls, partial(_serialize, cls), read, _is_safe)
+        yield Registered(type_name(cls), cls, partial(_serialize, cls), read)
     yield Registered(
         type_name(pa.Buffer),
         pa.Buffer,
         _serialize_buffer,
         _deserialize_buffer,
-        always_safe,
         known_to_dask=False,
     )

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..frames import Buffer
-from .registered import Registered, always_safe
+from .registered import Registered
 
 __all__ = ["flat", "integers", "only_frame", "registrations", "show", "sizes", "with_writeable"]
 
@@ -93,7 +93,9 @@ def _serialize_bytes(cls: type, obj: Buffer) -> tuple[dict[str, Any], list[Buffe
     return {}, [obj]
 
 
-def _deserialize_bytes(cls: type, _header: dict[str, Any], frames: list[Buffer]) -> Any:
+def _deserialize_bytes(
+    cls: type, _header: dict[str, Any], frames: list[Buffer], _trusted: bool
+) -> Any:
     frame = frames[0] if len(frames) == 1 else b"".join(frames)
     return frame if type(frame) is cls else cls(frame)
 
@@ -133,7 +135,9 @@ def _serialize_memoryview(view: memoryview) -> tuple[dict[str, Any], list[Buffer
     return header, [flat(view if view.c_contiguous else view.tobytes())]
 
 
-def _deserialize_memoryview(header: dict[str, Any], frames: list[Buffer]) -> memoryview:
+def _deserialize_memoryview(
+    header: dict[str, Any], frames: list[Buffer], _trusted: bool
+) -> memoryview:
     frame = with_writeable(header, only_frame(frames, "a memoryview"))
     code, shape = header.get("format"), sizes(header.get("shape"), "a shape")
     if type(code) is not str or len(code.removeprefix("@")) != 1:
@@ -172,7 +176,9 @@ def _serialize_array(obj: "array[Any]") -> tuple[dict[str, Any], list[Buffer]]:
     return header, [flat(obj)]
 
 
-def _deserialize_array(header: dict[str, Any], frames: list[Buffer]) -> "array[Any]":
+def _deserialize_array(
+    header: dict[str, Any], frames: list[Buffer], _trusted: bool
+) -> "array[Any]":
     code = header.get("typecode")
     if type(code) is not str or len(code) != 1:
         raise ValueError(f"an array of the typecode {show(code)}, expected one letter")
@@ -186,8 +192,6 @@ def _deserialize_array(header: dict[str, Any], frames: list[Buffer]) -> "array[A
 def registrations() -> Iterator[Registered]:
     for cls in (bytes, bytearray):
         serialize, deserialize = partial(_serialize_bytes, cls), partial(_deserialize_bytes, cls)
-        yield Registered(cls.__name__, cls, serialize, deserialize, always_safe)
-    yield Registered(
-        "memoryview", memoryview, _serialize_memoryview, _deserialize_memoryview, always_safe
-    )
-    yield Registered("array.array", array, _serialize_array, _deserialize_array, always_safe)
+        yield Registered(cls.__name__, cls, serialize, deserialize)
+    yield Registered("memoryview", memoryview, _serialize_memoryview, _deserialize_memoryview)
+    yield Registered("array.array", array, _serialize_array, _deserialize_array)

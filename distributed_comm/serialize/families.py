@@ -125,11 +125,11 @@ def _loads_registered(header: Header, frames: Frames, options: LoadOptions) -> A
     most = options.most
     if most is not None and sum(map(len, frames)) > most and not found.reads_at_once(sub_header):
         raise Lengthy
-    return found.deserialize(sub_header, frames)
+    return found.deserialize(sub_header, frames, options.trusted)
 
 
 def _is_safe_registered(header: Header, options: LoadOptions) -> bool:
-    return _find(header, options).safe(_sub_header(header))
+    return _find(header, options).safe
 
 
 # -- the others --------------------------------------------------------------------------

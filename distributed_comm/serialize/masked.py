@@ -11,9 +11,9 @@ import numpy as np
 
 from ..frames import Buffer
 from . import pickles
-from .arrays import deserialize_ndarray, is_safe, serialize_ndarray
+from .arrays import deserialize_ndarray, serialize_ndarray
 from .buffers import show
-from .registered import Registered, always_safe
+from .registered import Registered
 
 __all__ = ["registrations"]
 
@@ -48,19 +48,19 @@ def _encode_fill_value(array: Any) -> Any:
     return plain
 
 
-def _deserialize_masked(header: dict[str, Any], frames: list[Buffer]) -> Any:
+def _deserialize_masked(header: dict[str, Any], frames: list[Buffer], trusted: bool) -> Any:
     pickled, value = _fill_value_entry(header)
     count, hard = header.get("nframes"), header.get("hard-mask", False)
     if type(count) is not int or not 0 < count <= len(frames) or type(hard) is not bool:
         raise ValueError(f"{show(count)} frames for the data of a masked array, of {len(frames)}")
-    data = deserialize_ndarray(_header(header, "data-header"), frames[:count])
+    data = deserialize_ndarray(_header(header, "data-header"), frames[:count], trusted)
     mask: Any = np.ma.nomask
     if "mask-header" in header:
-        mask = deserialize_ndarray(_header(header, "mask-header"), frames[count:])
+        mask = deserialize_ndarray(_header(header, "mask-header"), frames[count:], trusted)
         if mask.shape != data.shape or mask.dtype != np.ma.make_mask_descr(data.dtype):
             raise ValueError(f"a mask of {mask.shape} {mask.dtype} for {data.shape} {data.dtype}")
     if pickled:
-        value = pickles.loads(value, [], trusted=True)
+        value = pickles.loads(value, [], trusted)
     try:
         return np.ma.MaskedArray(data, mask, fill_value=value, hard_mask=hard)
     except (TypeError, ValueError, OverflowError) as exc:
@@ -83,30 +83,17 @@ def _header(header: dict[str, Any], key: str) -> dict[str, Any]:
     return inner
 
 
-def _is_safe_masked(header: dict[str, Any]) -> bool:
-    try:
-        if _fill_value_entry(header)[0]:
-            return False
-        return all(
-            is_safe(_header(header, key)) for key in ("data-header", "mask-header") if key in header
-        )
-    except ValueError:
-        return True
-
-
 def _serialize_constant(_masked: Any) -> tuple[dict[str, Any], list[Buffer]]:
     return {}, []
 
 
-def _deserialize_constant(_header: dict[str, Any], _frames: list[Buffer]) -> Any:
+def _deserialize_constant(_header: dict[str, Any], _frames: list[Buffer], _trusted: bool) -> Any:
     return np.ma.masked
 
 
 def registrations() -> Iterator[Registered]:
     # The names of some versions of numpy have the module in which a class was written.
     for name in ("numpy.ma.core.MaskedArray", "numpy.ma.MaskedArray"):
-        yield Registered(name, MaskedArray, _serialize_masked, _deserialize_masked, _is_safe_masked)
+        yield Registered(name, MaskedArray, _serialize_masked, _deserialize_masked)
     for name in ("numpy.ma.core.MaskedConstant", "numpy.ma.MaskedConstant"):
-        yield Registered(
-            name, MaskedConstant, _serialize_constant, _deserialize_constant, always_safe
-        )
+        yield Registered(name, MaskedConstant, _serialize_constant, _deserialize_constant)

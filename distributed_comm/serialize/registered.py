@@ -19,7 +19,6 @@ from . import pickles
 
 __all__ = [
     "Registered",
-    "always_safe",
     "dask_header",
     "find",
     "find_named",
@@ -39,6 +38,8 @@ BUILT_IN = {
 }
 #: Those of the standard library, which may always be loaded.
 STANDARD = {"array", "builtins"}
+#: What registering a library's types imports, where that is not the package alone.
+NEEDS = {"scipy": "scipy.sparse"}
 #: A program may make classes without end: so many are remembered before all are forgotten.
 REMEMBERED = 4096
 
@@ -53,26 +54,22 @@ class Registered:
     """How the instances of a class become a header and frames, and again an instance.
 
     ``serialize`` may raise NotImplementedError for an object that it leaves to another
-    family. ``safe`` says of a header whether ``deserialize`` runs no code of the peer's
-    choosing on it, and makes nothing of a size that the peer chose. ``known_to_dask`` is
-    False where a plain Dask peer cannot read the type, and has to be sent a pickle. Many
-    bytes are no work for the event loop, unless these say of the object, or of the header,
-    that its bytes are neither copied nor looked at.
+    family. ``deserialize`` is told whether the peer is trusted, and hands that on to the
+    gate where it meets a pickle: only what it really reads is judged. What is not ``safe``
+    never gets a stranger's header. ``known_to_dask`` is False where a plain Dask peer cannot
+    read the type, and has to be sent a pickle. Many bytes are no work for the event loop,
+    unless these say of the object, or of the header, that its bytes are neither copied nor
+    looked at.
     """
 
     name: str
     cls: type
     serialize: Callable[[Any], tuple[dict[str, Any], list[Buffer]]]
-    deserialize: Callable[[dict[str, Any], list[Buffer]], Any]
-    safe: Callable[[dict[str, Any]], bool]
+    deserialize: Callable[[dict[str, Any], list[Buffer], bool], Any]
+    safe: bool = True
     known_to_dask: bool = True
     writes_at_once: Callable[[Any], bool] = never
     reads_at_once: Callable[[dict[str, Any]], bool] = never
-
-
-def always_safe(_header: dict[str, Any]) -> bool:
-    """The ``safe`` of a type whose `deserialize` never opens a pickle."""
-    return True
 
 
 def type_name(cls: type) -> str:
@@ -146,12 +143,13 @@ class Types:
     def find_named(self, name: str, *, imports: bool = True) -> Registered | None:
         """Return the registration of this very name, for reading; a base's does not count.
 
-        With ``imports=False`` a name does not load a library that the process has not
-        imported yet: torch takes seconds, which a stranger should not be able to ask for.
+        With ``imports=False`` a name does not load what the process has not imported yet:
+        torch takes seconds, which a stranger should not be able to ask for.
         """
         if name not in self._names:
             library = _library(name)
-            if imports or library in sys.modules or library in STANDARD:
+            needed = NEEDS.get(library, library)
+            if imports or needed in sys.modules or library in STANDARD:
                 self._try_load(library)
         return self._names.get(name)
 
@@ -193,7 +191,11 @@ def register_serialization(
     """
     if not isinstance(cls, type):
         raise TypeError(f"{cls!r} is no class; register_serialization_lazy takes a package's name")
-    _types.add(Registered(type_name(cls), cls, serialize, deserialize, lambda _header: safe))
+
+    def as_given(header: dict[str, Any], frames: list[Buffer], _trusted: bool) -> Any:
+        return deserialize(header, frames)
+
+    _types.add(Registered(type_name(cls), cls, serialize, as_given, safe))
 
 
 def register_serialization_lazy(toplevel: str, register: Callable[[], None]) -> None:

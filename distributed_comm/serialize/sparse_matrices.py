@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..frames import Buffer
-from .arrays import is_safe_wrapped, unwrap_array, wrap_array
+from .arrays import unwrap_array, wrap_array
 from .buffers import show, sizes
 from .registered import Registered, dask_header, type_name
 
@@ -64,71 +64,65 @@ def _wrap(value: Any) -> tuple[Header, list[Buffer]]:
 # -- reading --------------------------------------------------------------------------
 
 
-def _shape(header: Header) -> tuple[int, ...]:
-    simple = header.get("simple")
-    return sizes(simple.get("_shape") if type(simple) is dict else None, "a shape")
+class _Parts:
+    """The attributes of a matrix that are arrays, read from its header and frames."""
+
+    def __init__(self, header: Header, frames: list[Buffer], trusted: bool) -> None:
+        parts = header.get("complex")
+        if type(parts) is not dict or not all(type(part) is dict for part in parts.values()):
+            raise ValueError(f"attributes of {show(parts)}, expected a map of maps")
+        self._parts, self._frames, self._trusted = parts, frames, trusted
+
+    def array(self, name: str) -> Any:
+        return unwrap_array(*self._find(name), self._trusted)
+
+    def arrays(self, *names: str) -> tuple[Any, ...]:
+        return tuple(map(self.array, names))
+
+    def coordinates(self) -> tuple[Any, ...]:
+        """Return an array for each axis; before scipy 1.13 there were two by name."""
+        if "coords" not in self._parts:
+            return self.arrays("row", "col")
+        header, frames = self._find("coords")
+        inner = header.get("sub-headers") if type(header) is dict else None
+        if type(inner) is not tuple or len(inner) != len(frames):
+            raise ValueError(f"coordinates of {show(header)}, expected a tuple of arrays")
+        pairs = zip(inner, frames, strict=True)
+        return tuple(unwrap_array(header, [frame], self._trusted) for header, frame in pairs)
+
+    def _find(self, name: str) -> tuple[Any, list[Buffer]]:
+        """Return the header of an attribute and its frames."""
+        part, frames = self._parts.get(name), self._frames
+        if part is None:
+            raise ValueError(f"a sparse matrix without the attribute {name}")
+        start, stop = part.get("start"), part.get("stop")
+        if type(start) is not int or type(stop) is not int or not 0 <= start <= stop <= len(frames):
+            raise ValueError(f"frames {show(start)} to {show(stop)} for {name}, of {len(frames)}")
+        return part.get("header"), frames[start:stop]
 
 
-def _parts(header: Header) -> dict[Any, Any]:
-    parts = header.get("complex")
-    if type(parts) is not dict or not all(type(part) is dict for part in parts.values()):
-        raise ValueError(f"attributes of {show(parts)}, expected a map of maps")
-    return parts
+def _compressed(parts: _Parts) -> tuple[Any, ...]:
+    return parts.arrays("data", "indices", "indptr")
 
 
-def _array(header: Header, frames: list[Buffer], name: str) -> Any:
-    """Return an attribute that is an array."""
-    part, own = _part(header, frames, name)
-    return unwrap_array(part, own)
+def _by_coordinates(parts: _Parts) -> tuple[Any, ...]:
+    return parts.array("data"), parts.coordinates()
 
 
-def _part(header: Header, frames: list[Buffer], name: str) -> tuple[Any, list[Buffer]]:
-    part = _parts(header).get(name)
-    if part is None:
-        raise ValueError(f"a sparse matrix without the attribute {name}")
-    start, stop = part.get("start"), part.get("stop")
-    if type(start) is not int or type(stop) is not int or not 0 <= start <= stop <= len(frames):
-        raise ValueError(f"frames {show(start)} to {show(stop)} for {name}, of {len(frames)}")
-    return part.get("header"), frames[start:stop]
-
-
-def _coordinates(header: Header, frames: list[Buffer]) -> tuple[Any, ...]:
-    """Return an array for each axis; before scipy 1.13 there were two by name."""
-    if "coords" not in _parts(header):
-        return _array(header, frames, "row"), _array(header, frames, "col")
-    part, own = _part(header, frames, "coords")
-    inner = _inner_headers(part)
-    if inner is None or len(inner) != len(own):
-        raise ValueError(f"coordinates of {show(part)}, expected a tuple of arrays")
-    pairs = zip(inner, own, strict=True)
-    return tuple(unwrap_array(header, [frame]) for header, frame in pairs)
-
-
-def _inner_headers(part: Any) -> tuple[Any, ...] | None:
-    """Return the headers of a collection, None for anything else."""
-    headers = part.get("sub-headers") if type(part) is dict else None
-    return headers if type(headers) is tuple else None
-
-
-def _compressed(header: Header, frames: list[Buffer]) -> tuple[Any, ...]:
-    return tuple(_array(header, frames, name) for name in ("data", "indices", "indptr"))
-
-
-def _by_coordinates(header: Header, frames: list[Buffer]) -> tuple[Any, ...]:
-    return _array(header, frames, "data"), _coordinates(header, frames)
-
-
-def _diagonals(header: Header, frames: list[Buffer]) -> tuple[Any, ...]:
-    return _array(header, frames, "data"), _array(header, frames, "offsets")
+def _diagonals(parts: _Parts) -> tuple[Any, ...]:
+    return parts.arrays("data", "offsets")
 
 
 def _deserialize(
     cls: Any,
-    read: Callable[[Header, list[Buffer]], tuple[Any, ...]],
+    read: Callable[[_Parts], tuple[Any, ...]],
     header: Header,
     frames: list[Buffer],
+    trusted: bool,
 ) -> Any:
-    shape, parts = _shape(header), read(header, frames)
+    simple = header.get("simple")
+    shape = sizes(simple.get("_shape") if type(simple) is dict else None, "a shape")
+    parts = read(_Parts(header, frames, trusted))
     for part in parts[1:]:
         for indices in part if type(part) is tuple else (part,):
             if indices.dtype.kind != "i" or indices.ndim != 1:
@@ -159,16 +153,6 @@ def _check_diagonals(matrix: Any) -> Any:
     return matrix
 
 
-def _is_safe(header: Header) -> bool:
-    try:
-        parts = [part.get("header") for part in _parts(header).values()]
-    except ValueError:
-        return True
-    return all(
-        is_safe_wrapped(inner) for part in parts for inner in _inner_headers(part) or (part,)
-    )
-
-
 # -- dictionaries of keys, which go by their coordinates ------------------------------
 
 
@@ -179,22 +163,11 @@ def _serialize_dok(coo: Registered, matrix: Any) -> tuple[Header, list[Buffer]]:
     return {"coo_header": header}, frames
 
 
-def _deserialize_dok(coo: Registered, header: Header, frames: list[Buffer]) -> Any:
-    return coo.deserialize(_coo_header(header), frames).todok()
-
-
-def _coo_header(header: Header) -> Header:
+def _deserialize_dok(coo: Registered, header: Header, frames: list[Buffer], trusted: bool) -> Any:
     inner = header.get("coo_header")
     if type(inner) is not dict:
         raise ValueError(f"coo_header is {show(inner)}, expected a map")
-    return inner
-
-
-def _is_safe_dok(header: Header) -> bool:
-    try:
-        return _is_safe(_coo_header(header))
-    except ValueError:
-        return True
+    return coo.deserialize(inner, frames, trusted).todok()
 
 
 def _register(kind: str, read: Any, container: str) -> Registered:
@@ -206,7 +179,7 @@ def _register(kind: str, read: Any, container: str) -> Registered:
     # Dask knows the matrices alone, and pickles the arrays.
     known = container == "matrix"
     deserialize = partial(_deserialize, cls, read)
-    registered = Registered(type_name(cls), cls, serialize, deserialize, _is_safe, known)
+    registered = Registered(type_name(cls), cls, serialize, deserialize, known_to_dask=known)
     return registered
 
 
@@ -225,5 +198,4 @@ def registrations() -> Iterator[Registered]:
         sp.dok_matrix,
         partial(_serialize_dok, coo),
         partial(_deserialize_dok, coo),
-        _is_safe_dok,
     )

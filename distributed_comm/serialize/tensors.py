@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from ..frames import Buffer
-from .arrays import is_safe_wrapped, unwrap_array, wrap_array
+from .arrays import unwrap_array, wrap_array
 from .buffers import show
 from .registered import Registered, dask_header, type_name
 
@@ -44,7 +44,7 @@ def _wrap(tensor: Any) -> tuple[Header, list[Buffer]]:
         raise NotImplementedError(f"a tensor that is no array: {exc}") from exc
 
 
-def _deserialize(torch: Any, header: Header, frames: list[Buffer]) -> Any:
+def _deserialize(torch: Any, header: Header, frames: list[Buffer], trusted: bool) -> Any:
     grad = _grad_entry(header)
     end = len(frames) if grad is None else grad["start"]
     wants_grad, device = header.get("requires_grad"), header.get("device")
@@ -53,12 +53,14 @@ def _deserialize(torch: Any, header: Header, frames: list[Buffer]) -> Any:
             f"requires_grad is {show(wants_grad)} and device {show(device)}, "
             "expected a bool and 'cpu'"
         )
-    tensor = _unwrap(torch, header.get("sub-header"), frames[:end])
+    tensor = _unwrap(torch, header.get("sub-header"), frames[:end], trusted)
+    gradient = None
+    if grad is not None:
+        gradient = _unwrap(torch, grad.get("header"), frames[end:], trusted)
     try:
         if wants_grad:
             tensor.requires_grad_(True)
-        if grad is not None:
-            tensor.grad = _unwrap(torch, grad.get("header"), frames[end:])
+        tensor.grad = gradient
     except FAULTS as exc:
         raise ValueError(f"a tensor that cannot have this gradient: {exc}") from exc
     return tensor
@@ -71,22 +73,13 @@ def _grad_entry(header: Header) -> Header | None:
     return grad
 
 
-def _unwrap(torch: Any, header: Any, frames: list[Buffer]) -> Any:
+def _unwrap(torch: Any, header: Any, frames: list[Buffer], trusted: bool) -> Any:
     """Return an array as a tensor in its memory, which a tensor may always write to."""
-    array = unwrap_array(header, frames)
+    array = unwrap_array(header, frames, trusted)
     try:
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     except FAULTS as exc:
         raise ValueError(f"a tensor of {array.dtype}: {exc}") from exc
-
-
-def _is_safe(header: Header) -> bool:
-    try:
-        grad = _grad_entry(header)
-    except ValueError:
-        return True
-    parts = [header.get("sub-header"), grad and grad.get("header")]
-    return all(is_safe_wrapped(part) for part in parts)
 
 
 # -- parameters, each a tensor in one more header -------------------------------------
@@ -100,11 +93,13 @@ def _serialize_parameter(
     return {"sub-header": inner, "requires_grad": parameter.requires_grad}, frames
 
 
-def _deserialize_parameter(cls: Any, tensors: Registered, header: Header, frames: Any) -> Any:
+def _deserialize_parameter(
+    cls: Any, tensors: Registered, header: Header, frames: list[Buffer], trusted: bool
+) -> Any:
     wants_grad = header.get("requires_grad")
     if type(wants_grad) is not bool:
         raise ValueError(f"requires_grad is {show(wants_grad)}, expected a bool")
-    tensor = tensors.deserialize(_tensor_header(header), frames)
+    tensor = tensors.deserialize(_tensor_header(header), frames, trusted)
     try:
         parameter = cls(tensor.detach(), requires_grad=wants_grad)
         parameter.grad = tensor.grad
@@ -121,13 +116,6 @@ def _tensor_header(header: Header) -> Header:
     return inner
 
 
-def _is_safe_parameter(header: Header) -> bool:
-    try:
-        return _is_safe(_tensor_header(header))
-    except ValueError:
-        return True
-
-
 def registrations() -> Iterator[Registered]:
     torch = import_module("torch")
     tensors = Registered(
@@ -135,7 +123,6 @@ def registrations() -> Iterator[Registered]:
         torch.Tensor,
         partial(_serialize, torch.Tensor),
         partial(_deserialize, torch),
-        _is_safe,
     )
     yield tensors
     parameter = torch.nn.Parameter
@@ -144,5 +131,4 @@ def registrations() -> Iterator[Registered]:
         parameter,
         partial(_serialize_parameter, tensors, parameter),
         partial(_deserialize_parameter, parameter, tensors),
-        _is_safe_parameter,
     )
