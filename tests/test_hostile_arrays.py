@@ -108,6 +108,13 @@ def test_text_of_what_are_no_code_points_is_a_value_error(order):
             there_and_back(array)
 
 
+@pytest.mark.parametrize("strides", [(2, 4), (4, 4), (8, 4), (12, 3), (12, 0), (1, 1)])
+def test_items_that_overlap_are_a_value_error(strides):
+    """What was looked at as text would be other text where items begin elsewhere."""
+    with pytest.raises(ValueError, match=r"do not fill the 24 bytes|needs \d+ bytes"):
+        find(np.ndarray).deserialize(header_of(strides=strides), [bytes(24)], False)
+
+
 def test_pickles_are_not_for_strangers():
     reader = find_named("numpy.ndarray")
     for header in (

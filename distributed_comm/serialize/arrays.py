@@ -10,8 +10,8 @@
 | ``longdouble`` | the bits of its mantissa, where there is one; ours alone |
 | ``pickle`` | true where Dask pickled the whole array; from Dask alone |
 
-What is read is checked with Python's integers before numpy sees it: an axis either lies in
-the frame, which then is exactly as long as the array, or repeats what does.
+What is read is checked with Python's integers before numpy sees it: an axis either repeats
+what lies in the frame, or is one of those that fill it, item behind item.
 """
 
 import math
@@ -153,23 +153,21 @@ def _layout(header: dict[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 def _check_size(
     dtype: np.dtype[Any], shape: tuple[int, ...], strides: tuple[int, ...], nbytes: int
 ) -> None:
-    """Check that what is not repeated fills the frame and lies in it."""
-    needed = end = dtype.itemsize
-    before = False
-    for size, stride in zip(shape, strides, strict=True):
-        if stride:
-            needed *= size
-            end += (size - 1) * stride
-            before |= stride < 0 and size > 1
+    """Check that what is not repeated fills the frame, without gaps and overlaps."""
+    axes = zip(strides, shape, strict=True)
+    needed, dense = dtype.itemsize, True
+    for stride, size in sorted(axis for axis in axes if axis[0] and axis[1] != 1):
+        dense &= stride == needed
+        needed *= size
     if 0 in shape:
-        needed = 0
+        needed, dense = 0, True
     if needed != nbytes:
         raise ValueError(
             f"an array of the shape {shape} and the dtype {dtype.str} needs {needed} bytes, "
             f"and {nbytes} came"
         )
-    if nbytes and (before or end > nbytes):
-        raise ValueError(f"the strides {strides} leave the {nbytes} bytes of the array")
+    if not dense:
+        raise ValueError(f"the strides {strides} do not fill the {nbytes} bytes of the array")
 
 
 def _check_repetition(dtype: np.dtype[Any], shape: tuple[int, ...], nbytes: int, most: int) -> None:
