@@ -35,6 +35,9 @@ class Comms(Protocol):
     async def connect(self, addr: str) -> Comm:
         """Return one, when it can be had."""
 
+    def reason(self, comm: Comm) -> str | None:
+        """Return why one in use was given up, None where it was not."""
+
 
 class Remote:
     """Calls the functions of the server at an address, over the comms of a pool.
@@ -111,16 +114,20 @@ class Method:
             if reply:
                 response = await comm.read(deserializers or serializers)
         except BaseException as exc:
+            if isinstance(exc, CommClosedError):
+                reason = pool.reason(comm) if comm is not None else None
+                why = f": {reason}" if reason else ""
+                exc.add_note(f"while calling {self._op!r} of {address}{why}")
             if comm is not None:
                 abandon(comm, exc, written)
                 pool.reuse(address, comm)
-            if isinstance(exc, CommClosedError):
-                exc.add_note(f"while calling {self._op!r} of {address}")
             raise
         if "close" in message:
-            if message["close"]:
-                await comm.close()
-            pool.reuse(address, comm)
+            try:
+                if message["close"]:
+                    await comm.close()
+            finally:  # cancelled, too: its room in the pool is somebody else's now
+                pool.reuse(address, comm)
         else:
             pool.reuse_sound(address, comm)
         if type(response) is dict and is_error(response):
