@@ -77,3 +77,27 @@ def test_an_outdated_context_is_for_both_roles(run):
             assert comm.trusted
 
     run(main())
+
+
+def test_a_context_of_a_server_is_used_for_the_role_that_it_is_for(run):
+    async def main():
+        security = secure(server_hostname="localhost")
+        listens = dc.Server(connection_args=security.listen_args())
+        dials = dc.Server(connection_args=security.connection_args())
+        async with listens, dials:
+            await listens.listen(LOOPBACK)
+            assert await dials.rpc(listens.address).echo(data=1) == 1
+            with pytest.raises(ValueError, match="the ssl_context is for listening"):
+                await listens.rpc(listens.address).echo(data=1)
+            with pytest.raises(ValueError, match="the ssl_context is for dialling"):
+                dials.listen(LOOPBACK)
+            await dials.listen(LOOPBACK, security=security)
+            await dials.listen(LOOPBACK, connection_args=security.listen_args())
+            for listener in dials.listeners:
+                assert await dials.rpc(listener.contact_address).echo(data=2) == 2
+            with pytest.raises(ValueError, match="is not encrypted, and encryption is required"):
+                dials.listen("tcp://127.0.0.1:0")
+            with pytest.raises(TypeError, match="unheard_of"):
+                dials.listen(LOOPBACK, unheard_of=1)
+
+    run(main())
