@@ -31,7 +31,12 @@ def address_of(addr: Address | None, ip: str | None, port: int | None, scheme: s
             raise TypeError("an rpc needs an address: arg, addr=, ip= and port=, or comm=")
         addr = ip, port or 0
     if not isinstance(addr, str):
-        host, port = addr
+        try:
+            host, port = addr
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{addr!r:.60} is no address: expected a URI, or (host, port)"
+            ) from None
         addr = unparse_host_port(host or "127.0.0.1", port)
     return addr if "://" in addr else f"{scheme}://{addr}"
 
