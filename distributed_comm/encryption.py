@@ -95,7 +95,7 @@ class Security:
         context.minimum_version = self.minimum_version
         context.options |= ssl.OP_NO_RENEGOTIATION
         for name in ("ca", "cert", "key"):
-            _expect_readable(name, getattr(self, name))
+            _expect_pem(name, getattr(self, name))
         try:
             if self.ciphers is not None:
                 context.set_ciphers(self.ciphers)
@@ -107,10 +107,16 @@ class Security:
                 _load_chain(context, self.cert, self.key)
         except ssl.SSLError as exc:
             raise ValueError(f"no context can be made of {self!r}: {exc}") from exc
+        except OSError:
+            for path in filter(_is_path, (self.ca, self.cert, self.key)):
+                with open(path, "rb"):  # type: ignore[arg-type]  # it says which one it is
+                    pass
+            raise
         return context
 
     def __repr__(self) -> str:
-        shown = [f"{name}={_show(getattr(self, name))}" for name in ("ca", "cert", "key")]
+        shown = [f"ca={_show(self.ca)}", f"cert={_show(self.cert)}"]
+        shown += ["key=<not shown>"] if self.key is not None else []
         others = [item for item in fields(self)[3:] if getattr(self, item.name) != item.default]
         shown += [f"{item.name}={getattr(self, item.name)!r}" for item in others]
         return f"Security({', '.join(shown)})"
@@ -135,12 +141,9 @@ def _show(pem: object) -> str:
     return repr(pem) if pem is None or _is_path(pem) else "<text>"
 
 
-def _expect_readable(name: str, pem: object) -> None:
-    """Raise OSError, with the path that OpenSSL keeps to itself, for a file it could not read."""
-    if _is_path(pem):
-        with open(pem, "rb"):  # type: ignore[call-overload]
-            return
-    if not (pem is None or (isinstance(pem, str) and PEM in pem)):
+def _expect_pem(name: str, pem: object) -> None:
+    """Raise ValueError for what is neither a path nor a text."""
+    if not (pem is None or _is_path(pem) or (isinstance(pem, str) and PEM in pem)):
         raise ValueError(f"{name}= is neither a path nor PEM text, which has a line {PEM!r}…")
 
 

@@ -129,9 +129,9 @@ def test_a_key_is_in_no_repr_and_in_no_error(name, change):
 
 
 def test_repr_shows_paths_and_what_is_not_as_usual():
-    assert repr(secure()) == "Security(ca=<text>, cert=<text>, key=<text>)"
+    assert repr(secure()) == "Security(ca=<text>, cert=<text>, key=<not shown>)"
     security = Security(ca="ca.pem", cert=Path("cert.pem"), mutual=False)
-    shown = f"ca='ca.pem', cert={Path('cert.pem')!r}, key=None, mutual=False"
+    shown = f"ca='ca.pem', cert={Path('cert.pem')!r}, mutual=False"
     assert repr(security) == f"Security({shown})"
 
 
