@@ -10,10 +10,19 @@ from time import perf_counter
 from typing import Any
 
 from . import key_command
-from .client import rpc
+from .encryption import Security
+from .pool import ConnectionPool
+from .remote import Method
 from .running import run
 
 __all__ = ["main"]
+
+#: As Dask's command line has them.
+CERTIFICATES = {
+    "--tls-ca-file": "the certificate of the CA that signed the server's",
+    "--tls-cert": "the certificate to show, which may hold its key",
+    "--tls-key": "its key",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as exc:
-        why = str(exc) or f"no answer in {args.timeout:g} s"
-        print(f"{type(exc).__name__}: {why}", file=sys.stderr)
+        print(": ".join(filter(None, (type(exc).__name__, str(exc)))), file=sys.stderr)
         return 1
 
 
@@ -43,6 +51,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     common.add_argument(
         "--trusted", action="store_true", help="open pickles without asking for proof of a key"
     )
+    for option, what in CERTIFICATES.items():
+        common.add_argument(option, metavar="FILE", help=f"for tls://: {what}, PEM")
     ping = commands.add_parser("ping", parents=[common], help="measure how long a call takes")
     ping.add_argument("-c", "--count", type=int, default=0, help="stop after so many (never)")
     ping.add_argument("-i", "--interval", type=float, default=1, help="in s (%(default)g)")
@@ -54,7 +64,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     commands.add_parser("identity", parents=[common], help="print what the server says it is")
     commands.add_parser("key", help="say where the key is; make it where there is none")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.command != "key" and (args.tls_cert or args.tls_key) and not args.tls_ca_file:
+        parser.error("--tls-cert and --tls-key need --tls-ca-file, by which the server is known")
+    return args
 
 
 def argument(text: str) -> tuple[str, Any]:
@@ -72,24 +85,42 @@ def argument(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def connect(args: argparse.Namespace) -> rpc:
+def connections(args: argparse.Namespace) -> ConnectionPool:
     # Only what has to be said is, for a backend need not take every argument.
-    trust: dict[str, Any] = {"trusted": True} if args.trusted else {}
-    return rpc(args.address, timeout=args.timeout, **trust)
+    arguments: dict[str, Any] = {"trusted": True} if args.trusted else {}
+    if args.tls_ca_file:
+        arguments["security"] = Security(ca=args.tls_ca_file, cert=args.tls_cert, key=args.tls_key)
+    return ConnectionPool(timeout=args.timeout, **arguments)
+
+
+async def ask(pool: ConnectionPool, args: argparse.Namespace, op: str, /, **arguments: Any) -> Any:
+    """Call a function. Connecting, where that is needed, has a time of its own.
+
+    So what is wrong with the connection is said, and not that there was no answer.
+    """
+    address = pool(args.address).address
+    pool.reuse(address, await pool.connect(address))
+    method = Method(op, address, pool, None, None)  # an op may be no attribute of a Remote
+    try:
+        async with asyncio.timeout(args.timeout) as scope:
+            return await method(**arguments)
+    except TimeoutError as exc:
+        if scope.expired():
+            raise TimeoutError(f"no answer in {args.timeout:g} s") from exc
+        raise
 
 
 async def call(args: argparse.Namespace) -> int:
     """Print what a function returns."""
-    async with connect(args) as remote, asyncio.timeout(args.timeout):
-        method = remote.__getattr__(args.op)  # an op may have the name of an attribute
-        pprint(await method(**dict(args.arguments)))
+    async with connections(args) as pool:
+        pprint(await ask(pool, args, args.op, **dict(args.arguments)))
     return 0
 
 
 async def identity(args: argparse.Namespace) -> int:
     """Print what the server says it is."""
-    async with connect(args) as remote, asyncio.timeout(args.timeout):
-        pprint(await remote.identity(), sort_dicts=False)
+    async with connections(args) as pool:
+        pprint(await ask(pool, args, "identity"), sort_dicts=False)
     return 0
 
 
@@ -97,26 +128,27 @@ async def ping(args: argparse.Namespace) -> int:
     """Call again and again: a line each, and a summary, as ``ping`` does; 1 if none came back."""
     laps: list[float] = []
     sent = 0
-    async with connect(args) as remote:
+    async with connections(args) as pool:
         try:
             while not args.count or sent < args.count:
                 if sent:
                     await asyncio.sleep(args.interval)
                 sent += 1
-                await ping_once(remote, sent, laps, args.timeout)
+                await ping_once(pool, args, sent, laps)
         finally:
             print(summary(args.address, sent, laps))
     return 0 if laps else 1
 
 
-async def ping_once(remote: rpc, number: int, laps: list[float], timeout: float) -> None:
+async def ping_once(
+    pool: ConnectionPool, args: argparse.Namespace, number: int, laps: list[float]
+) -> None:
     """Call once, print how long it took, and append that; or print why it failed."""
     started = perf_counter()
     try:
-        async with asyncio.timeout(timeout):
-            await remote.echo(data=number)
+        await ask(pool, args, "echo", data=number)
     except OSError as exc:  # a TimeoutError, too
-        print(f"seq={number} {str(exc) or f'no answer in {timeout:g} s'}", flush=True)
+        print(f"seq={number} {exc}", flush=True)
     else:
         laps.append(1e3 * (perf_counter() - started))
         print(f"seq={number} time={laps[-1]:.3f} ms", flush=True)

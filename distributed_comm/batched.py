@@ -94,7 +94,7 @@ class BatchedSend:
 
     async def drain(self) -> None:
         """Wait until no more than the limit are unsent. Raises CommClosedError."""
-        if self.waiting > self.limit:
+        while self.waiting > self.limit:  # others may have sent since there was room
             await self._room.wait()
             if self.closed() and self.waiting:
                 raise CommClosedError(f"{self!r} sends no more; {self.waiting} were not sent")
@@ -107,7 +107,8 @@ class BatchedSend:
                     self._sending = len(batch)
                     await self._write(comm, batch)
                     self._sending = 0
-                    self._room.set()
+                    if self.waiting <= self.limit:
+                        self._room.set()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(self.interval):
                             await self._ending.wait()

@@ -61,7 +61,7 @@ class rpc(Remote):  # noqa: N801 - the name that Dask gave it
 
         Returns what may be awaited.
         """
-        return self._own.drop()
+        return self._own.drop(reason="its rpc was told to close its comms")
 
     close_streams = close_comms
 

@@ -3,7 +3,7 @@
 import os
 import ssl
 import tempfile
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib import import_module
 from typing import Any, NoReturn
@@ -29,12 +29,13 @@ class Security:
     ``require_encryption`` addresses whose bytes others may read are refused.
 
     The files are read once, by the first `connect` or `listen`. Raises ValueError then for
-    what is no certificate or key, OSError for a file that cannot be read.
+    what is no certificate or key, OSError for a file that cannot be read. No text is shown
+    in any error, nor by ``repr``: it may hold a key.
     """
 
     ca: str | os.PathLike[str]
     cert: str | os.PathLike[str] | None = None
-    key: str | os.PathLike[str] | None = field(default=None, repr=False)
+    key: str | os.PathLike[str] | None = None
     ciphers: str | None = None
     minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
     mutual: bool = True
@@ -93,6 +94,8 @@ class Security:
         context = ssl.SSLContext(protocol)
         context.minimum_version = self.minimum_version
         context.options |= ssl.OP_NO_RENEGOTIATION
+        for name in ("ca", "cert", "key"):
+            _expect_pem(name, getattr(self, name))
         try:
             if self.ciphers is not None:
                 context.set_ciphers(self.ciphers)
@@ -104,7 +107,19 @@ class Security:
                 _load_chain(context, self.cert, self.key)
         except ssl.SSLError as exc:
             raise ValueError(f"no context can be made of {self!r}: {exc}") from exc
+        except OSError:
+            for path in filter(_is_path, (self.ca, self.cert, self.key)):
+                with open(path, "rb"):  # type: ignore[arg-type]  # it says which one it is
+                    pass
+            raise
         return context
+
+    def __repr__(self) -> str:
+        shown = [f"ca={_show(self.ca)}", f"cert={_show(self.cert)}"]
+        shown += ["key=<not shown>"] if self.key is not None else []
+        others = [item for item in fields(self)[3:] if getattr(self, item.name) != item.default]
+        shown += [f"{item.name}={getattr(self, item.name)!r}" for item in others]
+        return f"Security({', '.join(shown)})"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the contexts, which cannot be pickled."""
@@ -113,6 +128,23 @@ class Security:
 
 def _is_text(pem: str | os.PathLike[str]) -> bool:
     return isinstance(pem, str) and PEM in pem
+
+
+def _is_path(pem: object) -> bool:
+    if isinstance(pem, str):
+        return PEM not in pem and "\n" not in pem
+    return isinstance(pem, os.PathLike)
+
+
+def _show(pem: object) -> str:
+    """Return a path as it is, and of anything else only that it is there."""
+    return repr(pem) if pem is None or _is_path(pem) else "<text>"
+
+
+def _expect_pem(name: str, pem: object) -> None:
+    """Raise ValueError for what is neither a path nor a text."""
+    if not (pem is None or _is_path(pem) or (isinstance(pem, str) and PEM in pem)):
+        raise ValueError(f"{name}= is neither a path nor PEM text, which has a line {PEM!r}…")
 
 
 def _load_chain(

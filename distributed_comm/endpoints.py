@@ -8,7 +8,7 @@ from typing import Any
 from .addressing import parse_address, unparse_address
 from .core import Comm, Connector, HandleComm, Listener
 from .encryption import Security
-from .errors import FatalCommClosedError
+from .errors import CommClosedError, FatalCommClosedError
 from .options import CommOptions, default_options
 from .registry import Backend, get_backend
 from .transports.deadlines import timeout_at
@@ -80,6 +80,8 @@ def _arguments(addr: str, backend: Backend, given: dict[str, Any], **own: Any) -
     arguments = given | {key: value for key, value in own.items() if value is not None}
     if arguments.pop("require_encryption", False) and not backend.private:
         raise ValueError(f"{addr!r} is not encrypted, and encryption is required: use tls://")
+    if not arguments.get("extra_conn_args", True):
+        del arguments["extra_conn_args"]  # what Dask's Security says where it has nothing to say
     if not backend.tls:
         arguments.pop("ssl_context", None)
         arguments.pop("server_hostname", None)
@@ -116,6 +118,8 @@ async def _dial(
         pause *= 2
         cap *= 1.5
     reason = str(cause) or "no answer"
+    if parse_address(addr)[0] == "tcp" and isinstance(cause, CommClosedError):
+        reason += "; it may expect tls://, for it has taken the connection and ended it"
     raise OSError(f"Timed out trying to connect to {addr} after {timeout:g} s: {reason}") from cause
 
 

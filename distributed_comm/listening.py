@@ -13,6 +13,9 @@ from .options import CommOptions
 
 __all__ = ["Listening", "limited"]
 
+#: What Dask's ``Security.get_listen_args()`` has.
+TLS = ("ssl_context", "require_encryption")
+
 
 class Listening:
     """The half of a `Server` that has addresses."""
@@ -42,7 +45,8 @@ class Listening:
 
         The port is bound when this returns, so `port` is known. Connections are accepted as
         soon as the loop runs on, or, where none runs yet, when the server is awaited; to
-        await what is returned waits for that. ``arguments`` override those of the server.
+        await what is returned waits for that. ``arguments`` override those of the server;
+        ``ssl_context`` and ``require_encryption`` may be among them, as in Dask.
         Raises ValueError for a malformed address, OSError for one that cannot be had.
         """
         addr = self.default_port if port_or_addr is None else port_or_addr
@@ -53,6 +57,7 @@ class Listening:
         if "://" not in addr:
             addr = f"{self._scheme}://{addr}"
         given = {**self._arguments, **arguments}
+        given["connection_args"] = self._connection_args(given, arguments)
         if max_buffer_size is not None:
             given["options"] = limited(given.get("options"), max_buffer_size)
         listener = listen(
@@ -64,6 +69,16 @@ class Listening:
         if asyncio._get_running_loop() is not None:
             bound.begin()
         return bound
+
+    def _connection_args(self, given: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+        """Take those that may also be said by themselves; the server's also are for dialling."""
+        taken = dict(self._arguments.get("connection_args") or {})
+        taken.pop("server_hostname", None)
+        if own.get("security") is not None:
+            taken.pop("ssl_context", None)
+        taken.update(own.get("connection_args") or {})
+        taken.update({name: given.pop(name) for name in TLS if name in own})
+        return taken
 
     @property
     def listeners(self) -> list[Listener]:

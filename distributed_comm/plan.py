@@ -72,6 +72,10 @@ class Plan:
         """Take note of a comm for which `may_open` was asked."""
         self.members[comm] = address
 
+    def vacate(self, comm: Comm) -> None:
+        """Give up a comm that was closed when its new user looked; the room stays theirs."""
+        self._give_up(comm)
+
     def make_room(self) -> None:
         """Take note that there is one less: its room goes to who waits longest."""
         while self.waiters:
@@ -102,6 +106,10 @@ class Plan:
 
     def _hand_on(self, address: str, comm: Comm) -> None:
         """Give a comm to who waits for its address, or its room to who waits longest."""
+        if comm.closed():
+            self._give_up(comm)
+            self.make_room()
+            return
         while self.waiters and self.waiters[0].future.done():
             self.waiters.popleft()
         for waiter in self.waiters:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 from .addressing import unparse_host_port
 from .calls import Status
@@ -30,7 +31,12 @@ def address_of(addr: Address | None, ip: str | None, port: int | None, scheme: s
             raise TypeError("an rpc needs an address: arg, addr=, ip= and port=, or comm=")
         addr = ip, port or 0
     if not isinstance(addr, str):
-        host, port = addr
+        try:
+            host, port = addr
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{addr!r:.60} is no address: expected a URI, or (host, port)"
+            ) from None
         addr = unparse_host_port(host or "127.0.0.1", port)
     return addr if "://" in addr else f"{scheme}://{addr}"
 
@@ -72,7 +78,8 @@ class ConnectionPool:
         self.take = self._plan.take
         self.reuse = self._plan.put_back
         self.reuse_sound = self._plan.put_back_sound
-        self._dialling: dict[asyncio.Timeout, str] = {}
+        self._acquiring: set[Acquisition] = set()
+        self._reasons: WeakKeyDictionary[Comm, str] = WeakKeyDictionary()
         self._tasks: set[asyncio.Future[Any]] = set()
 
     def __call__(
@@ -103,20 +110,26 @@ class ConnectionPool:
         Raises what `connect` raises, and CommClosedError when the pool is closed.
         """
         if self.status is not Status.running:
-            raise CommClosedError(f"{self!r} is closed")
+            raise CommClosedError(f"{self!r} is closed, and opens no comm to {addr}")
         comm = self.take(addr)
-        if comm is None and not self._plan.may_open():
-            comm = await self._wait(addr)
-        if comm is None:
-            comm = await self._open(addr, timeout)
-        return comm
+        if comm is not None:
+            return comm
+        acquisition = Acquisition(addr)
+        self._acquiring.add(acquisition)
+        try:
+            with acquisition:
+                if not self._plan.may_open():
+                    comm = await self._wait(addr)
+                return comm or await self._open(addr, timeout)
+        finally:
+            self._acquiring.discard(acquisition)
 
     async def _wait(self, addr: str) -> Comm | None:
-        """Wait for a comm that comes back, or for room to open one."""
+        """Wait for a comm that comes back, or, which is None, for room to open one."""
         waiter = Waiter(addr, asyncio.get_running_loop().create_future())
         self._plan.waiters.append(waiter)
         try:
-            return await waiter.future
+            comm = await waiter.future
         except BaseException:
             if waiter in self._plan.waiters:
                 self._plan.waiters.remove(waiter)
@@ -127,21 +140,18 @@ class ConnectionPool:
                 else:
                     self.reuse(addr, comm)
             raise
+        if comm is not None and comm.closed():  # since it was handed over
+            self._plan.vacate(comm)
+            return None
+        return comm
 
     async def _open(self, addr: str, timeout: float | None) -> Comm:
         """Open a comm for which the plan has room."""
-        scope = asyncio.timeout(None)
-        self._dialling[scope] = addr
         try:
-            async with scope:
-                comm = await self._dial(addr, timeout)
-        except BaseException as exc:
+            comm = await self._dial(addr, timeout)
+        except BaseException:
             self._plan.make_room()
-            if scope.expired():
-                raise CommClosedError(f"{self!r} has removed {addr} meanwhile") from exc
             raise
-        finally:
-            del self._dialling[scope]
         self._plan.opened(addr, comm)
         return comm
 
@@ -153,25 +163,30 @@ class ConnectionPool:
         """Close the comms that nobody uses."""
         self._plan.collect()
 
-    def remove(self, addr: str, *, reason: str = "Address removed.") -> None:  # noqa: ARG002
-        """Close all comms to an address, those in use too, and give up opening more."""
-        self.drop(addr)
+    def remove(self, addr: str, *, reason: str = "Address removed.") -> None:
+        """Close all comms to an address, those in use too, and give up opening more.
 
-    def drop(self, addr: str | None = None) -> "list[asyncio.Future[Any]]":
+        Calls under way get a CommClosedError that says the reason.
+        """
+        self.drop(addr, reason)
+
+    def drop(self, addr: str | None = None, reason: str = "") -> "list[asyncio.Future[Any]]":
         """Give up every comm to an address, or all: the idle, the busy, those being opened.
 
         Returns what may be awaited until they are closed.
         """
-        for waiter in self._plan.waiters:  # first, for what follows makes room
-            if addr in {waiter.address, None} and not waiter.future.done():
-                waiter.future.set_exception(CommClosedError(f"{self!r} gave up {waiter.address}"))
-        for scope, address in self._dialling.items():
-            if addr in {address, None}:
-                scope.reschedule(0)
+        for acquisition in self._acquiring:  # first, for what follows makes room
+            if addr in {acquisition.address, None}:
+                acquisition.give_up(f"{self!r} gave up {acquisition.address}: {reason}")
         self._plan.collect(addr)
         for comm in self._plan.disown(addr):
+            self._reasons[comm] = reason
             comm.abort()
         return list(self._tasks)
+
+    def reason(self, comm: Comm) -> str | None:
+        """Return why a comm that was in use has been given up, None where it has not."""
+        return self._reasons.get(comm)
 
     def _discard(self, comm: Comm) -> None:
         """Close a comm that the plan has given up, without waiting for it."""
@@ -188,7 +203,7 @@ class ConnectionPool:
     async def close(self) -> None:
         """Close every comm, and end every call under way with a CommClosedError."""
         self.status = Status.closed
-        self.drop()
+        self.drop(reason="the pool was closed")
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
@@ -204,3 +219,35 @@ class ConnectionPool:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.open} open, {self.active} in use, of {self.limit}>"
+
+
+class Acquisition:
+    """A comm that is waited for or being opened, by the task that is inside of ``with``.
+
+    `give_up` cancels it, which is a CommClosedError there. Who else cancels the task, before
+    or after, gets what they asked for.
+    """
+
+    __slots__ = ("_cancelling", "_task", "_why", "address")
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._why: str | None = None
+        self._task = asyncio.current_task()
+        self._cancelling = self._task.cancelling() if self._task else 0
+
+    def give_up(self, why: str) -> None:
+        if self._why is None and self._task is not None:
+            self._why = why
+            self._task.cancel()
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, _: type[BaseException] | None, exc: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if self._why is None or self._task is None:
+            return
+        if self._task.uncancel() <= self._cancelling and isinstance(exc, asyncio.CancelledError):
+            raise CommClosedError(self._why) from exc

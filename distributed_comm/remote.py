@@ -11,7 +11,7 @@ __all__ = ["Comms", "Method", "Remote"]
 
 
 #: Keys of a call that are not the function's arguments.
-RESERVED = {"reply", "serializers", "deserializers"}
+RESERVED = {"op", "reply", "serializers", "deserializers"}
 
 
 class Comms(Protocol):
@@ -34,6 +34,9 @@ class Comms(Protocol):
 
     async def connect(self, addr: str) -> Comm:
         """Return one, when it can be had."""
+
+    def reason(self, comm: Comm) -> str | None:
+        """Return why one in use was given up, None where it was not."""
 
 
 class Remote:
@@ -89,17 +92,18 @@ class Method:
         self._deserializers = deserializers
 
     # What `send_recv` does, once more: another coroutine in between took 2,000 instructions.
-    async def __call__(self, /, **message: Any) -> Any:
-        message["op"] = self._op
+    async def __call__(self, /, *values: Any, **message: Any) -> Any:
         serializers, deserializers = self._serializers, self._deserializers
         reply = True
-        if serializers or deserializers or not message.keys().isdisjoint(RESERVED):
+        if serializers or deserializers or values or not message.keys().isdisjoint(RESERVED):
+            self._check(values, message)
             reply = message.get("reply", True)
             serializers = message.pop("serializers", serializers)
             deserializers = message.pop("deserializers", deserializers)
             envelop(message, reply, serializers, deserializers)
         else:
             message["reply"] = True
+        message["op"] = self._op
         pool, address = self._pool, self._address
         comm, written, response = None, False, None
         try:
@@ -111,28 +115,51 @@ class Method:
             if reply:
                 response = await comm.read(deserializers or serializers)
         except BaseException as exc:
+            if isinstance(exc, CommClosedError):
+                reason = pool.reason(comm) if comm is not None else None
+                why = f": {reason}" if reason else ""
+                exc.add_note(f"while calling {self._op!r} of {address}{why}")
             if comm is not None:
                 abandon(comm, exc, written)
                 pool.reuse(address, comm)
-            if isinstance(exc, CommClosedError):
-                exc.add_note(f"while calling {self._op!r} of {address}")
             raise
         if "close" in message:
-            if message["close"]:
-                await comm.close()
-            pool.reuse(address, comm)
+            try:
+                if message["close"]:
+                    await comm.close()
+            finally:  # cancelled, too: its room in the pool is somebody else's now
+                pool.reuse(address, comm)
         else:
             pool.reuse_sound(address, comm)
         if type(response) is dict and is_error(response):
             raise unpack_error(response, comm)
         return response
 
-    async def stream(self, /, **message: Any) -> AsyncIterator[Any]:
+    def _check(self, values: tuple[Any, ...], message: dict[str, Any]) -> None:
+        """Refuse what would not reach the function; TypeError."""
+        if values:
+            shown = f"{self._op}({', '.join(map(repr, values)):.60})"
+            raise TypeError(f"{shown}: a call takes its arguments by name, as in x=1")
+        if "op" in message:
+            raise TypeError(f"{self._op}(op=…): a call's own op is {self._op!r}, and no argument")
+
+    async def stream(self, /, *values: Any, **message: Any) -> AsyncIterator[Any]:
         """Iterate over the messages of a stream, on a comm of its own, until the server ends it."""
+        self._check(values, message)
+        serializers = message.pop("serializers", self._serializers)
+        families = message.pop("deserializers", self._deserializers) or serializers
+        if families is not None:
+            message["serializers"] = tuple(families)
         comm = await self._pool.connect(self._address)
         try:
-            await comm.write({**message, "op": self._op})
-            async for item in comm:
+            await comm.write({**message, "op": self._op}, serializers)
+            while True:
+                try:
+                    item = await comm.read(families)
+                except CommClosedError as exc:
+                    if exc.clean:
+                        break
+                    raise
                 if is_error(item):
                     raise unpack_error(item, comm)
                 yield item

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from calling import dial, serve
-from loops import until
+from loops import settle, until
 from peers import pair
 
 import distributed_comm as dc
@@ -111,6 +111,43 @@ def test_who_awaits_send_waits_for_a_slow_reader(run):
             await flooding
             await batched.close()
             assert len(await reading) == 3_000
+
+    run(main())
+
+
+class SlowComm:
+    """Writes a batch each time that it is let go."""
+
+    def __init__(self):
+        self.may_write = asyncio.Semaphore(0)
+
+    async def write(self, _batch, _serializers=None):
+        await self.may_write.acquire()
+        return 1
+
+    def closed(self):
+        return False
+
+    def abort(self):
+        pass
+
+
+def test_who_waits_for_room_waits_until_there_is_some(run):
+    async def main():
+        comm = SlowComm()
+        async with batched_to(comm, "1 ms", limit=2) as batched:
+            batched.send(1, 2, 3)
+            await settle()
+            waiting = asyncio.ensure_future(batched.drain())
+            await settle()
+            batched.send(*range(10))  # while the first three are written
+            comm.may_write.release()
+            await until(lambda: batched.waiting == 10)
+            await settle()
+            assert not waiting.done()
+            comm.may_write.release()
+            await waiting
+            assert batched.waiting == 0
 
     run(main())
 

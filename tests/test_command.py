@@ -7,7 +7,10 @@ import sys
 
 import pytest
 from calling import serve
+from certificates import ca_text, issue, secure, texts
 from scheduling import scheduler
+
+import distributed_comm as dc
 
 
 async def command(*args, environment=None):
@@ -22,6 +25,19 @@ async def command(*args, environment=None):
     return process.returncode, out.decode(), err.decode()
 
 
+def give_up():
+    raise AssertionError
+
+
+def time_out():
+    raise TimeoutError
+
+
+async def wait():
+    await asyncio.sleep(3)
+
+
+FAILING = {"wait": wait, "give_up": give_up, "time_out": time_out}
 HANDLERS = {
     "add": lambda x, y: x + y,
     "show": lambda **kwargs: kwargs,
@@ -57,9 +73,71 @@ def test_call_says_what_went_wrong_in_one_line(run):
             status, _, err = await command("call", server.address, "add", "x")
             assert status == 2
             assert "'x', expected name=value" in err
-        status, _, err = await command("call", "--timeout", "0.1", server.address, "add")
-        assert status == 1
-        assert re.search(r"Timed out trying to connect|no answer in 0\.1 s", err)
+
+    run(main())
+
+
+#: How a command ends when it may take half a second: the arguments, what is expected to be said.
+FAILURES = {
+    "nobody listens": (("identity", "{closed}"), "Connection refused by {bare}"),
+    "no such name": (("call", "tcp://name.invalid:1", "add"), "OSError: Timed out .*name"),
+    "no answer": (("call", "{address}", "wait"), "TimeoutError: no answer in 0.5 s$"),
+    "an error without a text": (("call", "{address}", "give_up"), "^RemoteError: AssertionError$"),
+    "its own TimeoutError": (("call", "--trusted", "{address}", "time_out"), "^TimeoutError$"),
+    "an argument named op": (("call", "{address}", "add", "op=1"), "^TypeError: add.op=…."),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_the_reason_is_said_and_not_how_long_it_took(run, failure):
+    arguments, expected = FAILURES[failure]
+
+    async def main():
+        async with serve({**HANDLERS, **FAILING}, trusted=True) as (server, _):
+            closed = dc.listen("tcp://127.0.0.1:0", print)
+            closed.bind()
+            names = {"closed": closed.contact_address, "address": server.address}
+            names["bare"] = closed.contact_address.removeprefix("tcp://")
+            closed.stop()
+            given = [argument.format(**names) for argument in arguments]
+            status, out, err = await command(given[0], "--timeout", "0.5", *given[1:])
+            assert (status, out, err.count("\n")) == (1, "", 1)
+            assert re.search(expected.format(**names), err.rstrip())
+
+    run(main())
+
+
+def test_an_op_may_begin_with_an_underscore(run):
+    async def main():
+        async with serve({"_hid": lambda pool, args: pool + args}) as (server, _):
+            status, out, err = await command("call", server.address, "_hid", "pool=1", "args=2")
+            assert (status, out, err) == (0, "3\n", "")
+
+    run(main())
+
+
+def test_a_server_of_tls_is_asked_with_certificates(run, tmp_path):
+    paths = {}
+    for name, text in {"ca": ca_text(), **texts(issue())}.items():
+        paths[name] = str(tmp_path / f"{name}.pem")
+        (tmp_path / f"{name}.pem").write_text(text)
+    ca = ("--tls-ca-file", paths["ca"])
+    own = ("--tls-cert", paths["cert"], "--tls-key", paths["key"])
+
+    async def main():
+        async with dc.Server(HANDLERS, security=secure()) as server:
+            await server.listen("tls://127.0.0.1:0")
+            address = server.address
+            assert await command("call", *ca, *own, address, "thing") == (0, "range(0, 3)\n", "")
+            assert (await command("ping", "-c1", *ca, *own, address))[0] == 0
+            status, _, err = await command("identity", *ca, address)
+            assert (status, err[:37]) == (1, "TLSError: the peer wants a certificat")
+            status, _, err = await command("identity", *own, address)
+            assert status == 2
+            assert "--tls-cert and --tls-key need --tls-ca-file" in err
+            status, _, err = await command("identity", "--tls-ca-file", "nowhere.pem", address)
+            assert (status, err.startswith("FileNotFoundError")) == (1, True)
+            assert "nowhere.pem" in err
 
     run(main())
 
@@ -82,6 +160,8 @@ def test_ping_prints_a_line_for_each_call_and_a_summary(run):
             check_ping(out, server.address, 3)
         status, out, _ = await command("ping", "-c1", "--timeout", "0.1", server.address)
         assert status == 1
+        assert "seq=1 Timed out" in out
+        assert "Connection refused" in out
         assert "1 calls, 0 answered, 100% lost" in out
 
     run(main())

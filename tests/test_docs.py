@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from certificates import ca_text, issue, texts
 
 ROOT = Path(__file__).parents[1]
 
@@ -39,14 +40,24 @@ def run_pasted(program: str, folder: Path, *args: str) -> str:
 
 @pytest.mark.parametrize(
     ("page", "number", "printed"),
-    [("README.md", 0, "42\n"), ("README.md", 1, "30\n"), ("docs/tls.md", 0, "42 TLSv1.3\n")],
+    [
+        ("README.md", 0, "42\n"),
+        ("README.md", 1, "30\n"),
+        ("docs/tls.md", 0, "42 TLSv1.3\n"),
+        ("docs/tls.md", 1, "30\n"),
+    ],
 )
 def test_a_program_works_when_pasted(page, number, printed, tmp_path):
+    ours = texts(issue())
+    files = {"ca.pem": ca_text(), "machine.pem": ours["cert"], "machine.key": ours["key"]}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
     assert run_pasted(programs(page)[number][1], tmp_path) == printed
 
 
-def test_the_readme_has_no_program_that_is_not_run():
-    assert len(programs("README.md")) == 2
+@pytest.mark.parametrize("page", ["README.md", "docs/tls.md"])
+def test_a_page_has_no_program_that_is_not_run(page):
+    assert len(programs(page)) == 2
 
 
 # -- the tutorial -----------------------------------------------------------------------------

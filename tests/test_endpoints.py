@@ -152,3 +152,23 @@ def test_a_malformed_address_is_refused_by_each(function, address, match):
 def test_a_host_that_no_resolver_takes_is_named():
     with pytest.raises(ValueError, match=r"invalid host 'a\.\.b'"):
         dc.resolve_address("tcp://a..b:80")
+
+
+# -- addresses that cannot be listened on -------------------------------------------------------
+
+
+def test_an_address_that_cannot_be_had_is_named(run):
+    async def main():
+        async with dc.listen("tcp://127.0.0.1:0", print) as listener:
+            for address, kind in (
+                (listener.listen_address, OSError),  # in use
+                ("tcp://192.0.2.1:0", OSError),  # nobody's (RFC 5737)
+                ("tcp://name.invalid:0", socket.gaierror),
+            ):
+                with pytest.raises(kind, match=f"cannot listen on {address}: ") as info:
+                    await dc.listen(address, print)
+                assert info.value.errno
+                with pytest.raises(kind, match=address):
+                    dc.Server().listen(address)
+
+    run(main())

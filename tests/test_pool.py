@@ -257,7 +257,7 @@ def test_dialling_ends_when_its_address_is_removed_or_the_pool_closed(run):
             pool = dc.ConnectionPool(limit=1)
             dialling = asyncio.ensure_future(pool(listener.contact_address).identity())
             waiting = asyncio.ensure_future(pool(listener.contact_address).identity())
-            await until(lambda pool=pool: pool._dialling)
+            await until(lambda pool=pool: pool._acquiring)
             if end == "remove":
                 pool.remove(listener.contact_address)
             else:

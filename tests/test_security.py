@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from certificates import ca_text, issue, secure, texts, without_certificate
@@ -85,10 +86,10 @@ def test_a_context_is_made_once():
 def test_what_is_missing_or_wrong_is_named(files, tmp_path):
     with pytest.raises(ValueError, match="to listen with TLS takes a certificate: pass cert="):
         _ = without_certificate().listening
-    with pytest.raises(FileNotFoundError):
-        _ = Security(ca=tmp_path / "nowhere.pem").connecting
-    with pytest.raises(FileNotFoundError):
-        _ = Security(ca=ca_text(), cert=tmp_path / "nowhere.pem").connecting
+    nowhere = tmp_path / "nowhere.pem"
+    for missing in ({"ca": nowhere}, {"cert": str(nowhere)}, {"key": nowhere}):
+        with pytest.raises(FileNotFoundError, match=str(nowhere)):
+            _ = Security(**{"ca": files["ca"], "cert": files["cert"], **missing}).connecting
     files["ca"].write_text("no certificate")
     with pytest.raises(ValueError, match=r"no context can be made of Security\(ca="):
         _ = Security(ca=files["ca"]).connecting
@@ -109,13 +110,29 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_a_password():
         _ = replace(secure(), key=locked).connecting
 
 
-def test_the_key_is_in_no_repr_and_in_no_error():
-    security = replace(secure(), ciphers="rot13")
-    secret = security.key.splitlines()[1]
+@pytest.mark.parametrize("name", ["ca", "cert", "key"])
+@pytest.mark.parametrize(
+    "change",
+    [str, str.encode, lambda pem: pem.replace("-----BEGIN ", "-----BEG")],
+    ids=["PEM", "bytes", "damaged"],
+)
+def test_a_key_is_in_no_repr_and_in_no_error(name, change):
+    """Wherever it was put: a cert may hold its key, and anything may be mistaken."""
+    texts = {"ca": ca_text(), "cert": secure().cert, "key": secure().key}
+    secret = texts["key"].splitlines()[1]
+    security = Security(**{**texts, name: change(texts["key"])}, ciphers="rot13")
     assert secret not in repr(security)
-    with pytest.raises(ValueError, match="rot13") as caught:
+    with pytest.raises(ValueError, match=f"no context can be made of Security|{name}= is ") as info:
         _ = security.listening
-    assert secret not in str(caught.value)
+    assert secret not in str(info.value)
+    assert len(str(info.value)) < 300
+
+
+def test_repr_shows_paths_and_what_is_not_as_usual():
+    assert repr(secure()) == "Security(ca=<text>, cert=<text>, key=<not shown>)"
+    security = Security(ca="ca.pem", cert=Path("cert.pem"), mutual=False)
+    shown = f"ca='ca.pem', cert={Path('cert.pem')!r}, mutual=False"
+    assert repr(security) == f"Security({shown})"
 
 
 def test_it_can_be_pickled_once_it_was_used():

@@ -273,14 +273,13 @@ def test_servers_and_rpc(run, how):
         if how == "security":
             listening = dialling = {"security": security}
         else:
-            listening = {"connection_args": security.listen_args()}
+            listening = security.listen_args()  # as Dask's are passed
             dialling = {"connection_args": security.connection_args()}
-        async with dc.Server({"add": add}, **listening) as server:
-            await server.listen(LOOPBACK)
+        async with dc.Server({"add": add}, **dialling) as server:
+            await server.listen(LOOPBACK, **listening)
             remote = dc.rpc(server.address, **dialling)
             assert await remote.add(x=1, y=2) == Point(3)
             await remote.close_rpc()
-            if how == "security":  # it dials with it, too
-                assert await server.rpc(server.address).add(x=1, y=2) == Point(3)
+            assert await server.rpc(server.address).add(x=1, y=2) == Point(3)
 
     run(main())

@@ -115,9 +115,8 @@ def test_our_close_is_an_end_to_a_dask_peer(run, security):
 def test_dasks_own_contexts_can_be_passed(run):
     async def main():
         temporary = distributed.Security.temporary()
-        listening, dialling = temporary.get_listen_args("worker"), {}
-        for key in ("ssl_context", "require_encryption"):
-            dialling[key] = temporary.get_connection_args("client")[key]
+        listening = temporary.get_listen_args("worker")
+        dialling = temporary.get_connection_args("client")
         async with (
             dc.listen(LOOPBACK, echo, connection_args=listening) as listener,
             await dc.connect(listener.contact_address, connection_args=dialling) as comm,
@@ -125,6 +124,20 @@ def test_dasks_own_contexts_can_be_passed(run):
             assert comm.trusted
             await comm.write("hello")
             assert await comm.read() == "hello"
+        async with dc.Server(connection_args=dialling) as server:
+            await server.listen(LOOPBACK, **listening)
+            assert await server.rpc(server.address).echo(data={1}) == {1}
+
+    run(main())
+
+
+def test_plain_to_a_dask_listener_of_tls(run, security):
+    async def main():
+        listening = security.get_listen_args("scheduler")
+        async with distributed.comm.listen(LOOPBACK, dask_echo, **listening) as listener:
+            address = listener.contact_address.replace("tls://", "tcp://")
+            with pytest.raises(OSError, match=r"Timed out .*; it may expect tls://"):
+                await dc.connect(address, timeout=0.5)
 
     run(main())
 

@@ -85,6 +85,12 @@ FAILURES = {
         "the peer's certificate is not valid yet: compare the clocks",
         "the peer refuses our certificate",
     ),
+    "ours will be valid in a while": (
+        {},
+        lambda: secure(leaf=issue(days=300)),
+        "the peer refuses our certificate: it may not be valid yet, by the peer's clock: ",
+        "the peer's certificate is not valid yet: compare the clocks",
+    ),
     "the listener is another host": (
         {"leaf": issue("elsewhere.example")},
         secure,
@@ -93,8 +99,8 @@ FAILURES = {
             "that as server_hostname="
         ),
         (
-            "the peer refuses our certificate: it may not be for the host name that the peer has "
-            "dialled"
+            "the peer refuses our certificate: it may not be valid yet, by the peer's clock, or "
+            "not for the host name that the peer has dialled"
         ),
     ),
     "no cipher in common": (

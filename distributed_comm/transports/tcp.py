@@ -83,7 +83,11 @@ class TCPListener(SocketListener):
         self._given = list(sockets)
 
     def _bind(self) -> list[socket.socket]:
-        bound = ip.adopt(self._given) if self._given else ip.bind(self._host, self._port)
+        try:
+            bound = ip.adopt(self._given) if self._given else ip.bind(self._host, self._port)
+        except OSError as exc:  # a gaierror, too, which keeps its own kind
+            why = f"cannot listen on {self.listen_address}: {exc.strerror}"
+            raise type(exc)(exc.errno, why) from exc
         self._port = bound[0].getsockname()[1]
         if not self._trust.authenticates:
             self._warn_of_wildcards(bound)

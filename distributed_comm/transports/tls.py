@@ -15,6 +15,8 @@ from .tls_layer import TLSLayer
 __all__ = ["TLSBackend"]
 
 SCHEME = "tls"
+#: What a context is for; those of the older protocols are for both.
+ROLES = {ssl.PROTOCOL_TLS_CLIENT: "dialling", ssl.PROTOCOL_TLS_SERVER: "listening"}
 
 
 class TLSDialler(TCPConnector):
@@ -42,7 +44,7 @@ class TLSConnector(Connector):
         server_hostname: str | None = None,
         **others: Any,
     ) -> ChannelComm:
-        context = _expect(ssl_context)
+        context = _expect(ssl_context, ssl.PROTOCOL_TLS_CLIENT)
         host = server_hostname or parse_host_port(address)[0].partition("%")[0]
         return await TLSDialler(context, host).connect(address, deserialize, **others)
 
@@ -61,7 +63,7 @@ class TLSListener(TCPListener):
         ssl_context: ssl.SSLContext | None = None,
         **others: Any,
     ) -> None:
-        self._context = _expect(ssl_context)
+        self._context = _expect(ssl_context, ssl.PROTOCOL_TLS_SERVER)
         super().__init__(loc, handle_comm, deserialize, **others)
 
     def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, name: Any) -> None:
@@ -72,18 +74,34 @@ class TLSListener(TCPListener):
             super()._warn_of_wildcards(bound)
 
 
-def _expect(context: ssl.SSLContext | None) -> ssl.SSLContext:
+def _expect(context: ssl.SSLContext | None, protocol: ssl._SSLMethod) -> ssl.SSLContext:
+    """Return a context that is fit for one role; ValueError for one that is for the other."""
     if context is None:
         raise ValueError(f"{SCHEME}:// needs certificates: pass security=Security(ca=…, cert=…)")
+    if not isinstance(context, ssl.SSLContext):
+        raise ValueError(f"ssl_context={context!r:.60}, expected an ssl.SSLContext")
+    if context.protocol != protocol and context.protocol in ROLES:
+        raise ValueError(
+            f"the ssl_context is for {ROLES[context.protocol]} ({context.protocol.name}): "
+            f"{ROLES[protocol]} takes one of {protocol.name}, or security="
+        )
     return context
 
 
 def _encrypt(
     sock: socket.socket, context: ssl.SSLContext, host: str | None = None
 ) -> socket.socket:
-    """Return what is the socket to all that is above TLS."""
+    """Return what is the socket to all that is above TLS; ValueError for an unfit host name."""
     scratch = ciphertext_of(asyncio.get_running_loop())
-    return cast("socket.socket", TLSLayer(sock, context, scratch, host))
+    try:
+        return cast("socket.socket", TLSLayer(sock, context, scratch, host))
+    except BaseException as exc:
+        sock.close()
+        if isinstance(
+            exc, ssl.SSLError | ValueError | TypeError
+        ):  # of names, before anything was sent
+            raise ValueError(f"no TLS with server_hostname={host!r:.300}: {exc}") from exc
+        raise
 
 
 class TLSBackend(TCPBackend):

@@ -34,8 +34,8 @@ REASONS = {
     "TLSV1_ALERT_UNKNOWN_CA": "the peer does not know the CA of our certificate: pass it there "
     "as ca=, or pass another cert= here",
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": "our certificate has expired: make a new one",
-    "SSLV3_ALERT_BAD_CERTIFICATE": "the peer refuses our certificate: it may not be for the host "
-    "name that the peer has dialled",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the peer refuses our certificate: it may not be valid yet, by "
+    "the peer's clock",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "the peer refuses the handshake: it may want a certificate, "
     "cert= and key=, or other ciphers=",
     "NO_SHARED_CIPHER": "the two sides have no cipher in common: compare ciphers=",
@@ -64,4 +64,7 @@ def explain(exc: ssl.SSLError, host: str | None) -> str:
     if is_plaintext(exc):
         side = "the peer does not speak TLS"
         return f"{side}: it has to dial tls://" if host is None else f"{side}: dial tcp://"
-    return REASONS.get(exc.reason or "", f"TLS failed: {exc.reason or exc}")
+    reason = REASONS.get(exc.reason or "", f"TLS failed: {exc.reason or exc}")
+    if exc.reason == "SSLV3_ALERT_BAD_CERTIFICATE" and host is None:  # only diallers look at names
+        reason += ", or not for the host name that the peer has dialled"
+    return reason
