@@ -59,7 +59,7 @@ class Leaver(Reader):
         """Send what is queued and the goodbye, then discard until the peer's end."""
         self._inbox.clear()
         self._wake()
-        self._resume()
+        self._relax()
         ended = self._loop.create_future()
         if self._leavers is None:
             self._leavers = [ended]
@@ -117,7 +117,8 @@ class Leaver(Reader):
 
     def _end(self, why: str, cause: BaseException | None = None) -> None:
         """Take note that the connection is gone, and wake whoever waits for something."""
-        self._let_go()
+        if not self._inbox:
+            self._let_go()
         self._connection.lose(why, cause)
         self._unwatch()
         self._drop()
