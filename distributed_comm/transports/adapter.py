@@ -221,6 +221,11 @@ class Adapter(Leaver, asyncio.BufferedProtocol):
         """… and whether something in between passes on what both sides send."""
         return self._connection.relayed
 
+    @property
+    def refused(self) -> bool:
+        """Whether the peer has said that it does not trust us, and requires that."""
+        return self._connection.refused
+
 
 def _raise(exc: BaseException) -> None:
     raise exc
