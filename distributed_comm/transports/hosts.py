@@ -79,5 +79,5 @@ def _boot() -> bytes:
 
 @lru_cache(64)
 def _digest(network: bytes) -> str:
-    """Return where an address is that means this machine, in 32 hexadecimal digits."""
-    return sha256(DOMAIN + _boot() + b"\0" + network).hexdigest()[:32]
+    """Return where an address is that means this machine, in 16 hexadecimal digits."""
+    return sha256(DOMAIN + _boot() + b"\0" + network).hexdigest()[:16]
