@@ -68,7 +68,8 @@ class Leaver(Reader):
         """Send what is queued and the goodbye, then discard until the peer's end."""
         self._inbox.clear()
         self._wake()
-        self._relax()
+        if self._crowded:
+            self._relax()
         ended = self._loop.create_future()
         if self._leavers is None:
             self._leavers = [ended]
