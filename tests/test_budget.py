@@ -1,6 +1,8 @@
 """The memory that strangers may have us hold, all of them together."""
 
 import asyncio
+import gc
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 from loops import settle, until
@@ -199,3 +201,126 @@ def test_pushed_messages_are_not_in_it(run):
             assert comm._channel._budget.used == 0
 
     run(main())
+
+
+# Whole messages that wait for a slow reader
+
+MESSAGE = "x" * 1000
+NUMBER = 500  # of them are less than what reading pauses at
+HOARD = pack(MESSAGE) * NUMBER
+
+
+@asynccontextmanager
+async def crowd(listener, number, data):
+    """Yield so many strangers that have said hello, and sent as much as was taken of this."""
+    async with AsyncExitStack() as stack:
+        strangers = []
+        for _ in range(number):
+            raw = await stack.enter_async_context(dial_raw(listener))
+            strangers.append(raw)
+            with suppress(ConnectionError):  # it may be cut meanwhile
+                await raw.send(OUR_HELLO + data)
+            await settle()
+        yield strangers
+
+
+def test_many_strangers_together_leave_no_more_unread_than_the_budget(run):
+    """None of them has so much unread that reading would pause."""
+    comms = []
+
+    async def main():
+        async with dc.listen(LOOPBACK, comms.append, options=LIMITED) as listener:
+            budget = listener._budget
+            async with crowd(listener, 60, HOARD):
+                await until(lambda: sum(comm.closed() for comm in comms) >= 40)
+                left = [comm for comm in comms if not comm.closed()]
+                unread = sum(comm.stats()["bytes_received"] for comm in left)
+                assert 2 * MIB <= unread <= budget.used <= 8 * MIB
+                with pytest.raises(dc.CommClosedError, match=TOO_MUCH.format(8 * MIB)):
+                    await next(comm for comm in comms if comm.closed()).read()
+                for comm in left:
+                    assert await comm.read() == MESSAGE  # who was there before is served
+                    comm.abort()
+                assert budget.used == 0
+
+    run(main())
+
+
+def test_small_messages_are_counted_with_what_they_take(run):
+    """A list and its bytes take some times as much as a message of one byte."""
+
+    async def main():
+        async with raw_pair(options=LIMITED) as (raw, comm):
+            await raw.send(pack(1) * 5000)
+            await until(lambda: comm.stats()["messages_received"] == 5000)
+            assert comm._channel._budget.used >= 100 * 5000
+            for _ in range(5000):
+                assert await comm.read() == 1
+            assert comm._channel._budget.used == 0
+
+    run(main())
+
+
+def test_reading_pauses_by_what_messages_take(run):
+    async def main():
+        async with raw_pair(options=LIMITED) as (raw, comm):
+            sending = asyncio.create_task(raw.send(pack(1) * 100_000))
+            await until(lambda: comm._channel._paused)
+            assert comm.stats()["bytes_received"] < 512 * KIB
+            assert MIB <= comm._channel._budget.used <= 4 * MIB
+            for _ in range(100_000):
+                assert await comm.read() == 1
+            await sending
+            assert comm._channel._budget.used == 0
+
+    run(main())
+
+
+def test_a_stranger_with_little_unread_is_not_cut_when_others_have_taken_all(run):
+    comms = []
+
+    async def main():
+        async with dc.listen(LOOPBACK, comms.append, options=LIMITED) as listener:
+            listener._budget.change(8 * MIB)
+            async with crowd(listener, 50, pack(1) * 10):
+                await until(lambda: len(comms) == 50)
+                await until(lambda: all(c.stats()["messages_received"] == 10 for c in comms))
+                assert not any(comm.closed() for comm in comms)
+                for comm in comms:
+                    assert [await comm.read() for _ in range(10)] == [1] * 10
+                    comm.abort()
+            assert listener._budget.used == 8 * MIB
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["read", "closed", "forgotten"])
+def test_what_is_unread_behind_the_end_is_counted_until_it_is_gone(run, how):
+    async def main():
+        comms = []
+        async with dc.listen(LOOPBACK, comms.append, options=LIMITED) as listener:
+            budget = listener._budget
+            async with crowd(listener, 1, HOARD):
+                await until(lambda: comms and comms[0].stats()["messages_received"] == NUMBER)
+            await until(lambda: comms[0].closed() and not listener._connections)
+            assert budget.used > len(HOARD)
+            comm = comms.pop()
+            if how == "read":
+                for _ in range(NUMBER):
+                    assert await comm.read() == MESSAGE
+            elif how == "closed":
+                await comm.close()
+            del comm
+            gc.collect()
+            assert budget.used == 0
+
+    run(main())
+
+
+def test_the_lengths_of_frames_that_do_not_come_are_counted(kernels):
+    budget = Budget(64 * MIB)
+    connection = opened(budget)
+    feed(connection, honest([bytes(300)] * 60_000)[: 480_016 + 100], [60_000])
+    assert budget.used >= 60_000 * 40
+    connection.lose("lost")
+    assert budget.used == 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_comm.errors import RemoteProtocolError
+from distributed_comm.errors import FatalCommClosedError, RemoteProtocolError
 from distributed_comm.wire import control, hello
 from distributed_comm.wire.connection import Connection
 from distributed_comm.wire.proof import Proving, Role, derive
@@ -125,7 +125,7 @@ def of_the_other_role(connection):
 def of_a_changed_hello(connection):
     peer = proving(role=Role.DIALLER)
     peer.hear(hello_of(connection))
-    changed = peer.ours.replace(b"version\x01", b"version\x02")
+    changed = peer.ours.replace(b"version\x02", b"version\x01")
     assert changed != peer.ours
     return honest([changed]) + proof_of(peer.prove())
 
@@ -238,3 +238,46 @@ def test_a_nonce_of_the_wrong_shape_is_no_hello(capabilities, text):
     frame = hello.encode(hello.Hello(None, (3, 11, 7), 5, capabilities))
     with pytest.raises(ValueError, match=f"^{text}"):
         hello.decode(frame)
+
+
+# -- refused -----------------------------------------------------------------------
+
+REFUSAL = honest([b"\xc7\x01\xbc\x05"])
+
+
+@pytest.mark.parametrize("greeting", [OURS, DASKS], ids=["ours", "dask"])
+def test_only_who_understands_it_is_told_that_it_is_refused(greeting):
+    connection = Connection(SCRATCH, LIMITS, LOCAL, PEER)
+    feed(connection, greeting)
+    told = greeting is OURS
+    assert b"".join(connection.refuse("no")) == (REFUSAL if told else b"")
+    assert connection.state is (State.LEAVING if told else State.CLOSED)
+    check_end(connection, "no")
+
+
+@pytest.mark.parametrize("version", [1, None, True, "2", 2.5])
+def test_an_older_peer_is_refused_without_a_word(version):
+    capabilities = {} if version is None else {"version": version}
+    connection = Connection(SCRATCH, LIMITS, LOCAL, PEER)
+    feed(connection, honest([hello.encode(hello.Hello(None, (3, 11, 7), 5, capabilities))]))
+    assert connection.refuse("no") == []
+    assert connection.state is State.CLOSED
+
+
+@pytest.mark.parametrize("size", [1, FULL])
+def test_a_refusal_is_the_reason_for_the_end(size):
+    connection = Connection(SCRATCH, LIMITS, LOCAL, PEER)
+    assert feed(connection, OURS + A + REFUSAL, [size]) == [[b"a"]]
+    assert connection.refused
+    assert connection.state is State.CLOSED
+    error = connection.closed_error()
+    assert type(error) is FatalCommClosedError
+    assert "the peer does not trust this side" in str(error)
+
+
+def test_a_refusal_with_a_payload_is_none():
+    connection = Connection(SCRATCH, LIMITS, LOCAL, PEER)
+    feed(connection, OURS + honest([b"\xc7\x02\xbc\x05x"]))
+    assert not connection.refused
+    text = "protocol error: a refusal with 1 bytes of payload"
+    check_end(connection, text, kind=RemoteProtocolError, cause=ValueError)

@@ -9,7 +9,8 @@ import sys
 from fractions import Fraction
 
 import pytest
-from peers import DASK_HELLO, LOOPBACK, OUR_HELLO, dial_raw, echo, pack
+from loops import until
+from peers import DASK_HELLO, LOOPBACK, OUR_HELLO, dial_raw, echo, frame_up, pack
 
 import distributed_comm as dc
 
@@ -85,16 +86,31 @@ def test_a_key_of_another_type_is_the_callers_mistake(run):
 
 # Where trust is required
 
+REFUSED = (
+    "^the peer does not trust this side, and has require_trust=True: both sides need the same key "
+    ".*, and nothing in between that passes on what they say .* -> tcp://"
+)
+
+
+async def use_refused(address, use, **kwargs):
+    """Dial a listener that refuses this side, which the first of this to come too late hears."""
+    client = await dc.connect(address, 20, **kwargs)
+    try:
+        while use == "write":
+            await client.write(bytes(100_000))
+        await client.read()
+    finally:
+        client.abort()
+
 
 @pytest.mark.parametrize("other", [B, NONE], ids=["another key", "no key"])
 def test_a_listener_refuses_who_is_not_trusted(run, caplog, other):
     async def main():
         handled = []
         async with dc.listen(LOOPBACK, handled.append, require_trust=True, **A) as listener:
-            client = await dc.connect(listener.contact_address, **other)
-            with pytest.raises(dc.CommClosedError):
-                await client.read()
-            client.abort()
+            for use in ("read", "write"):
+                with pytest.raises(dc.FatalCommClosedError, match=REFUSED):
+                    await use_refused(listener.contact_address, use, **other)
             async with await dc.connect(listener.contact_address, **A) as client:
                 assert client.trusted
             assert len(handled) == 1
@@ -122,6 +138,34 @@ def test_a_stranger_without_a_proof_is_refused_before_a_message_of_its_is_read(r
     run(main())
 
 
+OUR_NEW_HELLO = pack(
+    {"python": (3, 11, 7), "pickle-protocol": 5, "distributed_comm": {"version": 2}}
+)
+REFUSAL = frame_up(bytes.fromhex("c7 01 bc 05"))
+
+
+def test_who_is_told_that_it_is_refused_may_send_on_in_vain_for_a_while(run):
+    """So that no reset overtakes the reason; and it is no longer than any close may take."""
+
+    async def main():
+        handled = []
+        short = dc.CommOptions(timeouts=dc.Timeouts(close=0.3))
+        async with (
+            dc.listen(LOOPBACK, handled.append, require_trust=True, options=short, **A) as listener,
+            dial_raw(listener) as stranger,
+        ):
+            await stranger.send(OUR_NEW_HELLO + pack("let me in"))
+            await stranger.read_message()
+            assert frame_up(*await stranger.read_frames()) == REFUSAL
+            await stranger.send(pack("please"))
+            with pytest.raises(EOFError):
+                await stranger.read_frames()
+            await until(lambda: not listener._connections)
+        assert handled == []
+
+    run(main())
+
+
 @pytest.mark.parametrize("other", [B, NONE], ids=["another key", "no key"])
 def test_a_dialler_refuses_who_is_not_trusted_and_does_not_try_again(run, other):
     async def main():
@@ -131,6 +175,7 @@ def test_a_dialler_refuses_who_is_not_trusted_and_does_not_try_again(run, other)
                     await dc.connect(listener.contact_address, 20, require_trust=True, **A)
         text = str(caught.value)
         assert text.startswith("the peer is not trusted, and require_trust=True was passed: tcp://")
+        assert "; both sides need the same key (key=, $DISTRIBUTED_COMM_KEY" in text
 
     run(main())
 

@@ -436,3 +436,36 @@ def test_a_large_message_to_a_slow_reader_and_an_end_in_the_middle(run, path, ca
     caplog.set_level(logging.INFO)
     run(main())
     assert [r for r in caplog.records if r.levelno > logging.INFO] == []
+
+
+# A folder that cannot be
+
+
+def test_a_folder_that_cannot_be_made_is_said_with_the_address(run, tmp_path):
+    path = tmp_path / "neither" / "nor" / "socket"
+
+    async def main():
+        with pytest.raises(FileNotFoundError) as caught:
+            await dc.listen(f"unix://{path}", echo)
+        text = str(caught.value)
+        assert f"unix://{path}: its folder cannot be made" in text
+        assert f"`mkdir -p {path.parent}`" in text
+
+    run(main())
+    path.parent.mkdir(parents=True)
+
+    async def again():
+        async with dc.listen(f"unix://{path}", echo) as listener:
+            await check_echo(listener.contact_address)
+
+    run(again())
+
+
+def test_a_folder_that_is_none_is_said_with_the_address(run, path):
+    path.write_text("no folder")
+
+    async def main():
+        with pytest.raises(NotADirectoryError, match=f"unix://{path}/socket: expected a folder"):
+            await dc.listen(f"unix://{path}/socket", echo)
+
+    run(main())

@@ -124,10 +124,10 @@ class Adapter(Leaver, asyncio.BufferedProtocol):
             inbox += messages
             self._messages_received += len(messages)
             if (
-                self._received - self._delivered > self._limits.undelivered
+                self._received - self._delivered > self._unasked
                 and len(inbox) > self._reading  # whose message does not wait
             ):
-                self._pause()
+                self._crowd(messages)
             if self._reading:
                 try:
                     self._waiter.hand_over()  # runs the reader: 2,200 instructions cheaper
@@ -192,6 +192,7 @@ class Adapter(Leaver, asyncio.BufferedProtocol):
     def share(self, budget: Budget) -> None:
         """Take the memory for messages from a budget: the peer is not trusted."""
         self._budget = budget
+        self._unasked = 0
         self._connection.share(budget)
 
     def stats(self) -> dict[str, int]:
@@ -219,6 +220,11 @@ class Adapter(Leaver, asyncio.BufferedProtocol):
     def relayed(self) -> bool:
         """… and whether something in between passes on what both sides send."""
         return self._connection.relayed
+
+    @property
+    def refused(self) -> bool:
+        """Whether the peer has said that it does not trust us, and requires that."""
+        return self._connection.refused
 
 
 def _raise(exc: BaseException) -> None:

@@ -12,7 +12,7 @@ from ..serialize.compression import choose
 from ..wire.budget import Budget
 from ..wire.connection import Connection
 from ..wire.framing import LengthFraming
-from ..wire.proof import DIALLER, LISTENER, Proving
+from ..wire.proof import DIALLER, LISTENER, REMEDY, Proving
 from ..wire.sentinel import SentinelFraming
 from .adapter import Adapter
 from .link import Link
@@ -56,7 +56,7 @@ def judge(adapter: Adapter, trust: Trust, budget: Budget) -> bool:
     If not, the memory for its messages is taken from the budget.
 
     Raises FatalCommClosedError, with one text for every reason, where trust is required of
-    the peer and it has none.
+    the peer and it has none: the caller refuses it.
     """
     link, proven, relayed = adapter.link, adapter.proven, adapter.relayed
     trusted = trust.includes(vouched=link.vouched, proven=proven, relayed=relayed)
@@ -68,8 +68,7 @@ def judge(adapter: Adapter, trust: Trust, budget: Budget) -> bool:
             link.local, link.peer,
         )  # fmt: skip
     if trust.required and not trusted:
-        adapter.abort(REFUSAL)
-        raise FatalCommClosedError(f"{REFUSAL}: {link.local} -> {link.peer}")
+        raise FatalCommClosedError(f"{REFUSAL}: {link.local} -> {link.peer}; {REMEDY}")
     if not trusted:
         adapter.share(budget)
     return trusted

@@ -8,7 +8,7 @@ from ..comms import ChannelComm
 from ..core import Connector
 from ..errors import FatalCommClosedError
 from ..options import CommOptions, default_options
-from ..security import Trust
+from ..security import REFUSAL, Trust
 from ..serialize.compression import choose
 from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
@@ -55,9 +55,13 @@ class SocketConnector(Connector):
         def opened(adapter: Adapter) -> None:
             if greeted.done():
                 return
+            if adapter.refused:  # right behind the handshake; else a read or a write finds it
+                greeted.set_exception(adapter.closed_error())
+                return
             try:
                 greeted.set_result(judge(adapter, trust, budget))
             except FatalCommClosedError as exc:
+                adapter.abort(REFUSAL)
                 greeted.set_exception(exc)
 
         def lost(adapter: Adapter) -> None:

@@ -6,7 +6,9 @@ until the peer has ended, too: so nothing that was written is lost to a reset.
 
 import socket
 from asyncio import AbstractEventLoop, Future
+from collections.abc import Coroutine
 from threading import get_ident
+from typing import Any
 
 from ..errors import CommClosedError
 from ..options import CommOptions
@@ -40,13 +42,20 @@ class Leaver(Reader):
     async def close(self) -> None:
         if get_ident() != self._thread:
             raise self._misused()
-        goodbye = self._connection.close()
+        await self._part(self._connection.close())
+
+    def refuse(self, why: str) -> Coroutine[Any, Any, None]:
+        """Let the peer not come in, at once; what is returned tells it so, and closes."""
+        return self._part(self._connection.refuse(why))
+
+    async def _part(self, last_words: list[bytes | memoryview]) -> None:
+        """Close, with these bytes behind what is queued; bounded in time."""
         if self._connection.state is not LEAVING:
             self.abort()
             return
         deadline = Deadline(self._loop, self._timeouts.close, self.abort)
         try:
-            await self._leave(goodbye)
+            await self._leave(last_words)
         except OSError:  # the socket has just gone
             self.abort()
         except BaseException:
@@ -59,7 +68,8 @@ class Leaver(Reader):
         """Send what is queued and the goodbye, then discard until the peer's end."""
         self._inbox.clear()
         self._wake()
-        self._resume()
+        if self._crowded:
+            self._relax()
         ended = self._loop.create_future()
         if self._leavers is None:
             self._leavers = [ended]
@@ -117,7 +127,8 @@ class Leaver(Reader):
 
     def _end(self, why: str, cause: BaseException | None = None) -> None:
         """Take note that the connection is gone, and wake whoever waits for something."""
-        self._let_go()
+        if not self._inbox:
+            self._let_go()
         self._connection.lose(why, cause)
         self._unwatch()
         self._drop()

@@ -16,7 +16,7 @@ from ..comms import ChannelComm
 from ..core import HandleComm, Listener
 from ..errors import FatalCommClosedError
 from ..options import CommOptions
-from ..security import Trust
+from ..security import REFUSAL, Trust
 from ..serialize.compression import choose
 from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
@@ -196,6 +196,8 @@ class SocketListener(Listener):
             trusted = judge(adapter, self._trust, self._budget)
         except FatalCommClosedError as exc:
             logger.info("%r refused a connection: %s", self, exc)
+            assert self._loop is not None
+            self._handling.keep(self._loop.create_task(adapter.refuse(REFUSAL)))
             return
         comm = ChannelComm(
             adapter, trusted=trusted, deserialize=self._deserialize, limits=self._options.limits

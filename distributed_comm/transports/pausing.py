@@ -1,15 +1,17 @@
 """The pausing half of a connection: reading stops while too much of it is unread.
 
 What waits unread takes memory. That of a stranger is taken from the budget that all strangers
-of a listener share, and who would exceed it is cut.
+of a listener share, but for a little, and who would exceed it is cut. It stays charged behind
+the end of the connection, for so do the messages.
 """
 
 from abc import abstractmethod
 from asyncio import AbstractEventLoop
 from socket import socket
 
+from ..frames import Frames
 from ..options import CommOptions
-from ..wire.budget import Budget
+from ..wire.budget import ALLOWANCE, OVERHEAD, Budget
 from ..wire.connection import Connection
 from .sender import Sender
 from .sockets import has_left
@@ -20,7 +22,9 @@ __all__ = ["Pauser"]
 class Pauser(Sender):
     """Stops reading from the socket, and goes on."""
 
-    __slots__ = ("_budget", "_delivered", "_held", "_paused", "_received")
+    __slots__ = (
+        "_budget", "_crowded", "_delivered", "_held", "_parts", "_paused", "_received", "_unasked",
+    )  # fmt: skip
 
     def __init__(
         self, loop: AbstractEventLoop, sock: socket, connection: Connection, options: CommOptions
@@ -29,26 +33,45 @@ class Pauser(Sender):
         self._paused = False  # nothing is read from the socket
         self._received = 0  # bytes …
         self._delivered = 0  # … and how many of them when the inbox was last empty
+        self._unasked = options.limits.undelivered  # unread bytes above which `_crowd` is called
+        self._crowded = False  # it was, and the inbox has not been empty since
         self._budget: Budget | None = None  # of a stranger …
-        self._held = 0  # … and how much of it waits unread here
+        self._held = 0  # … how much of it waits unread here …
+        self._parts = 0  # … and in how many messages and frames
 
     @abstractmethod
     def abort(self, why: str = "aborted by this side") -> None:
         """Close at once."""
+
+    def _crowd(self, messages: list[Frames]) -> None:
+        """Take note that these have come, and that more waits unread than may unasked."""
+        self._crowded = True
+        unread = self._received - self._delivered
+        budget = self._budget
+        if budget is not None:
+            self._parts += len(messages) + sum(map(len, messages))
+            unread += OVERHEAD * self._parts
+        if unread > self._limits.undelivered:
+            self._pause()
+        if budget is not None:
+            self._hold(budget, unread)
+
+    def _relax(self) -> None:
+        """Take note that nothing waits unread."""
+        self._crowded = False
+        self._let_go()
+        self._resume()
 
     def _pause(self) -> None:
         """Stop reading, unless the peer has left: then little can come, and the end."""
         if not self._paused and not has_left(self._sock):
             self._paused = True
             self._transport.pause_reading()
-            if self._budget is not None:
-                self._hold(self._budget, self._received - self._delivered)
 
     def _resume(self) -> None:
         """Read from the socket again."""
         if self._paused:
             self._paused = False
-            self._let_go()
             self._transport.resume_reading()
 
     def _ended_unread(self) -> bool:
@@ -56,15 +79,21 @@ class Pauser(Sender):
         return self._paused and has_left(self._sock)
 
     def _hold(self, budget: Budget, nbytes: int) -> None:
-        """Take what waits unread from the budget of strangers, or cut this one."""
-        try:
-            budget.change(nbytes)
-        except ValueError as exc:
-            self.abort(str(exc))
-        else:
-            self._held += nbytes
+        """Have so many bytes in all of the budget of strangers, or cut this one."""
+        if nbytes > max(self._held, ALLOWANCE):
+            try:
+                budget.change(nbytes - self._held)
+            except ValueError as exc:
+                self.abort(str(exc))
+            else:
+                self._held = nbytes
 
     def _let_go(self) -> None:
         if self._budget is not None:
             self._budget.change(-self._held)
-            self._held = 0
+            self._held = self._parts = 0
+
+    def __del__(self) -> None:
+        """Give back what was held for messages that nobody has read, or will."""
+        if getattr(self, "_held", 0):
+            self._let_go()

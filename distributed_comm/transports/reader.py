@@ -71,8 +71,8 @@ class Reader(Watcher):
             self._allowance -= TOLL + len(message[-1])
         else:
             self._delivered = self._received
-            if self._paused:
-                self._resume()
+            if self._crowded:
+                self._relax()
         return message
 
     async def _give_way(self) -> None:
@@ -96,7 +96,7 @@ class Reader(Watcher):
             self._notify(inbox.popleft())
         if not inbox:
             self._delivered = self._received
-            self._resume()
+            self._relax()
         if self._receiver is not None and self._connection.state is CLOSED:
             self._notify(None)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from ..addressing import unparse_host_port
 
 __all__ = [
-    "adopt", "bind", "dial", "endpoint", "get_ip", "has_left", "host_port", "is_unacknowledged",
+    "adopt", "bind", "dial", "get_ip", "has_left", "host_port", "is_unacknowledged",
     "lookup", "resolve", "tune_accepted", "unpace",
 ]  # fmt: skip
 
@@ -283,18 +283,6 @@ def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
 def host_port(name: tuple[object, ...]) -> str:
     """Return ``host:port`` of what getsockname or getpeername gave."""
     return unparse_host_port(str(name[0]), int(str(name[1])))
-
-
-def endpoint(name: tuple[object, ...]) -> str:
-    """Return ``host:port`` as both ends of a connection write it.
-
-    A scope such as ``%eth0`` means something on one machine only, and a socket for both
-    families calls an IPv4 address ``::ffff:1.2.3.4``.
-    """
-    if ":" not in str(name[0]):
-        return host_port(name)
-    host = str(name[0]).partition("%")[0]
-    return host_port((host[7:] if host.startswith("::ffff:") and "." in host else host, name[1]))
 
 
 def resolve(host: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from ..addressing import parse_host_port, unparse_host_port
 from ..core import Connector, HandleComm, Listener
 from ..registry import Backend
+from . import hosts
 from . import sockets as ip
 from .connector import SocketConnector
 from .link import Link
@@ -34,7 +35,7 @@ def identify(
     return Link(
         local=f"{scheme}://{ip.host_port(ours)}",
         peer=f"{scheme}://{ip.host_port(theirs)}",
-        endpoint=ip.endpoint(theirs if dialled else ours),
+        endpoint=hosts.ip_endpoint(sock, theirs if dialled else ours, same_host=same_host),
         dialled=dialled,
         same_host=same_host,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..core import Connector, HandleComm, Listener
 from ..registry import Backend
+from . import hosts
 from . import sockets as ip
 from . import unix_sockets as unix
 from .connector import SocketConnector
@@ -28,12 +29,11 @@ def identify(sock: socket.socket, loc: str, *, dialled: bool) -> Link:
     peer = unix.peer_of(sock)
     listener, us = f"{SCHEME}://{loc}", f"{SCHEME}://pid={os.getpid()}"
     them = f"{SCHEME}://pid={peer.pid}"
-    # a name may be another's elsewhere, in another mount namespace; its owner is not
     owner = peer.uid if dialled else os.geteuid()
     return Link(
         local=us if dialled else listener,
         peer=listener if dialled else them,
-        endpoint=f"uid {owner}",
+        endpoint=hosts.unix_endpoint(owner),
         dialled=dialled,
         same_host=True,
         vouched=unix.uid_is_ours(peer.uid),

@@ -109,8 +109,7 @@ class Place:
         """Return a listening socket, for this user alone; OSError where somebody else listens."""
         if self._name.startswith(b"\0"):
             return self._listen()
-        with suppress(FileExistsError):
-            os.mkdir(os.path.dirname(self._name), 0o700)
+        self._make_folder()
         self._lock = self._take_lock()
         try:
             self._clear()
@@ -122,6 +121,16 @@ class Place:
         self._mark = (found.st_dev, found.st_ino)
         return sock
 
+    def _make_folder(self) -> None:
+        folder = os.path.dirname(self._loc)
+        try:
+            os.mkdir(os.fsencode(folder), 0o700)
+        except FileExistsError:
+            pass
+        except OSError as exc:
+            remedy = f"its folder cannot be made; make it yourself, by `mkdir -p {folder}`"
+            raise self._failed(exc, remedy) from exc
+
     def _listen(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -132,14 +141,17 @@ class Place:
             sock.listen(BACKLOG)
         except OSError as exc:
             sock.close()
-            raise OSError(exc.errno, f"{os.strerror(exc.errno or 0)}: unix://{self._loc}") from exc
+            raise self._failed(exc) from exc
         return sock
 
     def _take_lock(self) -> BinaryIO:
         """Return the file beside the socket, locked."""
         path = self._name + b".lock"
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            except OSError as exc:
+                raise self._failed(exc, "expected a folder that this user can write to") from exc
             lock = open(descriptor, "r+b")  # noqa: SIM115 - held as long as the address
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -171,6 +183,11 @@ class Place:
             except BlockingIOError:  # its backlog is full
                 pass
         raise self._in_use()  # by somebody who knows nothing of locks
+
+    def _failed(self, exc: OSError, remedy: str = "") -> OSError:
+        """Return the error with the address, and with what to do."""
+        text = f"{os.strerror(exc.errno or 0)}: unix://{self._loc}"
+        return OSError(exc.errno, f"{text}: {remedy}" if remedy else text)
 
     def _in_use(self) -> OSError:
         return OSError(errno.EADDRINUSE, f"unix://{self._loc} is in use")

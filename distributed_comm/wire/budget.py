@@ -5,10 +5,15 @@ untrusted connections of a listener share one budget: what of their messages has
 not complete, the room that was made for the rest, and whole messages that nobody reads.
 """
 
-__all__ = ["EAGER", "Budget"]
+__all__ = ["ALLOWANCE", "EAGER", "OVERHEAD", "Budget"]
 
 #: How much memory the announcement of a stranger obtains: little, and the rest as it comes.
 EAGER = 64 * 1024
+#: What a message, and each frame of it, takes beside its bytes: objects, and a place in a list.
+OVERHEAD = 64
+#: What waits unread of one connection is not counted up to this, so that a crowd which has used
+#: up the budget does not get everybody cut who sends a short message to a slow reader.
+ALLOWANCE = 4 * 1024
 
 
 class Budget:

@@ -7,16 +7,16 @@ connection is kept, and `closed_error` builds the exception for everybody who as
 
 from collections.abc import Callable, Sequence
 
-from ..errors import CommClosedError, RemoteProtocolError
+from ..errors import CommClosedError, FatalCommClosedError, RemoteProtocolError
 from ..frames import Frames
 from ..options import Limits
 from . import control
 from .budget import Budget
-from .control import GOODBYE, PING, PONG, PROOF
+from .control import GOODBYE, PING, PONG, PROOF, REFUSAL
 from .framing import LengthFraming
 from .hello import Hello, decode, local_hello
 from .hello import encode as encode_hello
-from .proof import SIZE, Proving
+from .proof import REMEDY, SIZE, Proving
 from .sentinel import SentinelFraming
 from .states import (
     BROKEN,
@@ -35,6 +35,7 @@ __all__ = ["Connection"]
 
 #: A message limit of None, as a number that every length is below.
 NO_CAP = (1 << 63) - 1
+REFUSED = f"the peer does not trust this side, and has require_trust=True: {REMEDY}"
 
 
 class Connection:
@@ -49,7 +50,7 @@ class Connection:
     __slots__ = (
         "_clean", "_codecs", "_failure", "_farewell", "_framing", "_greeting", "_limits",
         "_proving", "_why", "encode", "get_buffer", "local", "peer", "proven", "receive",
-        "relayed", "remote", "respond", "state",
+        "refused", "relayed", "remote", "respond", "state",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +82,8 @@ class Connection:
         self.proven = False
         #: … and whether it did so through something that passes on what others send.
         self.relayed = False
+        #: Whether the peer has said that it does not trust us, and requires that.
+        self.refused = False
         #: Called with the bytes that a control message asks for, and with our proof; set by
         #: whoever sends.
         self.respond: Callable[[list[bytes | memoryview]], None] = _ignore
@@ -106,6 +109,17 @@ class Connection:
         self._move(CLOSE, "closed by this side", clean=True)
         if opened and self.remote is not None and self.remote.says_goodbye:
             return self.encode([control.encode(GOODBYE)])
+        return []
+
+    def refuse(self, why: str) -> list[bytes | memoryview]:
+        """Close our side to a peer that may not come in; return the bytes that tell it so.
+
+        One that would not understand them is told nothing, and gone at once.
+        """
+        if self.state is OPEN and self.remote is not None and self.remote.hears_refusals:
+            self._move(CLOSE, why)
+            return self.encode([control.encode(REFUSAL)])
+        self._move(LOST, why)
         return []
 
     @property
@@ -181,6 +195,9 @@ class Connection:
                 raise ValueError(f"a {kind.name.lower()} with {len(payload)} bytes of payload")
             elif kind is GOODBYE:
                 self._take_leave()
+            elif kind is REFUSAL:
+                self.refused = True
+                self._move(LOST, REFUSED, FatalCommClosedError)
             elif kind is PING and self.state is OPEN:
                 self.respond(self.encode([control.encode(PONG)]))
             # a pong says all it has to say by coming

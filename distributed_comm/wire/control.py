@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from .._kernels import framing as kernel
 
-__all__ = ["GOODBYE", "PING", "PONG", "PROOF", "Kind", "decode", "encode"]
+__all__ = ["GOODBYE", "PING", "PONG", "PROOF", "REFUSAL", "Kind", "decode", "encode"]
 
 
 class Kind(IntEnum):
@@ -19,10 +19,11 @@ class Kind(IntEnum):
     PING = 2  # answered by a pong, where it is read, so that bytes go both ways
     PONG = 3
     PROOF = 4  # of holding the key, 32 bytes, right behind the hello (see `proof`)
+    REFUSAL = 5  # nothing follows: who sends this requires trust, and has none
 
 
 #: Names of their own, and by number: an enum's own look-ups are slow functions.
-GOODBYE, PING, PONG, PROOF = Kind
+GOODBYE, PING, PONG, PROOF, REFUSAL = Kind
 KINDS = {kind.value: kind for kind in Kind}
 
 

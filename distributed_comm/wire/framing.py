@@ -17,7 +17,7 @@ from .._kernels import blocks
 from .._kernels import framing as kernel
 from ..frames import Frames
 from . import budget as strangers
-from .budget import Budget
+from .budget import OVERHEAD, Budget
 
 __all__ = ["LengthFraming"]
 
@@ -146,7 +146,7 @@ class LengthFraming:
 
     def _account(self) -> None:
         """Have the budget know what is held, and what is about to be; or give up."""
-        held = self._kept + len(self._carry)
+        held = self._kept + len(self._carry) + OVERHEAD * len(self._lengths)
         if self._block is not None:
             grown = min(2 * self._filled, self._size)
             held += len(self._block) if self._view is not None else grown

@@ -18,7 +18,8 @@ from .._kernels import frame0 as kernel
 __all__ = ["NONCE", "Hello", "decode", "encode", "encode_local", "local_hello"]
 
 OURS = "distributed_comm"
-VERSION = 1
+#: 2 since refusals are understood.
+VERSION = 2
 TYPES = 1
 DEPTH = 8
 PICKLE_PROTOCOL = 5
@@ -38,6 +39,12 @@ class Hello(NamedTuple):
     def says_goodbye(self) -> bool:
         """Whether it knows control messages, so that an end without a goodbye is a loss."""
         return self.capabilities is not None
+
+    @property
+    def hears_refusals(self) -> bool:
+        """Whether it can be told that it is refused; an older one takes that for a mistake."""
+        version = 0 if self.capabilities is None else self.capabilities.get("version")
+        return type(version) is int and version >= 2
 
     @property
     def nonce(self) -> bytes | None:

@@ -16,12 +16,17 @@ from secrets import token_bytes
 
 from . import hello
 
-__all__ = ["DIALLER", "LISTENER", "SIZE", "Proving", "Role", "derive"]
+__all__ = ["DIALLER", "LISTENER", "REMEDY", "SIZE", "Proving", "Role", "derive"]
 
 #: Bytes of a proof.
 SIZE = 32
 #: What is hashed with a secret, so that its hash is of use for nothing else.
 DOMAIN = b"distributed_comm proof 1\0"
+#: What to do where a proof is wanted and none was believed. One text for every reason.
+REMEDY = (
+    "both sides need the same key (key=, $DISTRIBUTED_COMM_KEY, or the key file of one user), "
+    "and nothing in between that passes on what they say (see docs/security.md)"
+)
 
 
 class Role(Enum):

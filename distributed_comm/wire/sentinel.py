@@ -19,7 +19,7 @@ from .._kernels import blocks, framing
 from .._kernels import sentinel as kernel
 from ..frames import Frames
 from . import budget as strangers
-from .budget import Budget
+from .budget import OVERHEAD, Budget
 
 __all__ = ["SentinelFraming"]
 
@@ -117,6 +117,8 @@ class SentinelFraming:
     def _account(self) -> None:
         """Have the budget know what is held, and what is about to be; or give up."""
         held = len(self._carry)
+        if self._stated:
+            held += OVERHEAD * len(self._lengths)
         if self._block is not None:
             full = self._filled == len(self._block)
             held += min(2 * self._filled, self._size) if full else len(self._block)
@@ -137,6 +139,7 @@ class SentinelFraming:
         """Give memory back and take no more messages: the connection is gone."""
         self._dropped = True
         self._carry = bytearray()
+        self._stated = 0
         self._block = self._view = None
         if self._budget is not None:
             self._budget.change(-self._held)
