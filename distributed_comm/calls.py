@@ -166,12 +166,12 @@ def pack_error(exc: BaseException, trusted: bool) -> dict[str, Any]:
 def unpack_error(reply: dict[str, Any], comm: Comm) -> Exception:
     """Return the exception that a reply stands for, as `RemoteError` where it is but text."""
     exc: BaseException | None = None
-    if comm.deserialize:
-        exc = _unpickle(reply.get("exception"), comm.trusted)
+    causes = None
+    if comm.deserialize:  # else pickles stay closed, and the error is its text
+        exc, causes = _unpickle(reply.get("exception"), comm.trusted), reply.get("causes")
     if not isinstance(exc, Exception):  # SystemExit is for the process where it was raised
         exc = RemoteError(str(reply.get("exception_text") or "the peer gave no reason"))
     last: BaseException = exc
-    causes = reply.get("causes")
     for pickled in causes if isinstance(causes, tuple | list) else ():
         cause = _unpickle(pickled, comm.trusted)
         if cause is None:

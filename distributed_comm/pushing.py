@@ -50,9 +50,10 @@ class Push:
             return
         try:
             message = loads(frames, self._options)
-        except Lengthy:
+        except Lengthy as lengthy:
             self._channel.push(None)  # what comes next has to wait
-            self._wait(in_thread(loads, frames, replace(self._options, most=None)), frames)
+            options = replace(self._options, most=None)
+            self._wait(in_thread(loads, frames, options, lengthy.opened), frames)
         except (TypeError, ValueError) as exc:  # what `read` raises for a message
             receiver(_unopened(frames, self._options), exc)
         else:
