@@ -31,6 +31,17 @@ _dump_options = lru_cache(64)(DumpOptions)
 _load_options = lru_cache(64)(LoadOptions)
 
 
+def _max_message(limits: Limits, trusted: bool) -> int | None:
+    """Return what a message may become where it is decompressed.
+
+    A stranger's no more than it could be without compression: a few kilobytes of his would
+    otherwise take half of the memory.
+    """
+    if trusted or (limits.message is not None and limits.message < limits.untrusted_memory):
+        return limits.message
+    return limits.untrusted_memory
+
+
 class ChannelComm(Comm):
     """Objects over a Channel of frames.
 
@@ -56,7 +67,7 @@ class ChannelComm(Comm):
             deserialize=deserialize,
             max_header=limits.untrusted_header,
             max_depth=limits.untrusted_depth,
-            max_message=limits.message,
+            max_message=_max_message(limits, trusted),
         )
         self._turn: asyncio.Lock | None = None  # held while a message is encoded in a thread …
         self._turns = 0  # … by so many writes, which wait for each other
