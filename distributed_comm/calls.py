@@ -17,6 +17,7 @@ from typing import Any
 from .core import Comm
 from .errors import MessageError, RemoteError, UnserializableError, UntrustedError
 from .serialize import pickles
+from .serialize.settings import check_choice
 
 __all__ = [
     "FAILED",
@@ -107,7 +108,8 @@ def envelop(
     serializers: Iterable[str] | None,
     deserializers: Iterable[str] | None,
 ) -> dict[str, Any]:
-    """Return a request that says how it is to be answered."""
+    """Return a request that says how it is to be answered; TypeError for a str as families."""
+    check_choice(serializers, None, deserializers)
     message["reply"] = reply
     families = deserializers or serializers
     if families is not None:

@@ -112,9 +112,7 @@ class _ForDask(_Encoder):
             module, kind, name = names_of(obj)
             return {ENUM: True, "name": name, "__module__": module, "__name__": kind}
         # a trusted Dask opens a pickle of the message's where it leaves the rest closed
-        return self.place(
-            wrap(obj, self.options, PICKLES_FIRST if self.options.trusted else USUAL)
-        )
+        return self.place(wrap(obj, self.options, PICKLES_FIRST if self.options.trusted else USUAL))
 
     def refer(self, unopened: Unopened) -> Any:
         marker = PICKLED if isinstance(unopened, Pickled) else SERIALIZED

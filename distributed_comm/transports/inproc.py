@@ -23,7 +23,7 @@ from ..core import Comm, Connector, HandleComm, Listener
 from ..errors import FatalCommClosedError
 from ..registry import Backend
 from ..serialize.markers import made as wrappers_made
-from ..serialize.settings import LoadOptions
+from ..serialize.settings import LoadOptions, check_choice
 from ..serialize.unwrapping import unwrap
 from . import forks, sockets
 from .ends import ABORTED, CLOSED, End
@@ -66,6 +66,8 @@ class InProc(Comm):
         self._deserialize = deserialize
 
     async def read(self, deserializers: Any = None) -> Any:
+        if deserializers is not None:
+            check_choice(deserializers=deserializers)
         box = self._box
         while (message := box.take()) is EMPTY:
             try:
@@ -85,6 +87,8 @@ class InProc(Comm):
         return unwrap(message, options)
 
     async def write(self, msg: Any, serializers: Any = None, on_error: str | None = None) -> int:
+        if serializers is not None or on_error is not None:
+            check_choice(serializers, on_error)
         if not self._box.post(msg):
             await self._end.write(msg)
         return 0
