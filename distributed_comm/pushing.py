@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from .core import Channel, Receiver
+from .core import Channel, Comm, Receiver
 from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
 from .frames import Frames
 from .serialize.decoding import loads
@@ -18,9 +18,9 @@ __all__ = ["REFUSED", "Push", "name_ends"]
 REFUSED = (UnserializableError, UntrustedError, MessageError)
 
 
-def name_ends(exc: BaseException, channel: Channel) -> None:
+def name_ends(exc: BaseException, at: Channel | Comm) -> None:
     """Add both ends of the connection to the text of such an error, which knows of none."""
-    ends = f"{channel.local_address} -> {channel.peer_address}"
+    ends = f"{at.local_address} -> {at.peer_address}"
     if isinstance(exc, REFUSED) and ends not in str(exc):
         exc.args = (f"{exc} ({ends})",)
 

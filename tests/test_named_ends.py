@@ -72,6 +72,15 @@ async def pushed(comm):
     return await came
 
 
+def test_what_cannot_be_opened_by_inproc(run):
+    async def main():
+        async with pair("inproc://") as (client, server):
+            await client.write(dc.Serialized({"serializer": "nobody's"}, []))
+            check(await raised(server.read()), dc.MessageError, server, ValueError)
+
+    run(main())
+
+
 @pytest.mark.parametrize("take", [lambda comm: comm.read(), pushed], ids=["read", "pushed"])
 def test_what_cannot_be_opened(run, take):
     async def main():

@@ -21,6 +21,7 @@ from typing import Any
 from .._kernels import mailbox as kernel
 from ..core import Comm, Connector, HandleComm, Listener
 from ..errors import FatalCommClosedError
+from ..pushing import REFUSED, name_ends
 from ..registry import Backend
 from ..serialize.markers import made as wrappers_made
 from ..serialize.settings import LoadOptions, check_choice
@@ -84,7 +85,11 @@ class InProc(Comm):
         options = OPENING
         if deserializers is not None:
             options = replace(options, deserializers=tuple(deserializers))
-        return unwrap(message, options)
+        try:
+            return unwrap(message, options)
+        except REFUSED as exc:
+            name_ends(exc, self)
+            raise
 
     async def write(self, msg: Any, serializers: Any = None, on_error: str | None = None) -> int:
         if serializers is not None or on_error is not None:
