@@ -74,7 +74,9 @@ class _Encoder(ABC):
         try:
             return self.refer(unopened)
         except UnserializableError as exc:
-            return self.refer(report(exc, self.options))
+            if self.options.on_error == "raise":
+                raise
+            return self.refer(report(exc))
 
     def append(self, unopened: Unopened) -> int:
         """Add a header's frame and what belongs to it; return its index."""

@@ -42,7 +42,9 @@ def wrap(obj: Any, options: DumpOptions, names: Iterable[str]) -> Unopened:
         else:
             unopened = _wrap_bare(obj, options, tuple(names))
     except (UnserializableError, UntrustedError) as exc:
-        return report(exc, options)
+        if options.on_error == "raise":
+            raise
+        return report(exc)
     return unopened if options.compression is None else _compress(unopened, options)
 
 
@@ -67,17 +69,17 @@ def wrap_registered(obj: Any, options: DumpOptions) -> Unopened | None:
     try:
         found = serialize(obj, options, ("dask",))
     except UnserializableError as exc:
-        return report(exc, options)
+        if options.on_error == "raise":
+            raise
+        return report(exc)
     if found is None:
         return None
     unopened = Serialized(*found)
     return unopened if options.compression is None else _compress(unopened, options)
 
 
-def report(exc: UnserializableError | UntrustedError, options: DumpOptions) -> Unopened:
-    """Return an error as what the reader gets, with ``on_error="message"``; else raise it."""
-    if options.on_error == "raise":
-        raise exc
+def report(exc: TypeError) -> Unopened:
+    """Return an error as what the reader gets."""
     return Serialized({"serializer": "error"}, [str(exc).encode(errors="backslashreplace")])
 
 
