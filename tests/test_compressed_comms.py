@@ -379,6 +379,18 @@ def test_the_objects_of_a_message_share_what_the_loop_decompresses():
     assert len(loads(frames, LoadOptions(most=None), info.value.opened)) == 3
 
 
+def test_frames_that_were_left_as_they_are_count_for_nothing():
+    _, packed, frame = compressed(bytes(MIB))
+    plain = packb(
+        {"serializer": "dask", "type": "bytearray", "sub-header": {}}
+        | {"compression": [None], "num-sub-frames": 1}
+    )
+    left = [plain, bytearray(MOST // 2)]
+    refer = packb([{"__Serialized__": n} for n in (1, 3, 5, 7)])
+    arrived = loads([refer, *left * 3, packed, frame], LoadOptions(max_message=2 * MIB))
+    assert [*map(len, arrived)] == [MOST // 2] * 3 + [MIB]
+
+
 @pytest.mark.parametrize("codec", ["zstd", "snappy", "zlib"])  # lz4's library makes a copy
 def test_what_is_decompressed_is_held_once(kernels, codec):
     frames = compressed(bytes(LIMIT), codec)

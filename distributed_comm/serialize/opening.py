@@ -204,7 +204,7 @@ class Opener:
         cap = NO_CAP if options.max_message is None else options.max_message
         most = cap if options.most is None else min(cap, options.most)
         try:
-            frames = decompress_all(header, frames, most - self.made)
+            content = decompress_all(header, frames, most - self.made)
         except TooLongError as exc:
             if most < cap:
                 raise Lengthy(self.opened) from None
@@ -212,8 +212,9 @@ class Opener:
                 f"{exc}; a message may become {cap} bytes (Limits.message, and of an untrusted "
                 f"peer no more than Limits.untrusted_memory)"
             ) from exc
-        self.made += sum(memoryview(frame).nbytes for frame in frames)
-        return frames
+        if content is not frames:  # else nothing was compressed
+            self.made += sum(memoryview(frame).nbytes for frame in content)
+        return content
 
     def _check_length(self, frames: Frames) -> None:
         most = self.options.most

@@ -156,6 +156,10 @@ class Types:
                 self._try_load(library)
         return self._names.get(name)
 
+    def loaded(self, name: str) -> Registered | None:
+        """Return the registration of this name, if it has been made; nothing is loaded."""
+        return self._names.get(name)
+
     def _try_load(self, library: str) -> None:
         try:
             self._load(library)
@@ -213,12 +217,12 @@ def _pickle_class(cls: type) -> bytes:
 def pickled_class(name: Any) -> bytes | None:
     """Return the pickle of the class that has a name on the wire, None for what cannot be one.
 
-    Nothing is imported or looked up for it: where the name is not registered, the pickle is
-    its ``GLOBAL`` opcode and ``STOP`` (pickletools), which says where a class is to be found.
+    Nothing is imported or looked up for it: where the name is not registered yet, the pickle
+    is ``GLOBAL`` and ``STOP`` (see pickletools), which say where a class is to be found.
     """
     if not isinstance(name, str):
         return None
-    found = find_named(name, imports=False)
+    found = _types.loaded(name)
     if found is not None:
         return _pickle_class(found.cls)
     module, _, kind = name.rpartition(".")
