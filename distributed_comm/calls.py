@@ -17,6 +17,7 @@ from typing import Any
 from .core import Comm
 from .errors import MessageError, RemoteError, UnserializableError, UntrustedError
 from .serialize import pickles
+from .serialize.settings import check_choice
 
 __all__ = [
     "FAILED",
@@ -107,7 +108,8 @@ def envelop(
     serializers: Iterable[str] | None,
     deserializers: Iterable[str] | None,
 ) -> dict[str, Any]:
-    """Return a request that says how it is to be answered."""
+    """Return a request that says how it is to be answered; TypeError for a str as families."""
+    check_choice(serializers, None, deserializers)
     message["reply"] = reply
     families = deserializers or serializers
     if families is not None:
@@ -166,12 +168,12 @@ def pack_error(exc: BaseException, trusted: bool) -> dict[str, Any]:
 def unpack_error(reply: dict[str, Any], comm: Comm) -> Exception:
     """Return the exception that a reply stands for, as `RemoteError` where it is but text."""
     exc: BaseException | None = None
-    if comm.deserialize:
-        exc = _unpickle(reply.get("exception"), comm.trusted)
+    causes = None
+    if comm.deserialize:  # else pickles stay closed, and the error is its text
+        exc, causes = _unpickle(reply.get("exception"), comm.trusted), reply.get("causes")
     if not isinstance(exc, Exception):  # SystemExit is for the process where it was raised
         exc = RemoteError(str(reply.get("exception_text") or "the peer gave no reason"))
     last: BaseException = exc
-    causes = reply.get("causes")
     for pickled in causes if isinstance(causes, tuple | list) else ():
         cause = _unpickle(pickled, comm.trusted)
         if cause is None:

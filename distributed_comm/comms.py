@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from .core import Channel, Comm, Receiver
 from .errors import LocalProtocolError
 from .options import Limits
-from .pushing import Push
+from .pushing import REFUSED, Push, name_ends
 from .serialize.decoding import loads
 from .serialize.encoding import dumps
 from .serialize.lengthy import Lengthy
-from .serialize.settings import DumpOptions, LoadOptions
+from .serialize.settings import DumpOptions, LoadOptions, check_choice
 from .threads import cancel_again, in_thread, outlast
 
 __all__ = ["ChannelComm"]
@@ -29,6 +29,17 @@ T = TypeVar("T")
 # Those of one connection are mostly those of the last one.
 _dump_options = lru_cache(64)(DumpOptions)
 _load_options = lru_cache(64)(LoadOptions)
+
+
+def _max_message(limits: Limits, trusted: bool) -> int | None:
+    """Return what a message may become where it is decompressed.
+
+    A stranger's no more than it could be without compression: a few kilobytes of his would
+    otherwise take half of the memory.
+    """
+    if trusted or (limits.message is not None and limits.message < limits.untrusted_memory):
+        return limits.message
+    return limits.untrusted_memory
 
 
 class ChannelComm(Comm):
@@ -56,7 +67,7 @@ class ChannelComm(Comm):
             deserialize=deserialize,
             max_header=limits.untrusted_header,
             max_depth=limits.untrusted_depth,
-            max_message=limits.message,
+            max_message=_max_message(limits, trusted),
         )
         self._turn: asyncio.Lock | None = None  # held while a message is encoded in a thread …
         self._turns = 0  # … by so many writes, which wait for each other
@@ -65,16 +76,20 @@ class ChannelComm(Comm):
         self._push: Push | None = None  # what decodes messages that are pushed
 
     async def read(self, deserializers: Iterable[str] | None = None) -> Any:
+        options = self._load_options
+        if deserializers is not None:
+            check_choice(deserializers=deserializers)  # before a message is taken
+            options = replace(options, deserializers=tuple(deserializers))
         if self._decoding is None:
             frames = await self._channel.read()
-            options = self._load_options
-            if deserializers is not None:
-                options = replace(options, deserializers=tuple(deserializers))
             try:
                 return loads(frames, options)
             except Lengthy as lengthy:
                 options = replace(options, most=None)
                 self._decoding = in_thread(loads, frames, options, lengthy.opened)
+            except REFUSED as exc:
+                name_ends(exc, self._channel)
+                raise
         return await self._decoded(self._decoding)
 
     async def _decoded(self, decoding: asyncio.Future[T]) -> T:
@@ -88,7 +103,11 @@ class ChannelComm(Comm):
         finally:
             self._awaited = False
         self._decoding = None  # not before: a cancellation may come in the turn of the message
-        return decoding.result()
+        try:
+            return decoding.result()
+        except REFUSED as exc:
+            name_ends(exc, self._channel)
+            raise
 
     async def write(
         self,
@@ -105,6 +124,9 @@ class ChannelComm(Comm):
             frames = dumps(msg, options)
         except Lengthy:
             return await self._write_in_turn(msg, options)
+        except REFUSED as exc:
+            name_ends(exc, self._channel)
+            raise
         channel = self._channel
         nbytes = channel.send(frames)
         if channel.full:
@@ -119,6 +141,9 @@ class ChannelComm(Comm):
             frames = dumps(msg, options)
         except Lengthy:
             return self._write_in_turn(msg, options)
+        except REFUSED as exc:
+            name_ends(exc, self._channel)
+            raise
         channel = self._channel
         channel.send(frames)
         return channel.drain() if channel.full else None
@@ -150,7 +175,12 @@ class ChannelComm(Comm):
                 cancelled = await outlast(encoding)
                 if cancelled:
                     cancel_again()  # then drain only copies what it would have borrowed
-                nbytes = self._channel.send(encoding.result())
+                try:
+                    frames = encoding.result()
+                except REFUSED as exc:
+                    name_ends(exc, self._channel)
+                    raise
+                nbytes = self._channel.send(frames)
                 if self._channel.full:
                     await self._channel.drain()
                 if cancelled:
@@ -162,14 +192,11 @@ class ChannelComm(Comm):
         return nbytes
 
     def _chosen(self, serializers: Iterable[str] | None, on_error: str | None) -> DumpOptions:
-        if on_error is None:
-            on_error = "raise"
-        elif on_error not in {"raise", "message"}:
-            raise ValueError(f"on_error={on_error!r}, expected 'raise' or 'message'")
+        check_choice(serializers, on_error)
         return replace(
             self._dump_options,
             serializers=None if serializers is None else tuple(serializers),
-            on_error=on_error,
+            on_error=on_error or "raise",
         )
 
     async def close(self) -> None:

@@ -35,7 +35,9 @@ class Limits:
     hello: int = 4 * KIB
     untrusted_header: int = 16 * MIB  # frame 0, whose decoding multiplies its size
     untrusted_depth: int = 512
-    untrusted_memory: int = 256 * MIB  # held for all untrusted peers of a listener together
+    #: Held for all untrusted peers of a listener together; and what one message of theirs may
+    #: become where it is decompressed.
+    untrusted_memory: int = 256 * MIB
     high_water: int = 1 * MIB  # unsent bytes above which write() waits …
     low_water: int = 256 * KIB  # … until they are fewer than this
     undelivered: int = 1 * MIB  # received and not read; more, and reading pauses

@@ -4,15 +4,25 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from .core import Channel, Receiver
-from .errors import CommClosedError
+from .core import Channel, Comm, Receiver
+from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
 from .frames import Frames
 from .serialize.decoding import loads
 from .serialize.lengthy import Lengthy
 from .serialize.settings import LoadOptions
 from .threads import in_thread
 
-__all__ = ["Push"]
+__all__ = ["REFUSED", "Push", "name_ends"]
+
+#: Why a message cannot be sent, or opened; the comm goes on.
+REFUSED = (UnserializableError, UntrustedError, MessageError)
+
+
+def name_ends(exc: BaseException, at: Channel | Comm) -> None:
+    """Add both ends of the connection to the text of such an error, which knows of none."""
+    ends = f"{at.local_address} -> {at.peer_address}"
+    if isinstance(exc, REFUSED) and ends not in str(exc):
+        exc.args = (f"{exc} ({ends})",)
 
 
 class Push:
@@ -50,10 +60,12 @@ class Push:
             return
         try:
             message = loads(frames, self._options)
-        except Lengthy:
+        except Lengthy as lengthy:
             self._channel.push(None)  # what comes next has to wait
-            self._wait(in_thread(loads, frames, replace(self._options, most=None)), frames)
+            options = replace(self._options, most=None)
+            self._wait(in_thread(loads, frames, options, lengthy.opened), frames)
         except (TypeError, ValueError) as exc:  # what `read` raises for a message
+            name_ends(exc, self._channel)
             receiver(_unopened(frames, self._options), exc)
         else:
             receiver(message, None)
@@ -70,6 +82,7 @@ class Push:
             if error is None:
                 self._receiver(done.result(), None)
             elif isinstance(error, Exception):
+                name_ends(error, self._channel)
                 self._receiver(frames and _unopened(frames, self._options), error)
             if self._receiver is not None:
                 self._channel.push(self._receive)

@@ -3,7 +3,9 @@
 On one machine two loopback addresses count as two hosts.
 """
 
+import asyncio
 import sys
+import threading
 import zlib
 from contextlib import asynccontextmanager
 
@@ -19,8 +21,10 @@ from msgpack import packb
 from peers import OUR_HELLO, frame_up, pair, raw_pair
 
 import distributed_comm as dc
+from distributed_comm.serialize import compression
 from distributed_comm.serialize.compression import available
 from distributed_comm.serialize.decoding import loads
+from distributed_comm.serialize.lengthy import MOST, Lengthy
 from distributed_comm.serialize.settings import LoadOptions
 
 distributed = pytest.importorskip("distributed")
@@ -196,7 +200,8 @@ def test_a_bomb_is_refused_and_takes_no_more_than_the_limit(kernels, codec, fami
     options = LoadOptions(trusted=family != "dask", max_message=LIMIT, most=None)
     with peak_of_memory() as peak, pytest.raises(dc.MessageError, match="limit of"):
         loads(frames, options)
-    assert peak[0] <= LIMIT + MIB
+    # what inflates grows; a bytearray reserves an eighth more than it touches for that
+    assert peak[0] <= LIMIT + MIB + (LIMIT // 8 if codec == "zlib" else 0)
 
 
 @pytest.mark.parametrize("codec", BOMBS)
@@ -236,3 +241,161 @@ def test_over_a_comm_a_bomb_is_refused_and_the_comm_goes_on(run, codec, trusted)
             assert await comm.read() == "next"
 
     run(main())
+
+
+def compressed(data, codec="zstd", **header):
+    """Return the frames of a message of one object, whose one frame is compressed."""
+    header = {"serializer": "dask", "type": "bytearray", "sub-header": {}} | header
+    header |= {"num-sub-frames": 1, "compression": [codec]}
+    _, library = compression._load(codec)
+    frame = compression.CODECS[codec].compress(library, data)
+    return [packb({"__Serialized__": 1}), packb(header), bytes(frame)]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_of_a_stranger_a_message_becomes_no_more_than_all_strangers_may_hold(run, codec):
+    """Nothing but the cap of a whole message, half of this machine's memory, bounds a friend's."""
+    limits = dc.CommOptions(limits=dc.Limits(untrusted_memory=LIMIT))
+
+    async def main():
+        for trusted in (True, False):
+            async with raw_pair(OUR_HELLO, options=limits, trusted=trusted) as (raw, comm):
+                for size, opened in ((LIMIT, True), (LIMIT + 1, trusted), (4 * LIMIT, trusted)):
+                    await raw.send(frame_up(*compressed(bytes(size), codec)))
+                    if opened:
+                        assert len(await comm.read()) == size
+                    else:
+                        with pytest.raises(dc.MessageError, match=r"limit of .*untrusted_memory"):
+                            await comm.read()
+
+    run(main())
+
+
+@pytest.mark.parametrize(("message", "expected"), [(LIMIT, LIMIT), (None, 256 * MIB)])
+def test_by_default_that_is_256_mebibytes_and_never_more_than_a_message(run, message, expected):
+    async def main():
+        options = dc.CommOptions(limits=dc.Limits(message=message))
+        async with pair(trusted=(True, False), options=options) as (client, server):
+            assert server._load_options.max_message == expected
+            assert client._load_options.max_message == message
+
+    run(main())
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What is decompressed: the size, and whether in a thread."""
+    done = []
+
+    def note(name):
+        codec = compression.CODECS[name]
+
+        def decompress(*arguments):
+            content = codec.decompress(*arguments)
+            done.append((len(content), threading.current_thread() is not threading.main_thread()))
+            return content
+
+        return compression.Codec(codec.library, codec.compress, decompress)
+
+    for name in CODECS:
+        monkeypatch.setitem(compression.CODECS, name, note(name))
+    return done
+
+
+@pytest.mark.parametrize("header", [
+    {"serializer": "pickle"},
+    {"type": "numpy.ndarray", "sub-header": {"pickle": [True]}},
+    {"type": "nobody.Knows"},
+    {"serializer": "nobody's"},
+    {"is-collection": True, "sub-headers": [{"serializer": "msgpack"}, {"serializer": "pickle"}]},
+    {"is-collection": True, "sub-headers": [{"type": "nobody.Knows", "serializer": "dask"}]},
+    {"is-collection": True, "sub-headers": 5},
+])  # fmt: skip
+def test_what_would_be_refused_is_not_decompressed(kernels, opened, header):
+    frames = compressed(bytes(MIB), **header)
+    with pytest.raises((dc.UntrustedError, dc.MessageError)):
+        loads(frames, LoadOptions())
+    with pytest.raises(dc.UnserializableError, match="expected one of"):
+        loads(frames[:1] + compressed(b"")[1:], LoadOptions(deserializers=("msgpack",)))
+    assert opened == []
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_dasks_collections_are_opened_as_before(kernels, opened, trusted):
+    inner = ([EASY], EASY)  # which Dask serializes one by one
+    theirs = protocol.dumps(
+        {"x": protocol.Serialize([EASY, inner])}, context={"compression": "zlib"}
+    )
+    arrived, (deep, other) = loads([bytes(f) for f in theirs], LoadOptions(trusted=trusted))["x"]
+    for array in (arrived, *deep, other):
+        assert np.array_equal(array, EASY)
+    assert [size for size, _ in opened] == [EASY.nbytes] * 3
+
+
+ZEROS = {
+    "dtype": (0, "|u1"), "shape": (MOST + 1,), "strides": (1,), "writeable": (True,)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("header", [
+    {},
+    {"type": "numpy.ndarray", "sub-header": ZEROS},
+], ids=["copied", "at once"])  # fmt: skip
+@pytest.mark.parametrize("push", [False, True])
+def test_what_becomes_long_is_decompressed_in_a_thread_and_once(run, opened, codec, header, push):
+    async def main():
+        async with raw_pair(OUR_HELLO) as (raw, comm):
+            await raw.send(frame_up(*compressed(bytes(MOST + 1), codec, **header)))
+            if push:
+                arrived = asyncio.Queue()
+                comm.push(lambda message, _: arrived.put_nowait(message))
+                message = await arrived.get()
+            else:
+                message = await comm.read()
+            assert len(message) == MOST + 1
+            assert opened == [(MOST + 1, True)]
+
+    run(main())
+
+
+def test_what_becomes_short_is_decompressed_where_it_came(run, opened):
+    async def main():
+        async with raw_pair(OUR_HELLO) as (raw, comm):
+            await raw.send(frame_up(*compressed(bytes(MOST))))
+            assert len(await comm.read()) == MOST
+            assert opened == [(MOST, False)]
+
+    run(main())
+
+
+def test_the_objects_of_a_message_share_what_the_loop_decompresses():
+    refer, header, frame = compressed(bytes(MOST // 2))
+    frames = [packb([{"__Serialized__": n} for n in (1, 3, 5)]), *[header, frame] * 3]
+    assert len(loads([refer, header, frame], LoadOptions())) == MOST // 2
+    with pytest.raises(Lengthy) as info:
+        loads(frames, LoadOptions())
+    assert len(info.value.opened) == 2
+    assert len(loads(frames, LoadOptions(most=None), info.value.opened)) == 3
+
+
+def test_frames_that_were_left_as_they_are_count_for_nothing():
+    _, packed, frame = compressed(bytes(MIB))
+    plain = packb(
+        {"serializer": "dask", "type": "bytearray", "sub-header": {}}
+        | {"compression": [None], "num-sub-frames": 1}
+    )
+    left = [plain, bytearray(MOST // 2)]
+    refer = packb([{"__Serialized__": n} for n in (1, 3, 5, 7)])
+    arrived = loads([refer, *left * 3, packed, frame], LoadOptions(max_message=2 * MIB))
+    assert [*map(len, arrived)] == [MOST // 2] * 3 + [MIB]
+
+
+@pytest.mark.parametrize("codec", ["zstd", "snappy", "zlib"])  # lz4's library makes a copy
+def test_what_is_decompressed_is_held_once(kernels, codec):
+    frames = compressed(bytes(LIMIT), codec)
+    loads(frames, LoadOptions())  # loads the library
+    with peak_of_memory() as peak:
+        arrived = loads(frames, LoadOptions())
+    assert len(arrived) == LIMIT
+    assert peak[0] <= LIMIT + LIMIT // 8 + 2 * MIB

@@ -8,6 +8,7 @@ from pickle import PickleBuffer
 
 import numpy as np
 import pytest
+from calling import serve
 from messages import Point
 from peers import pair
 
@@ -122,6 +123,41 @@ def test_what_cannot_be_meant_is_a_value_error(run):
         exchange(run, dc.Serialize(1), {"serializers": ["nope"]})
     with pytest.raises(ValueError, match="on_error='ignore', expected 'raise' or 'message'"):
         exchange(run, 1, {"on_error": "ignore"})
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:0", "inproc://"])
+@pytest.mark.parametrize(("arguments", "error", "text"), [
+    ({"on_error": "ignore"}, ValueError, "on_error='ignore', expected 'raise' or 'message'"),
+    ({"serializers": "pickle"}, TypeError, r"serializers='pickle', expected a list .*\['pickle'\]"),
+    ({"serializers": b"pickle"}, TypeError, "serializers=b'pickle', expected a list of names"),
+    ({"deserializers": "dask"}, TypeError, "deserializers='dask', expected a list of names"),
+])  # fmt: skip
+def test_so_it_is_by_every_transport_whatever_the_message(run, address, arguments, error, text):
+    async def main():
+        async with pair(address, trusted=TRUSTED) as (client, server):
+            if "deserializers" in arguments:
+                await client.write("not lost")
+                with pytest.raises(error, match=text):
+                    await server.read(**arguments)
+            else:
+                with pytest.raises(error, match=text):
+                    await client.write(1, **arguments)
+                await client.write("not lost", serializers=["pickle"], on_error="message")
+            assert await server.read(["pickle"]) == "not lost"
+
+    run(main())
+
+
+def test_a_call_is_told_before_anything_is_sent(run):
+    async def main():
+        async with serve({"one": lambda: 1}) as (_, remote):
+            for arguments in ({"serializers": "pickle"}, {"deserializers": "pickle"}):
+                with pytest.raises(TypeError, match="='pickle', expected a list of names"):
+                    await remote.one(**arguments)
+            assert await remote.one(serializers=["pickle"]) == 1
+            assert remote._own.open == 1
+
+    run(main())
 
 
 # -- families of the user's -------------------------------------------------------------
@@ -260,3 +296,17 @@ def test_a_package_registers_when_it_is_there_and_is_not_imported_for_that(
     finally:
         del sys.modules["faraway"]
     assert calls == [1]
+
+
+@pytest.mark.parametrize("header", [{"x": object()}, {"x": 2**70}, {"x": "\ud800"}], ids=repr)
+@pytest.mark.parametrize("trusted", [True, False])
+def test_a_header_that_cannot_be_encoded_is_an_error_here_or_at_the_reader(run, trusted, header):
+    register_box(lambda box: (header, [bytes(box.content)]))
+    both = (trusted, trusted)
+    for size in (1, 10_000):  # in place, and in frames of its own
+        for obj in (Box(size), dc.Serialize(Box(size))):
+            with pytest.raises(dc.UnserializableError, match=r"the header of .*Box: ") as info:
+                exchange(run, [1, obj], trusted=both)
+            assert info.value.__cause__ is not None
+            with pytest.raises(dc.UnserializableError, match=r"the header of .*Box: "):
+                exchange(run, [1, obj], {"on_error": "message"}, trusted=both)

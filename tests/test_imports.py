@@ -48,6 +48,40 @@ def test_every_module_imports_alone() -> None:
     assert not failed, "\n".join(failed)
 
 
+STRANGER = """
+import sys
+from msgpack import packb
+from distributed_comm.serialize.decoding import loads
+
+libraries = lambda: {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names
+before = libraries()
+header = {"serializer": "dask", "sub-header": {}, "num-sub-frames": 1}
+header |= {"type": sys.argv[1], "compression": [sys.argv[2]]}
+try:
+    loads([packb({"__Serialized__": 1}), packb(header), bytearray(20)])
+except (TypeError, ValueError):
+    print(*libraries() - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "imported"),
+    [
+        ("bytearray", "zstd", "zstandard"),
+        ("bytearray", "lz4", "lz4"),
+        ("bytearray", "snappy", "cramjam"),
+        ("bytearray", "numpy", ""),
+        ("numpy.ndarray", "zstd", ""),
+        ("torch.Tensor", "zstd", ""),
+        ("nobody.Knows", "zstd", ""),
+    ],
+)
+def test_a_stranger_has_the_library_of_a_codec_imported_and_no_other(name, codec, imported):
+    result = run_alone(STRANGER, name, codec)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == imported
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_importing_does_nothing_else() -> None:
     result = run_alone(SIDE_EFFECTS, *OPTIONAL)

@@ -4,6 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
+from calling import serve
 from peers import pair
 
 import distributed_comm as dc
@@ -64,6 +65,43 @@ def test_over_a_comm_each_object_is_opened_once(run, kernels, address, long):
             assert len(calls) == 4
             await client.write("next")
             assert await server.read() == "next"
+
+    run(main())
+
+
+@pytest.mark.parametrize("long", LONG.values(), ids=LONG)
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:0", "tcp://127.0.0.2:0"])
+def test_pushed_each_object_is_opened_once(run, kernels, address, long):
+    calls.clear()
+
+    async def main():
+        async with pair(address, trusted=(True, True)) as (client, server):
+            got = asyncio.Queue()
+            server.push(lambda message, error: got.put_nowait((message, error)))
+            await client.write(message(long))
+            await client.write("next")
+            received, error = await got.get()
+            assert error is None
+            assert arrived(received) == ONCE
+            assert len(calls) == 4
+            assert await got.get() == ("next", None)
+
+    run(main())
+
+
+def test_a_request_is_opened_once_and_so_is_its_reply(run):
+    calls.clear()
+
+    def swap(a, b):
+        assert a.tolist() == [1.0] * 3
+        assert len(calls) == 1
+        return message(b)
+
+    async def main():
+        async with serve({"swap": swap}, trusted=True) as (_, remote):
+            reply = await remote.swap(a=CountedUp(np.zeros(3)), b=LONG["a pickle"])
+            assert arrived(reply) == ONCE
+            assert len(calls) == 1 + 4
 
     run(main())
 

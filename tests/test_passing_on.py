@@ -1,19 +1,25 @@
 """What a comm with deserialize=False passes on: unopened, and byte by byte, across dialects."""
 
 import asyncio
+import pickle
+import sys
+from array import array
 from contextlib import asynccontextmanager
 
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from messages import Point, plain, tag
 from peers import LOOPBACK, pair
+from scipy import sparse
 from unpickling import no_unpickling
 
 import distributed_comm as dc
 from distributed_comm.serialize.decoding import loads
 from distributed_comm.serialize.encoding import dumps
+from distributed_comm.serialize.registered import pickled_class
 from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 distributed = pytest.importorskip("distributed")
@@ -106,6 +112,40 @@ def test_a_header_that_makes_no_sense_is_passed_on_as_well(kernels, header):
     assert pass_on(frames, True, False) == frames
 
 
+# -- types that our peers tell each other by name -------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["numpy.ndarray", "bytearray", "xml.dom.minidom.Element"])
+def test_the_pickle_of_a_class_is_made_from_its_name_and_nothing_is_imported(name):
+    before = set(sys.modules)
+    made = pickled_class(name)
+    assert set(sys.modules) == before
+    cls = pickle.loads(made)
+    assert f"{cls.__module__}.{cls.__name__}".removeprefix("builtins.") == name
+
+
+@pytest.mark.parametrize("name", [
+    None, 5, b"numpy.ndarray", "", ".", "numpy.", ".ndarray", "a..b", "os.system\n(S'x'\ntR",
+    "os\nsystem\n(S'id'\ntR.x", "a b.c", "a.b\r",
+])  # fmt: skip
+def test_of_what_is_no_name_none_is_made(name):
+    assert pickled_class(name) is None
+    header = {"serializer": "dask", "type": name, "sub-header": {}}
+    frames = dumps(dc.Serialized(header, [b""]))
+    assert b"type-serialized" not in frames[1]
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_class_is_added_for_dask_alone_and_once(kernels, typed):
+    frames = dumps([dc.Serialize(np.arange(3))], DumpOptions(typed=True))
+    (arrived,) = loads(frames, CLOSED[True])
+    sent = dumps([arrived], DUMPS[typed])
+    assert b"type-serialized" in b"".join(sent) or typed
+    (again,) = loads(sent, CLOSED[typed])
+    assert dumps([again], DUMPS[typed]) == sent
+    assert "type-serialized" not in arrived.header
+
+
 # -- over comms -------------------------------------------------------------------------
 
 
@@ -169,6 +209,41 @@ def test_from_dask_through_two_of_ours_to_dask_and_back(run, trusted):
         assert arrived["b"] == (Point(1), {1, 2})
         assert same(arrived["c"], [np.arange(3), b"x"])
         assert arrived["d"] == Point(2)
+
+    run(main())
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_ours_through_one_that_opens_nothing_to_dask(run, kernels, trusted):
+    """Untrusted, too: what Dask needs the relay makes from names alone."""
+    message = {
+        "a": [dc.Serialize(np.arange(9999.0)), np.arange(3)],
+        "b": dc.Serialize(np.ma.masked_array([1.0, 2.0], [True, False])),
+        "c": [dc.Serialize(array("d", [1.5])), dc.Serialize(bytearray(b"x")), {1, 2}],
+        "d": dc.Serialize(pyarrow.table({"a": [1, 2]})),
+        "e": dc.Serialize(sparse.csr_matrix(np.eye(3))),
+    }
+
+    async def main():
+        arrived = asyncio.get_running_loop().create_future()
+
+        async def receive(comm):
+            arrived.set_result(await comm.read())
+            await comm.close()
+
+        async with (
+            distributed.comm.listen(LOOPBACK, receive) as end,
+            relay(end.contact_address, trusted=trusted) as middle,
+            await dc.connect(middle) as first,
+        ):
+            with no_unpickling():
+                await first.write(message)
+                got = await arrived
+        assert same(got["a"], (np.arange(9999.0), np.arange(3)))
+        assert same(got["b"], message["b"].data)
+        assert same(got["c"], (array("d", [1.5]), bytearray(b"x"), {1, 2}))
+        assert got["d"] == message["d"].data
+        assert (got["e"] != message["e"].data).nnz == 0
 
     run(main())
 

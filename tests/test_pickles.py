@@ -32,6 +32,36 @@ def there_and_back(obj):
     return loads(dumps(obj, TRUSTING), TRUSTED)
 
 
+SCRIPT = """
+import pickle, sys
+from distributed_comm.serialize.decoding import loads
+from distributed_comm.serialize.encoding import dumps
+from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+    def doubled(self):
+        return 2 * self.x
+
+if sys.argv[1] == "write":
+    frames = dumps(Point(21), DumpOptions(trusted=True))
+    sys.stdout.buffer.write(pickle.dumps([*map(bytes, frames)]))
+else:
+    point = loads(pickle.loads(sys.stdin.buffer.read()), LoadOptions(trusted=True))
+    print(point.doubled(), type(point).__name__, isinstance(point, Point))
+"""
+
+
+def test_a_class_of_main_arrives_as_another_class_that_does_the_same():
+    written = subprocess.run(
+        [sys.executable, "-c", SCRIPT, "write"], capture_output=True, check=True
+    )
+    command = [sys.executable, "-c", SCRIPT, "read"]
+    read = subprocess.run(command, input=written.stdout, capture_output=True, check=True)
+    assert read.stdout.decode().split() == ["42", "Point", "False"]
+
+
 # -- arrays -------------------------------------------------------------------------
 
 

@@ -123,6 +123,37 @@ def test_a_pickle_from_a_server_that_is_not_trusted_is_not_opened(run):
     run(main())
 
 
+def note(what):
+    opened.append(what)
+    return KeyError(what)
+
+
+class Opened(Exception):
+    def __reduce__(self):
+        return note, ("a pickle",)
+
+
+opened = []
+
+
+def test_neither_it_nor_its_causes_are_opened_where_nothing_is(run):
+    async def main():
+        reply = {
+            "status": "uncaught-error",
+            "exception": pickle.dumps(Opened()),
+            "exception_text": "as text",
+            "causes": [pickle.dumps(Opened()), pickle.dumps(KeyError(1))],
+        }
+        async with (
+            serve({"fail": lambda: reply}, trusted=True) as (server, _),
+            dc.rpc(server.address, trusted=True, deserialize=False) as remote,
+        ):
+            error = await caught(remote.fail(), dc.RemoteError)
+            assert (str(error), error.__cause__, opened) == ("as text", None, [])
+
+    run(main())
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import msgpack
 import pytest
 from loops import LOOPS, settle, until
 from peers import (
@@ -121,6 +122,39 @@ def test_a_hello_split_at_every_byte(run, kernels):
 
 
 # Limits
+
+
+BREACHES = {
+    "too deep": pack([[[[[[1]]]]]]),
+    "too long": pack("x" * 100),
+    "items that are not there": frame_up(b"\xdc\x00\x09"),
+    "a pickle": frame_up(
+        msgpack.packb({"__Pickled__": 1}),
+        msgpack.packb({"pickled-obj": b"N.", "num-sub-frames": 0}),
+    ),
+}
+
+
+@pytest.mark.parametrize("data", BREACHES.values(), ids=BREACHES)
+def test_a_message_that_breaks_a_rule_is_an_error_of_its_read_and_the_comm_goes_on(
+    run, kernels, data
+):
+    served = []
+
+    async def main():
+        limited = options(untrusted_depth=4, untrusted_header=64)
+        async with (
+            dc.listen(LOOPBACK, served.append, options=limited) as listener,
+            dial_raw(listener) as raw,
+        ):
+            await raw.send(DASK_HELLO + data + pack("next"))
+            await until(lambda: served)
+            with pytest.raises((dc.MessageError, dc.UntrustedError)):
+                await served[0].read()
+            assert await served[0].read() == "next"
+            served[0].abort()
+
+    run(main())
 
 
 def test_connections_above_the_limit_wait_until_there_is_room(run):

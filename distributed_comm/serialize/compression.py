@@ -15,7 +15,7 @@ from typing import Any
 
 from ..frames import Buffer
 
-__all__ = ["available", "choose", "compress", "decompress"]
+__all__ = ["TooLongError", "available", "choose", "compress", "decompress"]
 
 #: Frames of other sizes are not worth it, or more than lz4 takes: 2 GiB less 32 MiB.
 SMALLEST, LARGEST = 10_000, 0x7E000000
@@ -24,6 +24,10 @@ WORTHWHILE = 0.7
 SAMPLES, SAMPLE = 5, 10_000
 #: zlib is given so much at a time, of which it makes at most 1,032 times as much.
 STEP = 512
+
+
+class TooLongError(ValueError):
+    """What a frame holds is longer than it may become."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +98,19 @@ def _sample(view: memoryview) -> bytes:
 def decompress(name: str, frame: Buffer, limit: int) -> Buffer:
     """Return what a frame held, in writable memory of at most ``limit`` bytes.
 
-    Raises ValueError for more than that, for data that is damaged, ends early or goes on,
-    and for a codec that is not installed.
+    Raises TooLongError for more than that, ValueError for data that is damaged, ends early or goes
+    on, and for a codec that is not installed.
     """
     codec, library = _load(name)
+    if limit < 0:  # which zlib takes for no limit
+        raise TooLongError(f"{memoryview(frame).nbytes} bytes, compressed, and no room for any")
     return codec.decompress(library, memoryview(frame), limit)
 
 
 def _check(size: int, frame: memoryview, limit: int, ratio: int | None = None) -> None:
     """Check the size that a frame says its data has."""
     if size > limit:
-        raise ValueError(f"{size} bytes, compressed, exceed the limit of {limit}")
+        raise TooLongError(f"{size} bytes, compressed, exceed the limit of {limit}")
     if ratio is not None and size > ratio * frame.nbytes:
         raise ValueError(f"{size} bytes cannot be compressed to {frame.nbytes}")
 
@@ -201,21 +207,21 @@ def _compress_zlib(library: Any, frame: Buffer) -> Buffer:
 
 def _decompress_zlib(_library: Any, frame: memoryview, limit: int) -> Buffer:
     inflater = zlib.decompressobj()
-    pieces, room = [], limit
+    content = bytearray()  # grows in place, where joining pieces would hold all of it twice
     try:
         for start in range(0, frame.nbytes, STEP):
+            room = limit - len(content)
             piece = inflater.decompress(frame[start : start + STEP], room + 1)
-            room -= len(piece)
-            if room < 0:
-                raise ValueError(f"more bytes, compressed, than the limit of {limit}")
-            pieces.append(piece)
+            if len(piece) > room:
+                raise TooLongError(f"more bytes, compressed, than the limit of {limit}")
+            content += piece
             if inflater.eof:
                 break
     except zlib.error as exc:
         raise _damaged("zlib", exc) from exc
     if not inflater.eof or inflater.unused_data or start + STEP < frame.nbytes:
         raise _damaged("zlib", "it ends early, or goes on")
-    return bytearray().join(pieces)
+    return content
 
 
 CODECS = {

@@ -21,7 +21,7 @@ from .markers import ENUM, MARKERS, PICKLED, SERIALIZED, SET, Pickled, Unopened
 from .plain import PLAIN, as_base, has_a_name, names_of
 from .settings import DumpOptions
 from .tags import TAG
-from .wrapping import may_pickle, wrap, wrap_registered
+from .wrapping import may_pickle, report, wrap, wrap_registered
 
 __all__ = ["dumps"]
 
@@ -65,6 +65,19 @@ class _Encoder(ABC):
             )
         return frames
 
+    @abstractmethod
+    def refer(self, unopened: Unopened) -> Any:
+        """Return what stands in frame 0 for an object that has a header and frames."""
+
+    def place(self, unopened: Unopened) -> Any:
+        """Do so, or for the error where the header is nothing that msgpack can encode."""
+        try:
+            return self.refer(unopened)
+        except UnserializableError as exc:
+            if self.options.on_error == "raise":
+                raise
+            return self.refer(report(exc))
+
     def append(self, unopened: Unopened) -> int:
         """Add a header's frame and what belongs to it; return its index."""
         index = len(self.frames) + 1
@@ -101,7 +114,9 @@ class _ForDask(_Encoder):
             module, kind, name = names_of(obj)
             return {ENUM: True, "name": name, "__module__": module, "__name__": kind}
         # a trusted Dask opens a pickle of the message's where it leaves the rest closed
-        unopened = wrap(obj, self.options, PICKLES_FIRST if self.options.trusted else USUAL)
+        return self.place(wrap(obj, self.options, PICKLES_FIRST if self.options.trusted else USUAL))
+
+    def refer(self, unopened: Unopened) -> Any:
         marker = PICKLED if isinstance(unopened, Pickled) else SERIALIZED
         return {marker: self.append(unopened)}
 
@@ -142,16 +157,16 @@ class _Typed(_Encoder):
         if isinstance(obj, Enum) and has_a_name(obj):
             return [TAG, tags.ENUM, *names_of(obj)]
         if not isinstance(obj, PLAIN) or may_pickle(self.options):
-            return self._refer(wrap(obj, self.options, USUAL))
+            return self.place(wrap(obj, self.options, USUAL))
         unopened = wrap_registered(obj, self.options)
-        return self._base(as_base(obj)) if unopened is None else self._refer(unopened)
+        return self._base(as_base(obj)) if unopened is None else self.place(unopened)
 
     def _base(self, base: Any) -> Any:
         """Return what stands for a base, of which msgpack does not ask again."""
         beyond = type(base) is int and not -(2**63) <= base < 2**64
         return self.default(base) if beyond or type(base) is tuple else base
 
-    def _refer(self, unopened: Unopened) -> Any:
+    def refer(self, unopened: Unopened) -> Any:
         """Return the array that holds a short object, or refers to the frames of a long one."""
         header, frames = unopened.header, unopened.frames
         if isinstance(unopened, Pickled):
@@ -169,7 +184,7 @@ def pack_header(obj: Any, header: dict[str, Any]) -> bytes:
     """Pack a header, or what begins with it; UnserializableError names whose it is."""
     try:
         packed: bytes = packb(obj)
-    except TypeError as exc:
+    except (TypeError, ValueError, OverflowError) as exc:
         of = header.get("type", header.get("serializer"))
         raise UnserializableError(f"the header of an object of the type {of}: {exc}") from exc
     return packed

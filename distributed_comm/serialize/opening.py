@@ -13,7 +13,8 @@ from .._kernels import frame0 as kernel
 from ..errors import MessageError, UnserializableError
 from ..frames import Buffer, Frames
 from . import pickles
-from .families import get_family
+from .compression import TooLongError
+from .families import Family, get_family
 from .lengthy import Lengthy
 from .markers import Pickled, Serialized
 from .settings import LoadOptions
@@ -39,7 +40,7 @@ def too_large(index: int, frame: Buffer, options: LoadOptions) -> MessageError:
 class Opener:
     """Opens the objects of one message; they refer to their frames in order."""
 
-    __slots__ = ("allowance", "count", "frames", "next", "opened", "options", "room")
+    __slots__ = ("allowance", "count", "frames", "made", "next", "opened", "options")
 
     def __init__(
         self, frames: Frames, options: LoadOptions, opened: list[Any] | None = None
@@ -50,7 +51,7 @@ class Opener:
         self.options = options
         self.next = 1  # the first frame that belongs to no object yet
         self.allowance = options.max_header - len(frames[0])
-        self.room = NO_CAP if options.max_message is None else options.max_message
+        self.made = 0  # bytes that objects have, which came compressed
 
     def take(self, index: Any) -> tuple[Header, Frames]:
         """Return the header in frame ``index`` and the frames that belong to it.
@@ -93,7 +94,8 @@ class Opener:
         if not self.options.deserialize:
             return Pickled(header, frames)
         self._permit_pickles()
-        frames = self._decompress(header, frames)
+        if header.get("compression"):
+            frames = self._decompress(header, frames)
         data = header.get("pickled-obj")
         if not isinstance(data, bytes):
             raise ValueError(f"a pickle that is a {show(data)}, expected bytes")
@@ -124,20 +126,41 @@ class Opener:
             return Serialized(header, frames)
         if header.get("serializer") == "pickle":
             self._permit_pickles()
-        frames = join_shards(header, self._decompress(header, frames))
-        return self._open(header, frames, self.options.max_depth)
+        if header.get("compression"):
+            self._admit(header, self.options.max_depth)
+            frames = self._decompress(header, frames)
+        return self._open(header, join_shards(header, frames), self.options.max_depth)
 
-    def _open(self, header: Header, frames: Frames, depth: int) -> Any:
-        if "is-collection" in header:
-            return self._open_collection(header, frames, depth)
+    def _admit(self, header: Header, depth: int) -> None:
+        """Ask of an object and its items, by their headers, what `_open` will ask again.
+
+        What would be refused is not decompressed.
+        """
+        if "is-collection" not in header:
+            self._family(header)
+            return
+        sub_headers = header.get("sub-headers")
+        if type(sub_headers) is not tuple or not depth:
+            raise ValueError("a collection that is malformed or nested too deep")
+        for sub_header in sub_headers:
+            self._admit(sub_header, depth - 1)
+
+    def _family(self, header: Header) -> Family:
+        """Return the family of an object, if it may be opened."""
         options, name = self.options, header.get("serializer")
         self._permit(name)
         family = get_family(name)  # type: ignore[arg-type] # which looks at the type, too
         if not options.trusted and not family.safe(header, options):
             pickles.check_trust(options.trusted, _what(name))
-        if name != "dask":  # whose types say themselves what takes long
+        return family
+
+    def _open(self, header: Header, frames: Frames, depth: int) -> Any:
+        if "is-collection" in header:
+            return self._open_collection(header, frames, depth)
+        family = self._family(header)
+        if header["serializer"] != "dask":  # whose types say themselves what takes long
             self._check_length(frames)
-        return self._once(family.loads, header, frames, options)
+        return self._once(family.loads, header, frames, self.options)
 
     def _open_collection(self, header: Header, frames: Frames, depth: int) -> Any:
         """Open what Dask has serialized item by item."""
@@ -175,12 +198,23 @@ class Opener:
         return obj
 
     def _decompress(self, header: Header, frames: Frames) -> Frames:
-        if not header.get("compression"):
-            return frames
+        """Undo compression; Lengthy, before it is done, where that would make ``most`` bytes."""
         self._check_length(frames)
-        frames = decompress_all(header, frames, self.room)
-        self.room -= sum(memoryview(frame).nbytes for frame in frames)
-        return frames
+        options = self.options
+        cap = NO_CAP if options.max_message is None else options.max_message
+        most = cap if options.most is None else min(cap, options.most)
+        try:
+            content = decompress_all(header, frames, most - self.made)
+        except TooLongError as exc:
+            if most < cap:
+                raise Lengthy(self.opened) from None
+            raise ValueError(
+                f"{exc}; a message may become {cap} bytes (Limits.message, and of an untrusted "
+                f"peer no more than Limits.untrusted_memory)"
+            ) from exc
+        if content is not frames:  # else nothing was compressed
+            self.made += sum(memoryview(frame).nbytes for frame in content)
+        return content
 
     def _check_length(self, frames: Frames) -> None:
         most = self.options.most

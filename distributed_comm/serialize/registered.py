@@ -22,6 +22,7 @@ __all__ = [
     "dask_header",
     "find",
     "find_named",
+    "pickled_class",
     "register_serialization",
     "register_serialization_lazy",
     "type_name",
@@ -153,6 +154,10 @@ class Types:
                 self._try_load(library)
         return self._names.get(name)
 
+    def loaded(self, name: str) -> Registered | None:
+        """Return the registration of this name, if it has been made; nothing is loaded."""
+        return self._names.get(name)
+
     def _try_load(self, library: str) -> None:
         try:
             self._load(library)
@@ -209,6 +214,23 @@ def register_serialization_lazy(toplevel: str, register: Callable[[], None]) -> 
 @cache
 def _pickle_class(cls: type) -> bytes:
     return pickles.dumps(cls, trusted=True, protocol=4)[0]
+
+
+def pickled_class(name: Any) -> bytes | None:
+    """Return the pickle of the class that has a name on the wire, None for what cannot be one.
+
+    Nothing is imported or looked up for it: where the name is not registered yet, the pickle
+    is ``GLOBAL`` and ``STOP`` (see pickletools), which say where a class is to be found.
+    """
+    if not isinstance(name, str):
+        return None
+    found = _types.loaded(name)
+    if found is not None:
+        return _pickle_class(found.cls)
+    module, _, kind = name.rpartition(".")
+    if not all(part.isidentifier() for part in name.split(".")):  # a line more would be an opcode
+        return None
+    return b"c%b\n%b\n." % ((module or "builtins").encode(), kind.encode())
 
 
 def dask_header(registered: Registered, header: dict[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,26 @@
 """How a message is encoded, and how one is decoded."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from .lengthy import MOST
 
-__all__ = ["DumpOptions", "LoadOptions"]
+__all__ = ["DumpOptions", "LoadOptions", "check_choice"]
+
+
+def check_choice(
+    serializers: Any = None, on_error: str | None = None, deserializers: Any = None
+) -> None:
+    """Check what a write or a read was told: families as a list of names, and one of two words.
+
+    A str would be taken for the names that its letters are, a TypeError. ValueError for any
+    other ``on_error`` than "raise" and "message".
+    """
+    for what, names in (("serializers", serializers), ("deserializers", deserializers)):
+        if isinstance(names, str | bytes):
+            raise TypeError(f"{what}={names!r:.60}, expected a list of names: [{names!r:.60}]")
+    if on_error not in {None, "raise", "message"}:
+        raise ValueError(f"on_error={on_error!r}, expected 'raise' or 'message'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,14 +15,19 @@ def compress_all(name: str, frames: Frames) -> tuple[tuple[str | None, ...], Fra
 
 
 def decompress_all(header: dict[str, Any], frames: Frames, limit: int) -> Frames:
-    """Undo compression; ValueError where it makes more than ``limit`` bytes, or is not known."""
+    """Undo compression; ValueError where it is not known, or damaged.
+
+    Raises TooLongError where all frames together become more than ``limit`` bytes, before they do.
+    """
     compression = header.get("compression")
     if not compression or not any(compression):
         return frames
     if type(compression) is not tuple or len(compression) != len(frames):
         raise ValueError(f"compression {compression!r:.60} of {len(frames)} frames")
     decompressed: Frames = []
-    for name, frame in zip(compression, frames, strict=True):
+    pairs = [*zip(compression, frames, strict=True)]
+    limit -= sum(memoryview(frame).nbytes for name, frame in pairs if not name)
+    for name, frame in pairs:
         if name:
             frame = codecs.decompress(name, frame, limit)  # noqa: PLW2901
             limit -= memoryview(frame).nbytes

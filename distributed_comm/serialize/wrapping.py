@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import UnserializableError, UntrustedError
-from . import pickles
+from . import pickles, registered
 from .families import USUAL, none_takes, serialize
 from .lengthy import Lengthy
 from .markers import Pickled, Serialize, Serialized, ToPickle, Unopened
 from .settings import DumpOptions
 from .shards import compress_all
 
-__all__ = ["may_pickle", "wrap"]
+__all__ = ["may_pickle", "report", "wrap", "wrap_registered"]
 
 
 def may_pickle(options: DumpOptions) -> bool:
@@ -29,7 +29,7 @@ def wrap(obj: Any, options: DumpOptions, names: Iterable[str]) -> Unopened:
     while isinstance(obj, Serialize):
         obj = obj.data
     if isinstance(obj, Unopened):
-        return obj
+        return obj if options.typed else _for_dask(obj)
     if options.serializers is not None:
         names = options.serializers
     elif wrapped:
@@ -44,8 +44,21 @@ def wrap(obj: Any, options: DumpOptions, names: Iterable[str]) -> Unopened:
     except (UnserializableError, UntrustedError) as exc:
         if options.on_error == "raise":
             raise
-        return _error(exc)
+        return report(exc)
     return unopened if options.compression is None else _compress(unopened, options)
+
+
+def _for_dask(unopened: Unopened) -> Unopened:
+    """Return what was not opened with the class that Dask finds a registered type by.
+
+    Our peers send each other its name alone.
+    """
+    header = unopened.header
+    if header.get("serializer") == "dask" and "type" in header and "type-serialized" not in header:
+        pickled = registered.pickled_class(header["type"])
+        if pickled is not None:
+            return Serialized({**header, "type-serialized": pickled}, unopened.frames)
+    return unopened
 
 
 def wrap_registered(obj: Any, options: DumpOptions) -> Unopened | None:
@@ -58,14 +71,14 @@ def wrap_registered(obj: Any, options: DumpOptions) -> Unopened | None:
     except UnserializableError as exc:
         if options.on_error == "raise":
             raise
-        return _error(exc)
+        return report(exc)
     if found is None:
         return None
     unopened = Serialized(*found)
     return unopened if options.compression is None else _compress(unopened, options)
 
 
-def _error(exc: TypeError) -> Unopened:
+def report(exc: TypeError) -> Unopened:
     """Return an error as what the reader gets."""
     return Serialized({"serializer": "error"}, [str(exc).encode(errors="backslashreplace")])
 

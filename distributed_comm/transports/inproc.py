@@ -21,9 +21,10 @@ from typing import Any
 from .._kernels import mailbox as kernel
 from ..core import Comm, Connector, HandleComm, Listener
 from ..errors import FatalCommClosedError
+from ..pushing import REFUSED, name_ends
 from ..registry import Backend
 from ..serialize.markers import made as wrappers_made
-from ..serialize.settings import LoadOptions
+from ..serialize.settings import LoadOptions, check_choice
 from ..serialize.unwrapping import unwrap
 from . import forks, sockets
 from .ends import ABORTED, CLOSED, End
@@ -66,6 +67,8 @@ class InProc(Comm):
         self._deserialize = deserialize
 
     async def read(self, deserializers: Any = None) -> Any:
+        if deserializers is not None:
+            check_choice(deserializers=deserializers)
         box = self._box
         while (message := box.take()) is EMPTY:
             try:
@@ -82,9 +85,15 @@ class InProc(Comm):
         options = OPENING
         if deserializers is not None:
             options = replace(options, deserializers=tuple(deserializers))
-        return unwrap(message, options)
+        try:
+            return unwrap(message, options)
+        except REFUSED as exc:
+            name_ends(exc, self)
+            raise
 
     async def write(self, msg: Any, serializers: Any = None, on_error: str | None = None) -> int:
+        if serializers is not None or on_error is not None:
+            check_choice(serializers, on_error)
         if not self._box.post(msg):
             await self._end.write(msg)
         return 0
