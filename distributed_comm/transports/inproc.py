@@ -84,6 +84,9 @@ class InProc(Comm):
             options = replace(options, deserializers=tuple(deserializers))
         return unwrap(message, options)
 
+    def unread(self) -> int:
+        return len(self._box.inbox)
+
     async def write(self, msg: Any, serializers: Any = None, on_error: str | None = None) -> int:
         if not self._box.post(msg):
             await self._end.write(msg)
