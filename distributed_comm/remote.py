@@ -128,10 +128,13 @@ class Method:
         return response
 
     async def stream(self, /, **message: Any) -> AsyncIterator[Any]:
-        """Iterate over the messages of a stream, on a comm of its own, until the server ends it."""
+        """Iterate over the messages of a stream, on a comm of its own, until the server ends it.
+
+        What a function returns that sends no stream is the only item.
+        """
         comm = await self._pool.connect(self._address)
         try:
-            await comm.write({**message, "op": self._op})
+            await comm.write({**message, "op": self._op, "close": True})
             async for item in comm:
                 if is_error(item):
                     raise unpack_error(item, comm)
