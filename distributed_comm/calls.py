@@ -178,12 +178,17 @@ def unpack_error(reply: dict[str, Any], comm: Comm) -> Exception:
         cause = _unpickle(pickled, comm.trusted)
         if cause is None:
             break
-        last.__cause__ = cause
+        _set_cause(last, cause)
         last = cause
     where = reply.get("traceback_text")
     if where and isinstance(where, str):
-        last.__cause__ = RemoteTraceback(where)
+        _set_cause(last, RemoteTraceback(where))
     return exc
+
+
+def _set_cause(exc: BaseException, cause: BaseException) -> None:
+    """Set what a frozen dataclass, for one, does not let anybody set as an attribute."""
+    vars(BaseException)["__cause__"].__set__(exc, cause)
 
 
 def _pickle(exc: BaseException) -> bytes | None:

@@ -161,6 +161,10 @@ class ChannelComm(Comm):
             self._push.start(self._decoding)
             self._decoding = None
 
+    def unread(self) -> int:
+        decoding = self._decoding is not None or (self._push is not None and self._push.decoding)
+        return self._channel.unread() + decoding
+
     async def _write_in_turn(self, msg: Any, options: DumpOptions) -> int:
         """Encode a message in a thread, and send it after those that were there before.
 

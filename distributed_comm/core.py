@@ -56,6 +56,10 @@ class Channel(ABC):
         """
         raise NotImplementedError
 
+    def unread(self) -> int:
+        """Return how many messages have arrived and wait for `read`, as far as is known."""
+        return 0
+
     @abstractmethod
     def send(self, frames: Frames) -> int:
         """Send a message, or queue it; return its bytes. Raises CommClosedError.
@@ -144,6 +148,10 @@ class Comm(ABC):
         NotImplementedError where a comm can only be read.
         """
         raise NotImplementedError
+
+    def unread(self) -> int:
+        """Return how many messages have arrived and wait for `read`, as far as is known."""
+        return 0
 
     def send(self, msg: Any, serializers: Any = None) -> Awaitable[Any] | None:
         """Do what `write` does, but return what is left to be awaited, None if nothing is.

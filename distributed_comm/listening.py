@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from .addressing import unparse_host_port
+from .calls import Status
 from .core import Comm, Listener
 from .endpoints import get_address_host_port, listen
 from .options import CommOptions
@@ -24,9 +25,13 @@ class Listening:
     default_port = 0
     _scheme = "tcp"
 
-    def __init__(self, deserialize: bool, arguments: dict[str, Any]) -> None:
+    def __init__(
+        self, deserialize: bool, arguments: dict[str, Any], contact_host: str | None
+    ) -> None:
+        self.status = Status.init
         self.deserialize = deserialize
-        self._arguments = arguments  # those of `listen`
+        self._arguments = arguments  # those of `listen` …
+        self._contact_host = contact_host  # … but for this one, which `connect` does not know
         self._bound: list[_Bound] = []
 
     @abstractmethod
@@ -47,8 +52,11 @@ class Listening:
         soon as the loop runs on, or, where none runs yet, when the server is awaited; to
         await what is returned waits for that. ``arguments`` override those of the server;
         ``ssl_context`` and ``require_encryption`` may be among them, as in Dask.
-        Raises ValueError for a malformed address, OSError for one that cannot be had.
+        Raises ValueError for a malformed address, OSError for one that cannot be had, and
+        RuntimeError once the server was closed.
         """
+        if self.status in {Status.closing, Status.closed}:
+            raise RuntimeError(f"{self!r} was closed")
         addr = self.default_port if port_or_addr is None else port_or_addr
         if isinstance(addr, int):
             addr = self.default_ip, addr
@@ -60,9 +68,8 @@ class Listening:
         given["connection_args"] = self._connection_args(given, arguments)
         if max_buffer_size is not None:
             given["options"] = limited(given.get("options"), max_buffer_size)
-        listener = listen(
-            addr, self.handle_comm, self.deserialize, contact_host=contact_host, **given
-        )
+        given["contact_host"] = contact_host or self._contact_host
+        listener = listen(addr, self.handle_comm, self.deserialize, **given)
         listener.bind()
         bound = _Bound(listener)
         self._bound.append(bound)

@@ -51,6 +51,11 @@ class Push:
         self._receiver = None
         return self._decoding
 
+    @property
+    def decoding(self) -> bool:
+        """Whether a message is being decoded in a thread."""
+        return self._decoding is not None
+
     def _receive(self, frames: Frames | None) -> None:
         receiver = self._receiver
         assert receiver is not None

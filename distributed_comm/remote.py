@@ -144,7 +144,10 @@ class Method:
             raise TypeError(f"{self._op}(op=…): a call's own op is {self._op!r}, and no argument")
 
     async def stream(self, /, *values: Any, **message: Any) -> AsyncIterator[Any]:
-        """Iterate over the messages of a stream, on a comm of its own, until the server ends it."""
+        """Iterate over the messages of a stream, on a comm of its own, until the server ends it.
+
+        What a function returns that sends no stream is the only item.
+        """
         self._check(values, message)
         serializers = message.pop("serializers", self._serializers)
         families = message.pop("deserializers", self._deserializers) or serializers
@@ -152,7 +155,7 @@ class Method:
             message["serializers"] = tuple(families)
         comm = await self._pool.connect(self._address)
         try:
-            await comm.write({**message, "op": self._op}, serializers)
+            await comm.write({**message, "op": self._op, "close": True}, serializers)
             while True:
                 try:
                     item = await comm.read(families)

@@ -1,11 +1,10 @@
 """Server: listens, and answers each request with the function that it names."""
 
 import asyncio
+import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
-from inspect import isawaitable
-from time import perf_counter as clock
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,11 +14,14 @@ from .listening import Listening, limited
 from .operations import Operation
 from .pool import ConnectionPool
 from .serving import Serving
+from .stream_handlers import handle_messages
 
 __all__ = ["Server"]
 
 #: Seconds that the calls which run get when a server closes.
 GRACE = 5.0
+#: Seconds at least that a handler has which closes its own server.
+LAST_WORDS = 1.0
 
 Handler = Callable[..., Any]
 
@@ -36,8 +38,9 @@ class Server(Listening):
     ...     return x + y
     >>> server = Server({"add": add})
 
-    ``max_buffer_size`` limits a message in bytes. Other ``arguments``, such as ``trusted=`` and
-    ``options=``, are those of `listen` and, for the calls of `rpc`, of `connect`.
+    ``max_buffer_size`` limits a message in bytes, ``contact_host`` is that of `listen`. Other
+    ``arguments``, such as ``trusted=`` and ``options=``, are those of `listen` and, for the
+    calls of `rpc`, of `connect`.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class Server(Listening):
         connection_args: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         max_buffer_size: float | None = None,
+        *,
+        contact_host: str | None = None,
         **arguments: Any,
     ) -> None:
         self.handlers: dict[str, Handler] = {
@@ -63,11 +68,10 @@ class Server(Listening):
         self.blocked_handlers = list(blocked_handlers or ())
         self.stream_handlers = dict(stream_handlers or {})
         self.id = f"{type(self).__name__}-{uuid.uuid4()}"
-        self.status = Status.init
         if max_buffer_size is not None:
             arguments["options"] = limited(arguments.get("options"), max_buffer_size)
         arguments["connection_args"] = connection_args
-        super().__init__(deserialize, arguments)
+        super().__init__(deserialize, arguments, contact_host)
         #: Calls to other servers: ``await server.rpc(address).add(x=1, y=2)``.
         self.rpc = ConnectionPool(
             connection_limit, deserialize, serializers, deserializers, timeout=timeout,
@@ -77,6 +81,9 @@ class Server(Listening):
         self._servings: set[Serving] = set()
         self._past: Counter[str] = Counter()  # what comms that have ended had moved
         self._closing: asyncio.Task[None] | None = None
+        self._deadline = math.inf  # when the calls that run are ended, by …
+        self._expiry: asyncio.TimerHandle | None = None
+        self._last: asyncio.Task[None] | None = None  # lets the handler finish that has closed
         self._finished = asyncio.Event()
 
     # -- life ----------------------------------------------------------------------------
@@ -110,35 +117,63 @@ class Server(Listening):
     async def close(
         self, timeout: float | None = None, reason: str = "", *, grace: float = GRACE
     ) -> None:
-        """Stop accepting, let the calls that run finish for ``grace`` seconds, end the rest.
+        """Stop accepting, let what was received be answered within ``grace`` seconds, end the rest.
 
-        Who waits for a call that was ended gets a RemoteError that says so; a request that
-        comes now is not read. ``timeout`` is Dask's name for ``grace``. Idempotent.
+        A call that was ended, and a request that comes while others are waited for, gets a
+        RemoteError that says so. A call that crosses the end of its connection gets a
+        CommClosedError; it has not begun. ``timeout`` is Dask's name for ``grace``. To close
+        again waits for the same end, and can only shorten the grace.
         """
+        grace = grace if timeout is None else timeout
         if self._closing is None:
             for bound in self._bound:
                 bound.stop()
             self.status = Status.closing
-            grace = grace if timeout is None else timeout
-            why = f"{self!r} closed{f' ({reason})' if reason else ''}, and this call took longer "
-            why += f"than the grace of {grace:g} s"
-            drain = self._drain(clock() + grace, why, asyncio.current_task())
-            self._closing = asyncio.create_task(drain)
+            why = f"{self!r} closed{f' ({reason})' if reason else ''}"
+            caller = asyncio.current_task()
+            own = {serving for serving in self._servings if serving.task and serving.task is caller}
+            for serving in self._servings - own:
+                serving.stop(why)
+            self._closing = asyncio.create_task(self._drain(own, why, grace))
+        self._expire_in(grace)
         await asyncio.shield(self._closing)
 
-    async def _drain(self, deadline: float, why: str, caller: "asyncio.Task[Any] | None") -> None:
-        own = {serving for serving in self._servings if serving.task and serving.task is caller}
-        others = self._servings - own
+    def _expire_in(self, grace: float) -> None:
+        """End the calls that run in so many seconds, unless they are ended before."""
+        loop = asyncio.get_running_loop()
+        if loop.time() + grace < self._deadline and self.status is Status.closing:
+            self._deadline = loop.time() + grace
+            if self._expiry is not None:
+                self._expiry.cancel()
+            self._expiry = loop.call_later(grace, self._expire, self._servings, grace)
+
+    def _expire(self, servings: set[Serving], grace: float) -> None:
+        for serving in servings:
+            serving.expire(f", and this call took longer than the grace of {grace:g} s")
+
+    async def _drain(self, own: set[Serving], why: str, grace: float) -> None:
         try:
-            leaving = [serving.leave(deadline, why) for serving in others]
+            leaving = [serving.leave() for serving in self._servings - own]
             await asyncio.gather(*leaving, return_exceptions=True)
             await self.rpc.close()
         finally:
             self.status = Status.closed
-            for serving in own:  # a handler closes the server: its reply is the last
-                serving.leave_after_this()
-            if not own:
+            if self._expiry is not None:
+                self._expiry.cancel()
+            if own:  # a handler closes the server: its reply is the last
+                self._last = asyncio.create_task(self._leave_last(own, why, max(grace, LAST_WORDS)))
+            else:
                 self._finished.set()
+
+    async def _leave_last(self, own: set[Serving], why: str, grace: float) -> None:
+        """Let the handler that has closed the server finish."""
+        for serving in own:
+            serving.stop(why, answering=False)
+        expiry = asyncio.get_running_loop().call_later(grace, self._expire, own, grace)
+        try:
+            await asyncio.gather(*(serving.leave() for serving in own), return_exceptions=True)
+        finally:
+            expiry.cancel()
 
     def close_on(self, *signals: int, grace: float = GRACE) -> None:
         """Close when the process gets one of these signals: ``server.close_on(SIGTERM)``.
@@ -216,26 +251,11 @@ class Server(Listening):
         """Call a stream handler for each message, or each of a batch, until the peer is done.
 
         What `BatchedSend` sends arrives here. No message is replied to; one that cannot be
-        handled ends the stream, so that its sender learns of it.
+        handled ends the stream, so that its sender learns of it. "OK", which older peers send
+        first, is skipped, and so is, with a line in the log, a message whose op is empty.
         """
-        try:
-            async for batch in comm:
-                for message in batch if isinstance(batch, list | tuple) else (batch,):
-                    if not await self._handle_one(dict(message), extra or {}):
-                        return Status.dont_reply
-        finally:
-            await comm.close()
+        await handle_messages(comm, self.stream_handlers, extra or {})
         return Status.dont_reply
-
-    async def _handle_one(self, message: dict[str, Any], extra: Mapping[str, Any]) -> bool:
-        """Handle one message of a stream; return whether others may follow."""
-        op = message.pop("op")
-        if op == "close-stream":
-            return False
-        result = self.stream_handlers[op](**{**extra, **message})
-        if isawaitable(result):
-            await result
-        return True
 
     # -- figures -------------------------------------------------------------------------
 

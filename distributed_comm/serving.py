@@ -1,39 +1,33 @@
 """One connection that a server answers: its requests one by one, in order.
 
 Strategy: messages are pushed, so a request arrives in the callback that received its bytes,
-and a handler that is a plain function is called and answered right there, without a task
-switch. Whatever has to wait (a coroutine, a stream, a peer that does not read its replies)
-becomes a task. While that runs the next request is held and those behind it stay in the
-comm's inbox, which is bounded: who does not read replies has no requests read.
+and is mostly answered there (see `answering`), without a task switch. What has to wait becomes
+a task. While that runs the next request is held and those behind it stay in the comm's inbox,
+which is bounded: who does not read replies has no requests read. Behind the request for a
+stream none will be answered: what comes is dropped, so that its reader's end is heard.
+
+When the server closes, what has been received is answered, and what comes later is refused.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
-from contextlib import aclosing
-from inspect import isawaitable
-from time import perf_counter as clock
+from contextlib import suppress
 from typing import Any, Protocol
 
-from .calls import Status, pack_error
+from .answering import Answering, Work
+from .calls import pack_error
 from .core import Comm
 from .errors import CommClosedError, RemoteError
-from .operations import Operation, drive
+from .operations import Operation
 
 __all__ = ["Serving"]
 
 logger = logging.getLogger("distributed_comm")
 
-#: Types of results that are nothing to be awaited; looking them up is all a plain one costs.
-PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
-#: A name of its own: before Python 3.12 looking up an enum's member takes a failed lookup.
-DONT_REPLY = Status.dont_reply
-#: What stands for the key ``reply`` where it is missing: true, but nobody asked.
-ASSUMED = "assumed"
 #: Seconds that a handler has for its end once it was cancelled.
 PATIENCE = 5.0
-
-Work = Coroutine[Any, Any, None]
+#: Seconds for which the requests that are on their way to a closing server are refused.
+LINGER = 0.02
 
 
 class Owner(Protocol):
@@ -46,72 +40,77 @@ class Owner(Protocol):
         """Take note that the connection has ended and no call runs on it."""
 
 
-class Serving:
+class Serving(Answering):
     """One connection; `op` names the call under way, `task` answers one that has to wait."""
 
-    __slots__ = (
-        "_held", "_leaving", "_owner", "_pump", "_pushes", "_stopped", "_streaming", "_verdict",
-        "comm", "op", "task",
-    )  # fmt: skip
+    __slots__ = ("_due", "_expired", "_held", "_leaving", "_owner", "_pump", "_stopped", "_why")
 
     def __init__(self, owner: Owner, comm: Comm) -> None:
-        self.comm = comm
-        self.op: str | None = None
+        super().__init__(comm, owner.find)
         self._owner = owner
-        self.task: asyncio.Task[None] | None = None  # what answers a request that has to wait
-        self._streaming = False  # it is sending the items of a stream
-        self._held: tuple[Any, Exception | None] | None = None  # the request behind it
-        self._leaving = False  # the server closes: no more requests
-        self._verdict: RemoteError | None = None  # why the server ended the call under way
-        self._pushes = True
-        self._stopped = False  # for the time of a call
-        self._pump: asyncio.Task[None] | None = None
+        self._held: tuple[Any, Exception | None] | None = None  # the request behind the task's
+        self._stopped = False  # nothing is pushed for the time of a call
+        self._pump: asyncio.Task[None] | None = None  # what reads a comm that pushes nothing
+        self._leaving = False  # the server closes: requests are refused, but for …
+        self._due = 0  # … so many that had come
+        self._why = ""
+        self._expired: asyncio.Future[None] | None = None  # done when calls have to end
 
     def start(self) -> None:
         """Answer requests from now on."""
         try:
             self.comm.push(self._receive)
         except NotImplementedError:
-            self._pushes = False
             self._pump = asyncio.create_task(self._read())
 
     # -- requests ----------------------------------------------------------------------
 
     def _receive(self, message: Any, error: Exception | None) -> None:
         """Take what the comm pushes."""
-        if self._leaving and not isinstance(error, CommClosedError):
-            return
         if self.task is not None:
-            if isinstance(error, CommClosedError):
-                self._end()
-            else:
-                self._held = message, error
-                self._stop_pushing()
+            self._receive_meanwhile(message, error)
             return
-        work = self._take(message, error)
+        work = self._take_last(message, error) if self._leaving else self._take(message, error)
         if work is not None:
             self.task = asyncio.create_task(self._work(work))
 
+    def _receive_meanwhile(self, message: Any, error: Exception | None) -> None:
+        """Keep the request that came while a task runs, unless it will not be answered."""
+        if isinstance(error, CommClosedError):
+            self._end()
+        elif not self._streaming and not self._deaf:
+            self._held = message, error
+            self._stop_pushing()
+
     def _stop_pushing(self) -> None:
-        """Leave what comes next in the inbox, until the task is done."""
-        if self._pushes:
+        if self._pump is None and not self._stopped:
             self._stopped = True
             self.comm.push(None)
 
+    def _push_again(self) -> None:
+        if self._stopped:
+            self._stopped = False
+            self.comm.push(self._receive)
+
     async def _read(self) -> None:
-        """Push what can only be read."""
+        """Push what can only be read; in a stream, too, for the end."""
         error: Exception | None = None
-        while not isinstance(error, OSError) and not self._leaving:
-            message = error = None
-            try:
-                message = await self.comm.read()
-            except (OSError, TypeError, ValueError) as exc:
-                error = exc
-            if isinstance(message, dict):
-                message = dict(message)  # it may be the caller's own, by reference
-            self._receive(message, error)
-            if self.task is not None:
-                await asyncio.wait({self.task})
+        try:
+            while not isinstance(error, OSError):
+                message = error = None
+                try:
+                    message = await self.comm.read()
+                except (OSError, TypeError, ValueError) as exc:
+                    error = exc
+                if isinstance(message, dict):
+                    message = dict(message)  # it may be the caller's own, by reference
+                self._receive(message, error)
+                if self.task is not None and not self._streaming:
+                    await asyncio.wait({self.task})
+        except Exception:
+            logger.exception("nothing more can be read from %s", self.comm.peer_address)
+            self.comm.abort()
+            self._end()
 
     async def _work(self, work: Work | None) -> None:
         """Answer this request, and those that were held meanwhile."""
@@ -119,8 +118,10 @@ class Serving:
             while work is not None:
                 await work
                 held, self._held = self._held, None
-                work = None if held is None or self._leaving else self._take(*held)
-            if self._leaving:
+                if held is None or self._deaf:
+                    break
+                work = self._take_last(*held) if self._leaving else self._take(*held)
+            if self._deaf:
                 await self.comm.close()
         except OSError:  # the connection has ended
             self.comm.abort()
@@ -133,213 +134,85 @@ class Serving:
 
     def _go_on(self) -> None:
         """Have requests pushed again, or end where none can come."""
-        if self._stopped and not self._leaving:
-            self._stopped = False
-            self.comm.push(self._receive)
+        if not self._deaf:
+            self._push_again()
         if self.task is None and self.comm.closed():
             self._end()
-
-    def _take(self, message: Any, error: Exception | None) -> Work | None:
-        """Answer a request; return what of that has to be awaited."""
-        if error is not None or type(message) is not dict:
-            return self._reject(message, error)
-        op = message.pop("op", None)
-        reply = message.pop("reply", ASSUMED)
-        close = message.pop("close", op == "close")
-        serializers = message.pop("serializers", None)
-        try:
-            operation = self._owner.find(op)
-        except ValueError as exc:
-            return self._refuse(exc, reply, close)
-        if serializers is not None and operation.takes_serializers:
-            message["serializers"] = serializers
-        self.op = op
-        started = clock()
-        try:
-            if operation.takes_comm:
-                result = operation.function(self.comm, **message)
-            else:
-                result = operation.function(**message)
-        except Exception as exc:
-            return self._failed(operation, exc, message, reply, close)
-        if type(result) not in PLAIN and _has_to_wait(result):
-            return self._begin(operation, result, reply, close, serializers)
-        self.op = None
-        operation.count(clock() - started)
-        if close or not reply or result is DONT_REPLY:
-            return self._close(result if reply else DONT_REPLY, serializers) if close else None
-        return self._reply(result, serializers)
-
-    def _reject(self, message: Any, error: Exception | None) -> Work | None:
-        """Deal with what is no request."""
-        if isinstance(error, OSError):
-            self._end()
-            return None
-        if error is None:
-            kind = type(message).__name__
-            error = TypeError(f"a request is a dict with the key 'op', not a {kind}")
-        elif not isinstance(message, dict):
-            # Nobody knows whether it wanted a reply: the next one must not be taken for it.
-            return self._refuse(error, close=True)
-        else:
-            return self._refuse(error, message.get("reply", True), message.get("close", False))
-        return self._refuse(error)
-
-    def _refuse(self, error: Exception, reply: Any = True, close: Any = False) -> Work | None:
-        """Answer a request that cannot be met."""
-        logger.warning("refused a request from %s: %s", self.comm.peer_address, error)
-        error.__traceback__ = None  # where this library noticed is of no interest
-        return self._answer(pack_error(error, self.comm.trusted), reply, close)
-
-    def _failed(
-        self,
-        operation: Operation,
-        exc: Exception,
-        arguments: dict[str, Any],
-        reply: Any,
-        close: Any,
-    ) -> Work | None:
-        """Answer a request whose handler could not be called, or raised at once."""
-        self.op = None
-        misfit = operation.misfit(self.comm, arguments) if isinstance(exc, TypeError) else None
-        if misfit is not None:
-            return self._refuse(misfit, reply, close)
-        operation.count(0.0)
-        return self._answer(self._failure(operation, exc), reply, close)
-
-    def _failure(self, operation: Operation, exc: Exception) -> dict[str, Any]:
-        """Take note that a handler raised; return the reply."""
-        operation.errors += 1
-        if exc.__traceback__ is not None:
-            exc.__traceback__ = exc.__traceback__.tb_next  # without the line that called it
-        logger.error("the handler of %r failed", operation.op, exc_info=exc)
-        return pack_error(exc, self.comm.trusted)
-
-    def _answer(self, result: Any, reply: Any, close: Any) -> Work | None:
-        if close:
-            return self._close(result if reply else DONT_REPLY, None)
-        return self._reply(result, None) if reply else None
-
-    # -- replies -----------------------------------------------------------------------
-
-    def _reply(self, result: Any, serializers: Any) -> Work | None:
-        """Send a reply; return what has to be awaited before the next request."""
-        try:
-            rest = self.comm.send(result, serializers)
-        except OSError:  # the connection has ended, as its receiver will hear
-            return None
-        except Exception as exc:
-            return self._reply(self._unsendable(exc), None)
-        return None if rest is None else self._write(rest)
-
-    async def _write(self, writing: Awaitable[Any]) -> None:
-        """Wait for a reply to be written; one that cannot be is an error at the caller."""
-        try:
-            await writing
-        except OSError:
-            raise
-        except Exception as exc:
-            await self.comm.write(self._unsendable(exc))
-
-    def _unsendable(self, exc: Exception) -> dict[str, Any]:
-        logger.warning("a reply to %s cannot be sent: %s", self.comm.peer_address, exc)
-        return pack_error(exc, self.comm.trusted)
-
-    async def _close(self, result: Any, serializers: Any) -> None:
-        """Send a last reply; the task that awaits this closes the comm."""
-        self._leaving = True
-        if result is not DONT_REPLY:
-            await self._write(self.comm.write(result, serializers))
-
-    # -- calls that wait ---------------------------------------------------------------
-
-    def _begin(
-        self, operation: Operation, result: Any, reply: Any, close: Any, serializers: Any
-    ) -> Work | None:
-        """Go on with a call that did not return at once."""
-        if isinstance(result, AsyncGenerator):
-            if reply is not ASSUMED:  # whoever asks for one reply would take the next items
-                self.op = None  # for the replies of its next calls
-                return self._refuse(_is_a_stream(operation.op), reply, close)
-            result = self._stream(result, serializers)
-            reply, close = False, True
-        elif operation.takes_comm:
-            self._stop_pushing()  # the handler may read
-        if isinstance(result, Generator):
-            result = drive(result)
-        return self._finish(operation, result, reply, close, serializers)
-
-    async def _finish(
-        self, operation: Operation, work: Awaitable[Any], reply: Any, close: Any, serializers: Any
-    ) -> None:
-        started = clock()
-        try:
-            result = await work
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self._verdict is None and task is not None and task.cancelling():
-                raise  # the loop ends, or nobody reads the stream any more
-            error = self._verdict or RemoteError(f"{operation.op}: cancelled at the server")
-            result, serializers = pack_error(error, False), None
-            reply = reply or self._streaming
-            operation.errors += 1
-        except Exception as exc:
-            if isinstance(exc, CommClosedError) and self.comm.closed():
-                return
-            result, serializers = self._failure(operation, exc), None
-            reply = reply or self._streaming
-        finally:
-            operation.count(clock() - started)
-            self._streaming = False
-            self.op = None
-        if reply and result is not DONT_REPLY:
-            await self._write(self.comm.write(result, serializers))
-        if close:
-            self._leaving = True
-
-    async def _stream(self, items: AsyncGenerator[Any, None], serializers: Any) -> None:
-        """Send each item; the connection is then closed, which is how a stream ends."""
-        self._streaming = True
-        async with aclosing(items):
-            async for item in items:
-                await self.comm.write(item, serializers)
-
-    # -- the end -----------------------------------------------------------------------
 
     def _end(self) -> None:
         """Take note that the connection has ended."""
         if self.task is None:
             self.comm.abort()
+            self.expire()
             self._owner.forget(self)
         elif self._streaming:  # anything else may finish what it does
-            self.task.cancel()
+            # Not at once: a task that has not begun would not even clean up.
+            asyncio.get_running_loop().call_soon(self.task.cancel)
 
-    def leave_after_this(self) -> None:
-        """Answer no request after the one under way, and close then."""
-        self._leaving = True
+    # -- the server closes ---------------------------------------------------------------
 
-    async def leave(self, deadline: float, why: str) -> None:
-        """Answer no more requests, wait for the one under way until the deadline, and close."""
+    def stop(self, why: str, *, answering: bool = True) -> None:
+        """Answer what has been received, or not even that, and refuse what comes now."""
+        self._why = why
         self._leaving = True
-        task = self.task
-        if task is not None:
-            await asyncio.wait({task}, timeout=max(0.0, deadline - clock()))
-            if not task.done():
-                self._verdict = RemoteError(why)
-                task.cancel()
-                await asyncio.wait({task}, timeout=PATIENCE)
+        self._expired = asyncio.get_running_loop().create_future()
+        if answering:
+            self._due = self.comm.unread() + (self._held is not None)
+
+    def expire(self, why: str = "") -> None:
+        """End the call under way, and refuse whatever has not begun."""
+        if self._expired is not None and not self._expired.done():
+            self._verdict = RemoteError(self._why + why)
+            self._expired.set_result(None)
+
+    def _take_last(self, message: Any, error: Exception | None) -> Work | None:
+        """Answer a request that had been received; refuse one that came later."""
+        if isinstance(error, OSError) or not isinstance(message, dict):
+            return self._take(message, error)
+        if self._due and self._expired is not None and not self._expired.done():
+            self._due -= 1
+            return self._take(message, error)
+        return self._reject(message, RemoteError(f"{self._why} before this call began"))
+
+    async def leave(self) -> None:
+        """Wait, once stopped, until all is answered, and a little for what comes; then close."""
+        assert self._expired is not None
+        before = None
+        while self.task is not None or before != self._due:
+            if self.task is None:
+                before = self._due
+                await self._linger(self._expired)
+                continue
+            await asyncio.wait({self.task, self._expired}, return_when=asyncio.FIRST_COMPLETED)
+            if self._expired.done() and not await self._cut_short():
+                break
         if self._pump is not None:
             self._pump.cancel()
         await self.comm.close()
         self._end()
 
+    async def _linger(self, expired: "asyncio.Future[None]") -> None:
+        """Give what is on its way the time to come: it is refused, with an error that says why."""
+        for _ in range(2):  # what this machine has already
+            await asyncio.sleep(0)
+        await asyncio.wait({expired}, timeout=LINGER)
 
-def _has_to_wait(result: Any) -> bool:
-    return isawaitable(result) or isinstance(result, AsyncGenerator | Generator)
-
-
-def _is_a_stream(op: str) -> TypeError:
-    return TypeError(
-        f"{op} answers with a stream: iterate over `rpc.{op}.stream(...)`, or write the request "
-        f"without the key 'reply' on a comm of its own"
-    )
+    async def _cut_short(self) -> bool:
+        """End what is under way; return whether it has ended."""
+        await asyncio.sleep(0)  # cancelled before its first step, a task would not even clean up
+        task = self.task
+        if task is None:
+            return True
+        calling = self.op is not None  # and not just writing
+        if calling:
+            task.cancel()
+        await asyncio.wait({task}, timeout=PATIENCE)
+        if task.done():
+            return True
+        if not calling:
+            task.cancel()
+        elif self._wanted and self._verdict is not None:
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self.comm.write(pack_error(self._verdict, False))
+        return False

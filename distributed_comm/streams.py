@@ -10,6 +10,7 @@ in the rest of the library: a stream is a `Comm`, limits and trust are the same,
 ...     return await read(stream)
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from . import client, server
@@ -40,9 +41,20 @@ async def write(stream: Comm, msg: Any, serializers: Any = None) -> int:
 
 
 class Server(server.Server):
-    """A `Server` that is called over such streams: ``Server(handlers).listen(8888)``."""
+    """A `Server` that is called over such streams: ``Server(handlers).listen(8888)``.
+
+    A second argument by position is ``max_buffer_size``, as it was in that generation.
+    """
 
     _scheme = SCHEME
+
+    def __init__(
+        self,
+        handlers: Mapping[str, Any] | None = None,
+        max_buffer_size: float | None = None,
+        **arguments: Any,
+    ) -> None:
+        super().__init__(handlers, max_buffer_size=max_buffer_size, **arguments)
 
 
 class rpc(client.rpc):  # noqa: N801 - the name that Dask gave it

@@ -94,6 +94,31 @@ def test_the_first_program_of_the_tutorial(tmp_path):
     assert run_pasted(FIRST[1], tmp_path) == "30\n"
 
 
+def commands(name: str) -> list[list[str]]:
+    """Return the lines of the blocks of a document that are commands of this Python."""
+    text = (ROOT / name).read_text()
+    blocks = re.findall(r"^```\n(python .*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line.split() for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal")
+def test_the_commands_of_the_tutorial(tmp_path):
+    (tmp_path / "store.py").write_text(SERVICE[1])
+    printed = {}
+    with service(tmp_path) as address:
+        for _, *arguments in commands("docs/tutorial.md"):
+            command = [address if "://" in each else each for each in arguments]
+            done = subprocess.run(
+                [sys.executable, *command],
+                capture_output=True, text=True, cwd=tmp_path, timeout=50, check=True,
+            )  # fmt: skip
+            printed[arguments[2]] = done.stdout
+    assert "Store-" in printed["identity"]
+    assert printed["call"].strip() == "None"
+    assert printed["ping"]
+    assert len(printed) == 3
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal")
 def test_the_service_of_the_tutorial_and_its_client(tmp_path):
     assert (SERVICE[0], CLIENT[0]) == ("store.py", "client.py")

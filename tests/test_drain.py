@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from time import perf_counter
 
 import pytest
 from calling import LOOPBACK, dial, everywhere, serve
-from loops import until
+from loops import settle, until
 
 import distributed_comm as dc
+from distributed_comm.comms import ChannelComm
+from distributed_comm.core import Comm
 
 
 @everywhere
@@ -94,7 +97,7 @@ def test_a_handler_that_does_not_end_when_cancelled_holds_nobody_up_for_ever(run
             call = asyncio.ensure_future(remote.stubborn())
             await until(lambda: server.incoming_comms_active)
             await server.close(grace=0)
-            with pytest.raises(dc.CommClosedError):
+            with pytest.raises(dc.RemoteError, match="grace of 0 s"):
                 await call
             go.set()
             await until(lambda: not server.incoming_comms_open)
@@ -139,6 +142,169 @@ def test_a_server_that_never_started_can_be_closed(run):
         other = dc.Server()
         await other.listen("inproc://never-started")  # it is free
         await other.close()
+
+    run(main())
+
+
+# -- what was received, and what comes meanwhile ----------------------------------------------
+
+
+@pytest.fixture(params=["pushed", "read"])
+def way(request, monkeypatch):
+    """Have tcp's comms push their messages, and not."""
+    if request.param == "read":
+        monkeypatch.setattr(ChannelComm, "push", Comm.push)
+
+
+async def replies(comm):
+    """Return the replies of a comm until its end, errors as their text."""
+    got = [message async for message in comm]
+    return [each["exception_text"] if isinstance(each, dict) else each for each in got]
+
+
+class Slow:
+    """A handler that waits until it may go on, and counts its calls."""
+
+    def __init__(self):
+        self.go = asyncio.Event()
+        self.calls = []
+
+    async def __call__(self, x):
+        self.calls.append(x)
+        await self.go.wait()
+        return x
+
+
+@everywhere
+@pytest.mark.usefixtures("way")
+def test_requests_that_were_received_are_answered_and_later_ones_refused(run, where):
+    async def main():
+        slow = Slow()
+        async with serve({"slow": slow, "now": lambda x: x}, where) as (server, _):
+            async with dial(server) as comm:
+                for x in range(6):
+                    await comm.write({"op": ("slow", "now")[x % 2], "x": x})
+                (serving,) = server._servings
+                await until(lambda: slow.calls and serving.comm.unread() >= 4)
+                closing = asyncio.ensure_future(server.close(grace=20))
+                await settle()
+                for x in range(6, 9):
+                    await comm.write({"op": "now", "x": x})
+                await comm.write({"op": "now", "x": 9, "reply": False})
+                slow.go.set()
+                got = await replies(comm)
+                assert got[:6] == list(range(6))
+                assert len(got) == 9
+                for text in got[6:]:
+                    assert re.search(r"closing> closed before this call began", text)
+                await closing
+            assert slow.calls == [0, 2, 4]
+
+    run(main())
+
+
+@everywhere
+@pytest.mark.usefixtures("way")
+def test_what_was_received_and_has_not_begun_within_the_grace_is_told_so(run, where):
+    async def main():
+        slow = Slow()
+        async with serve({"slow": slow}, where) as (server, _), dial(server) as comm:
+            for x in range(5):
+                await comm.write({"op": "slow", "x": x})
+            await until(lambda: slow.calls)
+            closing = asyncio.ensure_future(server.close(grace=0.02, reason="an upgrade"))
+            first, *rest = await replies(comm)
+            assert "(an upgrade), and this call took longer than the grace of 0.02 s" in first
+            assert len(rest) == 4
+            assert all("(an upgrade) before this call began" in text for text in rest)
+            assert slow.calls == [0]
+            await closing
+
+    run(main())
+
+
+@everywhere
+def test_callers_who_go_on_calling_are_told_that_the_server_closes(run, where):
+    async def main():
+        errors, calls = [], 0
+
+        async def call(remote):
+            nonlocal calls
+            while True:
+                try:
+                    await remote.echo(data=1)
+                    calls += 1
+                except (OSError, dc.RemoteError) as exc:
+                    errors.append(exc)
+                    return
+
+        async with serve({}, where) as (server, remote):
+            callers = [asyncio.ensure_future(call(remote)) for _ in range(50)]
+            await until(lambda: calls > 200)
+            await server.close()
+            await asyncio.gather(*callers)
+            assert len(errors) == 50
+            for error in errors:
+                assert type(error) is dc.RemoteError
+                assert "closed before this call began" in str(error)
+
+    run(main())
+
+
+@everywhere
+def test_the_grace_can_be_shortened_and_not_prolonged(run, where):
+    async def main():
+        slow = Slow()
+        async with serve({"slow": slow}, where) as (server, remote):
+            call = asyncio.ensure_future(remote.slow(x=1))
+            await until(lambda: slow.calls)
+            closing = [asyncio.ensure_future(server.close(grace=1_000))]
+            await settle()
+            closing.append(asyncio.ensure_future(server.close(grace=0)))
+            closing.append(asyncio.ensure_future(server.close(grace=1_000)))
+            with pytest.raises(dc.RemoteError, match="longer than the grace of 0 s"):
+                await call
+            await asyncio.gather(*closing)
+
+    run(main())
+
+
+@everywhere
+def test_a_stream_that_closes_its_server_may_say_something_more_and_ends(run, where, monkeypatch):
+    monkeypatch.setattr("distributed_comm.server.LAST_WORDS", 0.1)
+
+    async def main():
+        server = dc.Server()
+
+        async def last():
+            yield "first"
+            await server.close(grace=0)
+            while True:
+                yield "more"
+                await asyncio.sleep(0.01)
+
+        server.handlers["last"] = last
+        async with server, dc.rpc((await server.listen(where)).contact_address) as remote:
+            stream = remote.last.stream()
+            assert [await anext(stream), await anext(stream)] == ["first", "more"]
+            with pytest.raises(dc.RemoteError, match="closed"):
+                assert {item async for item in stream} == {"more"}
+            await server.finished()
+
+    run(main())
+
+
+def test_a_server_that_was_closed_does_not_listen(run):
+    async def main():
+        server = dc.Server()
+        await server.listen(LOOPBACK)
+        closing = asyncio.ensure_future(server.close())
+        await asyncio.sleep(0)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="was closed"):
+                server.listen(LOOPBACK)
+            await closing
+        assert len(server.listeners) == 1
 
     run(main())
 

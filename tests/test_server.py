@@ -1,6 +1,7 @@
 """What a server answers: every kind of handler, every key of the envelope, and what is wrong."""
 
 import asyncio
+import collections
 import functools
 import logging
 from types import SimpleNamespace
@@ -214,6 +215,51 @@ def test_a_mistake_is_explained_and_the_comm_goes_on(run, where, trusted, caplog
                 assert "\n" not in record.getMessage()
                 await comm.write({"op": "add", "x": 1, "y": 2})
                 assert await comm.read() == 3
+
+    run(main())
+
+
+def test_a_long_name_of_a_stranger_is_no_long_line_of_the_log(run, caplog):
+    async def main():
+        async with serve(HANDLERS) as (server, _), dial(server) as comm:
+            for message in (
+                {"op": "add", "k" * 1_000_000: 1},
+                {"op": "add", "x": 1, "k\n" * 9_999: 1},
+            ):
+                await comm.write(message)
+                assert len((await comm.read())["exception_text"]) < 30_000
+            assert len(caplog.records) == 2
+            for record in caplog.records:
+                assert "add: " in record.getMessage()
+                assert len(record.getMessage()) < 1_000
+                assert "\n" not in record.getMessage()
+
+    run(main())
+
+
+@everywhere
+def test_a_dict_of_another_class_is_a_request(run, where):
+    async def main():
+        async with (
+            serve(HANDLERS, where, trusted=True) as (server, _),
+            dial(server, trusted=True) as comm,
+        ):
+            message = collections.OrderedDict(op="add", x=1, y=2)
+            await comm.write(message)
+            assert await comm.read() == 3
+            assert list(message) == ["op", "x", "y"]
+
+    run(main())
+
+
+def test_a_contact_host_of_the_server_is_that_of_its_listeners(run):
+    async def main():
+        async with serve(HANDLERS, contact_host="localhost") as (server, remote):
+            assert server.address == f"tcp://localhost:{server.port}"
+            assert await remote.ping() == b"pong"
+            assert await server.rpc(server.address).ping() == b"pong"
+            own = await server.listen(LOOPBACK, contact_host="127.0.0.1")
+            assert own.contact_address.startswith("tcp://127.0.0.1:")
 
     run(main())
 

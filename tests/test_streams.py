@@ -153,6 +153,19 @@ def test_the_four_examples_in_tornado_coroutines(run, stream_data):
     run(awaited())
 
 
+def test_the_arguments_of_a_server_keep_their_order(run):
+    async def main():
+        async with Server({"ping": pingpong}, 100_000.0) as s:
+            s.listen(("127.0.0.1", 0))
+            async with rpc(s.address) as r:
+                assert await r.ping() == b"pong"
+                with pytest.raises(dc.CommClosedError):
+                    await r.echo(data=bytes(200_000))
+                assert await r.ping() == b"pong"
+
+    run(main())
+
+
 # -- what holds besides -----------------------------------------------------------------------
 
 

@@ -91,6 +91,9 @@ class InProc(Comm):
             name_ends(exc, self)
             raise
 
+    def unread(self) -> int:
+        return len(self._box.inbox)
+
     async def write(self, msg: Any, serializers: Any = None, on_error: str | None = None) -> int:
         if serializers is not None or on_error is not None:
             check_choice(serializers, on_error)

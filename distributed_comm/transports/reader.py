@@ -100,6 +100,9 @@ class Reader(Watcher):
         if self._receiver is not None and self._connection.state is CLOSED:
             self._notify(None)
 
+    def unread(self) -> int:
+        return len(self._inbox)
+
     def _hand_over(self, messages: list[Frames]) -> list[Frames]:
         """Call the pushed receiver; what comes after it was taken away is for the inbox."""
         for index, message in enumerate(messages):
