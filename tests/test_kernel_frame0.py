@@ -269,9 +269,14 @@ def steps(data, kernel=chosen, spent=0):
 
 sorts = st.one_of(st.integers(0, 10), st.sampled_from([200, 2.0])).map(msgpack.packb)
 runs = st.builds(
-    lambda start, count: pack_all(range(start, min(start + count, 2**64))),
-    st.sampled_from([0, -40, -200, 120, 250, 2**16 - 3, 2**31 - 3, 2**32 - 3, 2**63 - 3, 2**64 - 9]),
+    lambda start, count, gaps: pack_all(
+        n for n in range(start, min(start + count, 2**64)) if (n - start) not in gaps
+    ),
+    st.sampled_from(
+        [0, -40, -200, 120, 250, 2**16 - 3, 2**31 - 3, 2**32 - 3, 2**63 - 3, 2**64 - 9]
+    ),
     st.integers(0, 20),
+    st.sets(st.integers(0, 20), max_size=5),
 )
 hashed = st.recursive(
     scalars.map(msgpack.packb),
@@ -309,6 +314,10 @@ def test_a_key_may_be_compared_with_all_before_it(kernel, make):
         ([*range(-100, 500)], NUMBER),
         ([*range(-100, 500), 7.5], NUMBER + 601),
         ([*range(50), *"text", *range(50, 100)], NUMBER),
+        ([n * 3 // 2 for n in range(100)], NUMBER),
+        ([0, 1, 2, 6, 7], NUMBER + 4 + 5),  # too far
+        ([0, 1, 2, 2, 3], NUMBER + 4 + 5),  # not rising
+        ([1, 0], NUMBER + 2),
     ]:
         assert steps(make(pack_all(keys)), kernel) == expected
 

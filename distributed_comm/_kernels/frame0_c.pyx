@@ -207,8 +207,9 @@ cdef struct Level:
     uint64_t left
     uint64_t times
     int64_t keys
-    uint64_t next
-    bint counts_up  # whether `next` means anything
+    uint64_t first
+    uint64_t reach
+    bint dense  # whether these two mean anything
     Kind kind
 
 
@@ -241,15 +242,21 @@ cdef inline bint read_integer(uint8_t first, const uint8_t* body, uint64_t* valu
 
 
 cdef inline uint64_t compare(Level* level, uint8_t first, const uint8_t* body) noexcept nogil:
-    cdef uint64_t value = 0
+    cdef uint64_t value = 0, distance, keys
+    cdef bint integer = read_integer(first, body, &value)
     level.keys += 1
-    level.counts_up = read_integer(first, body, &value) and (
-        level.keys == 1 or (level.counts_up and value == level.next)
-    )
-    level.next = value + 1
-    if level.counts_up and level.keys > 1:
-        return level.times
-    return max(level.times, <uint64_t>1) * <uint64_t>level.keys
+    keys = <uint64_t>level.keys
+    if keys == 1:
+        level.first = value
+        level.reach = 0
+        level.dense = integer
+    elif level.dense:
+        distance = value - level.first
+        if integer and level.reach < distance < keys + keys // 2:
+            level.reach = distance
+            return level.times
+        level.dense = False
+    return max(level.times, <uint64_t>1) * keys
 
 
 cdef inline uint64_t take_tag(Level* level, uint8_t sort) noexcept nogil:
@@ -273,7 +280,7 @@ cdef bint add_steps(
     cdef uint8_t first
     cdef bint is_map
     cdef Item item
-    level[0] = Level(1, 0, 0, 0, False, ARRAY)
+    level[0] = Level(1, 0, 0, 0, 0, False, ARRAY)
     while offset < size:
         first = p[offset]
         offset += 1
@@ -297,7 +304,7 @@ cdef bint add_steps(
             steps[0] += times * (OBJECT if is_map else 4)
             if item.items:
                 level += 1
-                level[0] = Level(item.items, times, 0, 0, False, MAP if is_map else ARRAY)
+                level[0] = Level(item.items, times, 0, 0, 0, False, MAP if is_map else ARRAY)
         else:
             weight = 1 if is_number(first) and not level.times else 4 + item.length
             steps[0] += times * weight

@@ -140,25 +140,33 @@ def _cost(first: int, kind: int, length: int, key: memoryview) -> int:
 class _Level:
     """A container: what it may still hold, and what its hashed items have been."""
 
-    __slots__ = ("keys", "kind", "left", "next", "times")
+    __slots__ = ("first", "keys", "kind", "left", "reach", "times")
 
     def __init__(self, items: int, kind: int, times: int) -> None:
         self.left = items
         self.kind = kind
         self.times = times  # how often it may be compared, itself in a key or an item of a set
         self.keys = 0
-        self.next: int | None = None  # as long as they are integers that count up
+        self.first = 0
+        self.reach: int | None = None  # from the first, as long as they are dense integers
 
     def compare(self, integer: int | None) -> int:
         """Return how often the next key may be compared.
 
-        Keys that count up by one from the first have slots of their own in a table of any size.
+        Rising integers of which never a third is missing have slots of their own in a table,
+        of which a third is free.
         """
         self.keys += 1
-        counts_up = integer is not None and (self.keys == 1 or integer == self.next)
-        self.next = (integer + 1) % 2**64 if integer is not None and counts_up else None
-        if counts_up and self.keys > 1:
-            return self.times
+        if self.keys == 1 and integer is not None:
+            self.first, self.reach = integer, 0
+        elif self.reach is not None and integer is not None:
+            distance = (integer - self.first) % 2**64
+            if self.reach < distance < self.keys + self.keys // 2:
+                self.reach = distance
+                return self.times
+            self.reach = None
+        else:
+            self.reach = None
         return max(self.times, 1) * self.keys
 
     def tag(self, sort: int) -> int:
