@@ -61,7 +61,7 @@ hostile = st.one_of(
 @given(packed)
 def test_what_msgpack_makes_is_accepted(data):
     for buffer in (data, bytearray(data), memoryview(data)):
-        assert chosen.scan(buffer, DEPTH) is None
+        assert chosen.scan(buffer, DEPTH) >= 0
 
 
 @given(packed, st.binary(min_size=1, max_size=3))
@@ -97,7 +97,7 @@ def test_what_msgpack_decodes_is_accepted(data):
         decode(data)
     except Exception:  # of many types, and msgpack is right in them
         return
-    assert chosen.scan(data, DEPTH) is None
+    assert chosen.scan(data, DEPTH) >= 0
 
 
 @pytest.mark.parametrize("first", range(256))
@@ -109,7 +109,7 @@ def test_every_first_byte(first):
             data = bytes([first]) + body[:size]
             answer = verdict(specification.scan, data, DEPTH)
             assert verdict(chosen.scan, data, DEPTH) == answer
-            if answer is None:
+            if answer == 0:
                 accepted.append(data)
         unpacker = msgpack.Unpacker(strict_map_key=False, raw=True)
         unpacker.feed(bytes([first]) + body)
@@ -186,7 +186,7 @@ def check_memory(data):
 
 @given(hostile)
 def test_what_was_accepted_decodes_in_little_memory(data):
-    if verdict(specification.scan, data, DEPTH) is None:
+    if not isinstance(verdict(specification.scan, data, DEPTH), str):
         check_memory(data)
 
 
@@ -233,10 +233,122 @@ def test_whatever_is_repeated_decodes_in_little_memory_or_is_refused(chain, leng
     data = b"\xdd" + count.to_bytes(4, "big") + item * count
     expected = verdict(specification.scan, data, DEPTH)
     assert verdict(chosen.scan, data, DEPTH) == expected
-    if expected is None:
+    if not isinstance(expected, str):
         check_memory(data)
     else:
         assert "in memory" in expected
+
+
+# -- and hashing it takes little time ----------------------------------------------
+
+TAG = b"\xc7\x00\xbd"
+PADDING = b"\x92\xc5\x04\x00" + bytes(1024)  # a list of these bytes and of what follows
+MOST_STEPS = specification.MOST_STEPS
+NUMBER, OTHER = 1, 4  # what comparing a key takes, and an item in a key, besides its length
+
+
+def array(items):
+    return b"\xdc" + len(items).to_bytes(2, "big") + b"".join(items)
+
+
+def mapping(keys):
+    return b"\xde" + len(keys).to_bytes(2, "big") + b"".join(key + b"\xc0" for key in keys)
+
+
+def tagged(items, sort=b"\x02"):
+    return array([TAG, sort, *items])
+
+
+def pack_all(items):
+    return [*map(msgpack.packb, items)]
+
+
+def steps(data, kernel=chosen, spent=0):
+    return verdict(kernel.scan, PADDING + data, DEPTH, spent)
+
+
+sorts = st.one_of(st.integers(0, 10), st.sampled_from([200, 2.0])).map(msgpack.packb)
+runs = st.builds(
+    lambda start, count, gaps: pack_all(
+        n for n in range(start, min(start + count, 2**64)) if (n - start) not in gaps
+    ),
+    st.sampled_from(
+        [0, -40, -200, 120, 250, 2**16 - 3, 2**31 - 3, 2**32 - 3, 2**63 - 3, 2**64 - 9]
+    ),
+    st.integers(0, 20),
+    st.sets(st.integers(0, 20), max_size=5),
+)
+hashed = st.recursive(
+    scalars.map(msgpack.packb),
+    lambda inner: st.builds(
+        lambda make, before, items, sort: (
+            tagged(before + items, sort) if make is tagged else make(before + items)
+        ),
+        st.sampled_from([array, mapping, tagged, tagged]),
+        runs,
+        st.lists(inner, max_size=8),
+        sorts,
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.one_of(hashed, hostile), st.integers(0, 3000))
+def test_steps_are_counted_as_specified(data, left):
+    for spent in (0, MOST_STEPS - left):
+        assert steps(data, chosen, spent) == steps(data, specification, spent)
+
+
+@each_kernel
+@pytest.mark.parametrize("make", [mapping, tagged])
+def test_a_key_may_be_compared_with_all_before_it(kernel, make):
+    pairs = 100 * 101 // 2
+    tuples = [(-1, -2, n, "text") for n in range(100)]
+    each = 5 * OTHER + len("text")
+    for keys, expected in [
+        ([n * 2**40 for n in range(100)], pairs * NUMBER),
+        ([n * 1.5 for n in range(100)], pairs * NUMBER),
+        (tuples, pairs * each),
+        ([msgpack.Timestamp(2**40 + n) for n in range(100)], pairs * (OTHER + 13)),
+        (["text", b"bytes", "ä" * 100] * 40, 0),
+        ([*range(-100, 500)], NUMBER),
+        ([*range(-100, 500), 7.5], NUMBER + 601),
+        ([*range(50), *"text", *range(50, 100)], NUMBER),
+        ([n * 3 // 2 for n in range(100)], NUMBER),
+        ([0, 1, 2, 6, 7], NUMBER + 4 + 5),  # too far
+        ([0, 1, 2, 2, 3], NUMBER + 4 + 5),  # not rising
+        ([1, 0], NUMBER + 2),
+    ]:
+        assert steps(make(pack_all(keys)), kernel) == expected
+
+
+@each_kernel
+def test_an_item_of_a_set_in_a_key_is_compared_as_often_as_both(kernel):
+    inner = tagged(pack_all(n * 2**40 for n in range(10)), b"\x03")
+    once = OTHER + (OTHER + 1) + 55 * (OTHER + 8) - 8  # the first of the numbers is 0
+    assert steps(mapping([inner]), kernel) == once
+    assert steps(mapping([inner] * 30), kernel) == 30 * 31 // 2 * once
+    assert steps(tagged([inner] * 30), kernel) == 30 * 31 // 2 * once
+    assert steps(array([inner] * 30), kernel) == 30 * 55 * NUMBER  # beside each other
+
+
+@each_kernel
+@pytest.mark.parametrize("sort", [b"\xcc\x02", b"\xcd\0\3", msgpack.packb(2.0)])
+def test_a_set_is_found_however_it_is_written(kernel, sort):
+    items = pack_all(n * 2**40 for n in range(100))
+    for tag in (TAG, b"\xc8\0\0\xbd", b"\xc9\0\0\0\0\xbd"):
+        assert steps(array([tag, b"\3", *items]), kernel) == 5050
+        assert steps(array([tag, sort, *items]), kernel) >= 5050
+    assert steps(array([TAG, b"\1", *items]), kernel) == 0  # a tuple
+
+
+@each_kernel
+def test_the_steps_of_a_message_add_up(kernel):
+    data = mapping(pack_all(n * 2**40 for n in range(100)))
+    assert steps(data, kernel, MOST_STEPS - 5050) == MOST_STEPS
+    with pytest.raises(ValueError, match=rf"^100 keys or items of sets .* than {MOST_STEPS} comp"):
+        kernel.scan(PADDING + data, DEPTH, MOST_STEPS - 5049)
+    assert kernel.scan(b"\xc0", DEPTH, 7) == 7
 
 
 # -- markers ---------------------------------------------------------------------

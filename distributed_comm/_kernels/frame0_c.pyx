@@ -3,13 +3,16 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp
 
 cdef enum:
     MOST_LEVELS = 1024
     MULTIPLE = 96
     AMPLE = 64 * 1024
+    MOST_STEPS = 100_000_000
+    BRIEF = 1024
+    OBJECT = 10_000
 
 
 cdef bint is_marker(const char* p, Py_ssize_t size) noexcept nogil:
@@ -84,6 +87,7 @@ cdef enum Fault:
     NOT_MSGPACK
     TRAILING
     COSTLY
+    TOO_LONG
 
 
 cdef struct Item:
@@ -193,10 +197,129 @@ cdef Fault examine_msgpack(
     return COSTLY if cost[0] > MULTIPLE * <uint64_t>size + AMPLE else FINE
 
 
-def scan(data, Py_ssize_t max_depth):
+cdef enum Kind:
+    ARRAY
+    MAP
+    SET
+
+
+cdef struct Level:
+    uint64_t left
+    uint64_t times
+    int64_t keys
+    uint64_t first
+    uint64_t reach
+    bint dense  # whether these two mean anything
+    Kind kind
+
+
+cdef inline bint is_bytes(uint8_t first) noexcept nogil:
+    return 0xA0 <= first < 0xC0 or 0xC4 <= first <= 0xC6 or 0xD9 <= first <= 0xDB
+
+
+cdef inline bint is_number(uint8_t first) noexcept nogil:
+    return first < 0x80 or first >= 0xE0 or 0xC0 <= first <= 0xC3 or 0xCA <= first <= 0xD3
+
+
+cdef inline bint is_tag(uint8_t first, uint64_t length, const uint8_t* end) noexcept nogil:
+    return 0xC7 <= first <= 0xC9 and length == 1 and end[-1] == 0xBD
+
+
+cdef inline bint read_integer(uint8_t first, const uint8_t* body, uint64_t* value) noexcept nogil:
+    cdef int width
+    if first < 0x80:
+        value[0] = first
+    elif first >= 0xE0:
+        value[0] = <uint64_t>(<int64_t>first - 256)
+    elif 0xCC <= first <= 0xD3:
+        width = 1 << ((first - 0xCC) & 3)
+        value[0] = load_big(body, width)
+        if first >= 0xD0 and body[0] >= 0x80 and width < 8:
+            value[0] |= ~<uint64_t>0 << 8 * width
+    else:
+        return False
+    return True
+
+
+cdef inline uint64_t compare(Level* level, uint8_t first, const uint8_t* body) noexcept nogil:
+    cdef uint64_t value = 0, distance, keys
+    cdef bint integer = read_integer(first, body, &value)
+    level.keys += 1
+    keys = <uint64_t>level.keys
+    if keys == 1:
+        level.first = value
+        level.reach = 0
+        level.dense = integer
+    elif level.dense:
+        distance = value - level.first
+        if integer and level.reach < distance < keys + keys // 2:
+            level.reach = distance
+            return level.times
+        level.dense = False
+    return max(level.times, <uint64_t>1) * keys
+
+
+cdef inline uint64_t take_tag(Level* level, uint8_t sort) noexcept nogil:
+    if level.kind != ARRAY or sort == 1 or sort == 4 or sort == 5:
+        return 0
+    level.kind = SET
+    if sort == 2 or sort == 3:
+        level.keys = -1
+        return 0
+    return level.times * OBJECT
+
+
+cdef bint add_steps(
+    const uint8_t* p, Py_ssize_t size, uint64_t* steps, uint64_t* keys
+) noexcept nogil:
+    """Whether they stay within MOST_STEPS; p is what `examine_msgpack` has found fine."""
+    cdef Level levels[MOST_LEVELS + 1]
+    cdef Level* level = &levels[0]
+    cdef Py_ssize_t offset = 0
+    cdef uint64_t times, weight
+    cdef uint8_t first
+    cdef bint is_map
+    cdef Item item
+    level[0] = Level(1, 0, 0, 0, 0, False, ARRAY)
+    while offset < size:
+        first = p[offset]
+        offset += 1
+        describe(first, &item)
+        is_map = item.container and (first < 0x90 or first >= 0xDE)
+        if item.width:
+            item.length += load_big(p + offset, <int>item.width)
+            if item.container:
+                item.items = item.length * (2 if is_map else 1)
+            offset += item.width
+        while not level.left:
+            level -= 1
+        times = level.times
+        if (level.kind == SET or (level.kind == MAP and level.left % 2 == 0)) and not is_bytes(first):
+            keys[0] += 1
+            times = compare(level, first, p + offset)
+            if times > MOST_STEPS:
+                return False
+        level.left -= 1
+        if item.container:
+            steps[0] += times * (OBJECT if is_map else 4)
+            if item.items:
+                level += 1
+                level[0] = Level(item.items, times, 0, 0, 0, False, MAP if is_map else ARRAY)
+        else:
+            weight = 1 if is_number(first) and not level.times else 4 + item.length
+            steps[0] += times * weight
+            offset += <Py_ssize_t>item.length
+            if is_tag(first, item.length, p + offset) and level.left:
+                steps[0] += take_tag(level, p[offset])
+        if steps[0] > MOST_STEPS:
+            return False
+    return True
+
+
+def scan(data, Py_ssize_t max_depth, uint64_t spent=0):
     cdef Py_buffer view
     cdef Py_ssize_t stopped = 0, size
-    cdef uint64_t cost = 0
+    cdef uint64_t cost = 0, keys = 0
     cdef Fault fault
     if not 0 <= max_depth <= MOST_LEVELS:
         raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
@@ -204,10 +327,13 @@ def scan(data, Py_ssize_t max_depth):
     try:
         size = view.len
         fault = examine_msgpack(<const uint8_t*>view.buf, size, max_depth, &stopped, &cost)
+        if fault == FINE and size > BRIEF:
+            if not add_steps(<const uint8_t*>view.buf, size, &spent, &keys):
+                fault = TOO_LONG
     finally:
         PyBuffer_Release(&view)
     if fault == FINE:
-        return
+        return spent
     if fault == TRUNCATED:
         raise ValueError("truncated msgpack")
     if fault == TOO_MANY:
@@ -216,6 +342,11 @@ def scan(data, Py_ssize_t max_depth):
         raise ValueError(f"msgpack nested deeper than {max_depth} levels")
     if fault == NOT_MSGPACK:
         raise ValueError("0xc1 is not msgpack")
+    if fault == TOO_LONG:
+        raise ValueError(
+            f"{keys} keys or items of sets that are neither str nor bytes, which may take more "
+            f"than {MOST_STEPS} comparisons: only a trusted peer may send as many"
+        )
     if fault == COSTLY:
         raise ValueError(f"msgpack of {size} bytes that would take about {cost} in memory")
     raise ValueError(f"{size - stopped} bytes after the msgpack object")

@@ -1,8 +1,8 @@
 """Frame 0, looked at before msgpack is asked: the specification.
 
 Frame 0 of a message is msgpack, and a peer wrote it. `scan` says whether it can be decoded
-without taking more memory than its size allows, `marked` and `tagged` whether what was
-decoded may have to be replaced. None of them builds an object.
+without taking more memory than its size allows, or longer than a peer may ask for, `marked`
+and `tagged` whether what was decoded may have to be replaced. None of them builds an object.
 """
 
 import re
@@ -16,9 +16,16 @@ MOST_LEVELS = 1024
 #: What decoding may take in memory: so many bytes for each of msgpack, and so many besides.
 MULTIPLE = 96
 AMPLE = 64 * 1024
+#: What a message may ask for by keys and items of sets whose hashes were chosen, so that each is
+#: compared with all before it: so many comparisons of two numbers, a fifth of a second.
+MOST_STEPS = 100_000_000
+#: Bytes of msgpack that cannot ask for much.
+BRIEF = 1024
+#: Steps that comparing two objects of a family may take.
+OBJECT = 10_000
 
 # first byte -> (bytes of the length or value that follow, what it begins)
-_SCALAR, _BYTES, _ARRAY, _MAP, _EXT = range(5)
+_SCALAR, _BYTES, _ARRAY, _MAP, _EXT, _SET = range(6)
 _SIZED = {
     0xC4: (1, _BYTES), 0xC5: (2, _BYTES), 0xC6: (4, _BYTES),
     0xC7: (1, _EXT), 0xC8: (2, _EXT), 0xC9: (4, _EXT),
@@ -33,6 +40,9 @@ _FIXED = {
     0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
     0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17,
 }  # fmt: skip
+
+_SET_TAGS = {2, 3}
+_PLAIN_TAGS = {1, 4, 5}  # a tuple, an enum's member and an integer, of their size
 
 _find_tag = re.compile(b"\xc7\x00\xbd").search
 _find_marker = re.compile(b"__(?:Serialized|Pickled|Set|Enum)__").search
@@ -56,13 +66,14 @@ def tagged(data: Buffer) -> bool:
     return _find_tag(data) is not None
 
 
-def scan(data: Buffer, max_depth: int) -> None:
+def scan(data: Buffer, max_depth: int, spent: int = 0) -> int:
     """Check that ``data`` is one msgpack object that is safe to decode.
 
-    Raises ValueError for a truncated object, bytes after it, more than ``max_depth``
-    containers around an item, containers that together declare more items than bytes
-    are left (msgpack allocates for every declared item at each level), or an object
-    that takes more memory than MULTIPLE times its bytes, and AMPLE.
+    Returns ``spent``, the steps of what else belongs to the message, and its own. Raises
+    ValueError for a truncated object, bytes after it, more than ``max_depth`` containers around
+    an item, containers that together declare more items than bytes are left (msgpack allocates
+    for every declared item at each level), an object that takes more memory than MULTIPLE times
+    its bytes, and AMPLE, or more than MOST_STEPS.
     """
     if not 0 <= max_depth <= MOST_LEVELS:
         raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
@@ -99,6 +110,7 @@ def scan(data: Buffer, max_depth: int) -> None:
     if offset != end:
         raise ValueError(f"{end - offset} bytes after the msgpack object")
     _check_cost(cost, end)
+    return spent if end <= BRIEF else _add_steps(view, spent)
 
 
 def _check_cost(cost: int, size: int) -> None:
@@ -123,6 +135,98 @@ def _cost(first: int, kind: int, length: int, key: memoryview) -> int:
     if length:
         return 56 + 4 * length
     return 32 if first >= 0xE0 else 0
+
+
+class _Level:
+    """A container: what it may still hold, and what its hashed items have been."""
+
+    __slots__ = ("first", "keys", "kind", "left", "reach", "times")
+
+    def __init__(self, items: int, kind: int, times: int) -> None:
+        self.left = items
+        self.kind = kind
+        self.times = times  # how often it may be compared, itself in a key or an item of a set
+        self.keys = 0
+        self.first = 0
+        self.reach: int | None = None  # from the first, as long as they are dense integers
+
+    def compare(self, integer: int | None) -> int:
+        """Return how often the next key may be compared.
+
+        Rising integers of which never a third is missing have slots of their own in a table,
+        of which a third is free.
+        """
+        self.keys += 1
+        if self.keys == 1 and integer is not None:
+            self.first, self.reach = integer, 0
+        elif self.reach is not None and integer is not None:
+            distance = (integer - self.first) % 2**64
+            if self.reach < distance < self.keys + self.keys // 2:
+                self.reach = distance
+                return self.times
+            self.reach = None
+        else:
+            self.reach = None
+        return max(self.times, 1) * self.keys
+
+    def tag(self, sort: int) -> int:
+        """Take the first byte behind a tag; return the steps of an object, or what may be one."""
+        if self.kind != _ARRAY or sort in _PLAIN_TAGS:
+            return 0
+        self.kind = _SET
+        if sort in _SET_TAGS:
+            self.keys = -1  # of which this very number is none
+            return 0
+        return self.times * OBJECT
+
+
+def _add_steps(view: memoryview, steps: int) -> int:
+    """Return ``steps`` and what hashing the keys and the items of sets may take at worst.
+
+    The hash of str and bytes has a secret in it. Any other can be chosen to collide. An item of
+    a set in a key is compared as often as the key, and that with all before it in the set.
+    """
+    keys = offset = 0
+    levels = [_Level(1, _ARRAY, 0)]
+    while offset < len(view):
+        first = view[offset]
+        kind, length, offset = _step(view, offset)
+        while not levels[-1].left:
+            levels.pop()
+        level = levels[-1]
+        hashed = level.kind == _SET or (level.kind == _MAP and level.left % 2 == 0)
+        level.left -= 1
+        times = level.times
+        if hashed and kind != _BYTES:
+            keys += 1
+            times = level.compare(_integer(first, view[offset : offset + length]))
+        if kind in {_ARRAY, _MAP}:
+            steps += times * (4 if kind == _ARRAY else OBJECT)
+            if length:
+                levels.append(_Level(length * (2 if kind == _MAP else 1), kind, times))
+        else:
+            number = kind == _SCALAR and not 0xD4 <= first <= 0xD8
+            steps += times * (1 if number and not level.times else 4 + length)
+            offset += length
+            if kind == _EXT and length == 1 and view[offset - 1] == 0xBD and level.left:
+                steps += level.tag(view[offset])
+        if steps > MOST_STEPS:
+            raise ValueError(
+                f"{keys} keys or items of sets that are neither str nor bytes, which may take more "
+                f"than {MOST_STEPS} comparisons: only a trusted peer may send as many"
+            )
+    return steps
+
+
+def _integer(first: int, body: memoryview) -> int | None:
+    """Return an integer modulo 2**64, None for what is none."""
+    if first < 0x80:
+        return first
+    if first >= 0xE0:
+        return first - 256 + 2**64
+    if 0xCC <= first <= 0xD3:
+        return int.from_bytes(body, "big", signed=first >= 0xD0) % 2**64
+    return None
 
 
 def _step(view: memoryview, offset: int) -> tuple[int, int, int]:

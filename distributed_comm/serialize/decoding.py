@@ -72,7 +72,7 @@ class _Marked(Opener):
 
     def hook(self, obj: dict[Any, Any]) -> Any:
         if SET in obj:
-            return _set(obj)
+            return self._set(obj)
         if ENUM in obj:
             names = obj.get("__module__"), obj.get("__name__"), obj.get("name")
             return find_member(names, self.options.trusted)
@@ -82,12 +82,12 @@ class _Marked(Opener):
             return self.serialized(obj[SERIALIZED])
         return obj
 
-
-def _set(obj: dict[Any, Any]) -> set[Any]:
-    items = obj.get("as-list")
-    if type(items) is not tuple:
-        raise ValueError(f"a set as a {type(items).__name__}, expected an array")
-    return set(items)
+    def _set(self, obj: dict[Any, Any]) -> set[Any]:
+        items = obj.get("as-list")
+        if type(items) is not tuple:
+            raise ValueError(f"a set as a {type(items).__name__}, expected an array")
+        self.check_hashes(items)
+        return set(items)
 
 
 class _Tagged(Opener):
@@ -145,7 +145,7 @@ class _Tagged(Opener):
     def _object(self, data: bytes) -> Any:
         """Open an object that stands in place; its frames are copied, to be written to."""
         if not self.options.trusted:
-            kernel.scan(data, self.options.max_depth)
+            self.scan(data)
         items = unpackb(data, use_list=False, strict_map_key=False)
         if type(items) is not tuple or not items or type(items[0]) is not dict:
             raise ValueError("an object in place that is no header with frames")

@@ -4,10 +4,10 @@ Every number of the peer's is compared with what there is before it is used. Wha
 peer got wrong is a ValueError here, and a MessageError for the reader.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from msgpack import unpackb
+from msgpack import packb, unpackb
 
 from .._kernels import frame0 as kernel
 from ..errors import MessageError, UnserializableError
@@ -19,6 +19,7 @@ from .lengthy import Lengthy
 from .markers import Pickled, Serialized
 from .settings import LoadOptions
 from .shards import decompress_all, join_shards
+from .tags import SERIALIZED, SET, TAG
 
 __all__ = ["Opener", "show", "too_large"]
 
@@ -40,7 +41,7 @@ def too_large(index: int, frame: Buffer, options: LoadOptions) -> MessageError:
 class Opener:
     """Opens the objects of one message; they refer to their frames in order."""
 
-    __slots__ = ("allowance", "count", "frames", "made", "next", "opened", "options")
+    __slots__ = ("allowance", "count", "frames", "made", "next", "opened", "options", "spent")
 
     def __init__(
         self, frames: Frames, options: LoadOptions, opened: list[Any] | None = None
@@ -51,6 +52,7 @@ class Opener:
         self.options = options
         self.next = 1  # the first frame that belongs to no object yet
         self.allowance = options.max_header - len(frames[0])
+        self.spent = 0  # of the steps that an untrusted peer may ask for, see `kernel.scan`
         self.made = 0  # bytes that objects have, which came compressed
 
     def take(self, index: Any) -> tuple[Header, Frames]:
@@ -69,7 +71,7 @@ class Opener:
             self.allowance -= len(frame)
             if self.allowance < 0:
                 raise too_large(index, frame, options)
-            kernel.scan(frame, options.max_depth)
+            self.scan(frame)
         header = unpackb(frame, use_list=False, strict_map_key=False)
         if type(header) is not dict:
             raise ValueError(f"the header in frame {index} is a {show(header)}, expected a map")
@@ -80,6 +82,15 @@ class Opener:
             )
         self.next = index + 1 + count
         return header, frames[index + 1 : self.next]
+
+    def scan(self, frame: Buffer) -> None:
+        """Look through msgpack of an untrusted peer's before it is decoded."""
+        self.spent = kernel.scan(frame, self.options.max_depth, self.spent)
+
+    def check_hashes(self, keys: Iterable[Any]) -> None:
+        """Ask whether what is decoded already may become the keys of a dict, or a set."""
+        if not self.options.trusted:
+            self.scan(packb([TAG, SET, *keys], default=_stand_in))
 
     # -- pickles of the message --------------------------------------------------------
 
@@ -129,7 +140,8 @@ class Opener:
         if header.get("compression"):
             self._admit(header, self.options.max_depth)
             frames = self._decompress(header, frames)
-        return self._open(header, join_shards(header, frames), self.options.max_depth)
+        frames = join_shards(header, frames)
+        return self._open(header, frames, range(len(frames)), self.options.max_depth)
 
     def _admit(self, header: Header, depth: int) -> None:
         """Ask of an object and its items, by their headers, what `_open` will ask again.
@@ -154,32 +166,42 @@ class Opener:
             pickles.check_trust(options.trusted, _what(name))
         return family
 
-    def _open(self, header: Header, frames: Frames, depth: int) -> Any:
+    def _open(self, header: Header, frames: Frames, part: range, depth: int) -> Any:
+        """Open what a part of the frames belongs to."""
         if "is-collection" in header:
-            return self._open_collection(header, frames, depth)
-        family = self._family(header)
-        if header["serializer"] != "dask":  # whose types say themselves what takes long
+            return self._open_collection(header, frames, part, depth)
+        family, name = self._family(header), header["serializer"]
+        frames = frames[part.start : part.stop]
+        if name != "dask":  # whose types say themselves what takes long
             self._check_length(frames)
+        if name == "msgpack":
+            frames = [frames[0] if len(frames) == 1 else b"".join(frames)]
+            if not self.options.trusted:
+                self.scan(frames[0])
         return self._once(family.loads, header, frames, self.options)
 
-    def _open_collection(self, header: Header, frames: Frames, depth: int) -> Any:
+    def _open_collection(self, header: Header, frames: Frames, part: range, depth: int) -> Any:
         """Open what Dask has serialized item by item."""
         headers, lengths = header.get("sub-headers"), header.get("frame-lengths")
         if type(headers) is not tuple or type(lengths) is not tuple or not depth:
             raise ValueError("a collection that is malformed or nested too deep")
         items = []
-        start = 0
+        start = part.start
         for sub_header, length in zip(headers, lengths, strict=True):
             stop = start + length
-            if length < 0 or stop > len(frames):
-                raise ValueError(f"a collection of more frames than its {len(frames)}")
-            items.append(self._open(sub_header, frames[start:stop], depth - 1))
+            if length < 0 or stop > part.stop:
+                raise ValueError(f"a collection of more frames than its {len(part)}")
+            items.append(self._open(sub_header, frames, range(start, stop), depth - 1))
             start = stop
         kind = header.get("type-serialized")
         if kind == "dict":
-            return {sub["key"]: item for sub, item in zip(headers, items, strict=True)}
+            keys = [sub["key"] for sub in headers]
+            self.check_hashes(keys)
+            return dict(zip(keys, items, strict=True))
         if kind not in COLLECTIONS:
             raise ValueError(f"a collection of the type {kind!r:.40}")
+        if kind == "set":
+            self.check_hashes(items)
         return COLLECTIONS[kind](items)
 
     # -- both --------------------------------------------------------------------------
@@ -220,6 +242,11 @@ class Opener:
         most = self.options.most
         if most is not None and sum(map(len, frames)) > most:
             raise Lengthy(self.opened)
+
+
+def _stand_in(_obj: Any) -> list[Any]:
+    """Return what has the weight of an object of a family."""
+    return [TAG, SERIALIZED, bytes(256)]
 
 
 def _what(family: Any) -> str:
