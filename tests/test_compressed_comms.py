@@ -304,7 +304,6 @@ def opened(monkeypatch):
 
 @pytest.mark.parametrize("header", [
     {"serializer": "pickle"},
-    {"type": "numpy.ndarray", "sub-header": {"pickle": [True]}},
     {"type": "nobody.Knows"},
     {"serializer": "nobody's"},
     {"is-collection": True, "sub-headers": [{"serializer": "msgpack"}, {"serializer": "pickle"}]},

@@ -142,8 +142,10 @@ cdef inline uint64_t cost_of_map(uint64_t pairs, uint8_t first_key) noexcept nog
 
 
 cdef Fault examine_msgpack(
-    const uint8_t* p, Py_ssize_t size, Py_ssize_t max_depth, Py_ssize_t* stopped, uint64_t* cost
+    const uint8_t* p, Py_ssize_t size, Py_ssize_t max_depth, Py_ssize_t* stopped, uint64_t* cost,
+    bint* hashes
 ) noexcept nogil:
+    """Check it; ``hashes`` is set where there may be a map or a tag."""
     cdef uint64_t levels[MOST_LEVELS]
     cdef Py_ssize_t depth = 0, offset = 0
     cdef uint64_t pending = 1, declared
@@ -165,6 +167,8 @@ cdef Fault examine_msgpack(
                 item.items = declared * (2 if first >= 0xDE else 1)
             else:
                 item.length += declared
+                if item.length == 1:  # as that of a tag
+                    hashes[0] = True
         pending -= 1
         while depth and not levels[depth - 1]:
             depth -= 1
@@ -180,6 +184,7 @@ cdef Fault examine_msgpack(
                 levels[depth] = item.items
                 depth += 1
             if first >= 0xDE or first < 0x90:
+                hashes[0] = True
                 cost[0] += cost_of_map(item.items // 2, p[offset] if item.items else 0)
             else:
                 cost[0] += 56 + 16 * item.items
@@ -278,7 +283,7 @@ cdef bint add_steps(
     cdef Py_ssize_t offset = 0
     cdef uint64_t times, weight
     cdef uint8_t first
-    cdef bint is_map
+    cdef bint is_map, is_hashed
     cdef Item item
     level[0] = Level(1, 0, 0, 0, 0, False, ARRAY)
     while offset < size:
@@ -294,7 +299,8 @@ cdef bint add_steps(
         while not level.left:
             level -= 1
         times = level.times
-        if (level.kind == SET or (level.kind == MAP and level.left % 2 == 0)) and not is_bytes(first):
+        is_hashed = level.kind == SET or (level.kind == MAP and level.left % 2 == 0)
+        if is_hashed and not is_bytes(first):
             keys[0] += 1
             times = compare(level, first, p + offset)
             if times > MOST_STEPS:
@@ -320,14 +326,17 @@ def scan(data, Py_ssize_t max_depth, uint64_t spent=0):
     cdef Py_buffer view
     cdef Py_ssize_t stopped = 0, size
     cdef uint64_t cost = 0, keys = 0
+    cdef bint hashes = False
     cdef Fault fault
     if not 0 <= max_depth <= MOST_LEVELS:
         raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         size = view.len
-        fault = examine_msgpack(<const uint8_t*>view.buf, size, max_depth, &stopped, &cost)
-        if fault == FINE and size > BRIEF:
+        fault = examine_msgpack(
+            <const uint8_t*>view.buf, size, max_depth, &stopped, &cost, &hashes
+        )
+        if fault == FINE and hashes and size > BRIEF:
             if not add_steps(<const uint8_t*>view.buf, size, &spent, &keys):
                 fault = TOO_LONG
     finally:

@@ -7,7 +7,8 @@ peer got wrong is a ValueError here, and a MessageError for the reader.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from msgpack import packb, unpackb
+from msgpack import unpackb
+from msgspec.msgpack import Encoder, Ext
 
 from .._kernels import frame0 as kernel
 from ..errors import MessageError, UnserializableError
@@ -19,7 +20,7 @@ from .lengthy import Lengthy
 from .markers import Pickled, Serialized
 from .settings import LoadOptions
 from .shards import decompress_all, join_shards
-from .tags import SERIALIZED, SET, TAG
+from .tags import SERIALIZED, SET, TAG_TYPE
 
 __all__ = ["Opener", "show", "too_large"]
 
@@ -36,6 +37,16 @@ def too_large(index: int, frame: Buffer, options: LoadOptions) -> MessageError:
         f"frame {index} has {len(frame)} bytes; of an untrusted peer's message at most "
         f"{options.max_header} are decoded"
     )
+
+
+def _stand_in(_obj: Any) -> list[Any]:
+    """Return what has the weight of an object of a family."""
+    return [TAG, SERIALIZED, bytes(256)]
+
+
+TAG = Ext(TAG_TYPE, b"")
+#: Packs once more what is looked through only when it is decoded; msgpack takes 256 KiB for that.
+encode = Encoder(enc_hook=_stand_in).encode
 
 
 class Opener:
@@ -90,7 +101,7 @@ class Opener:
     def check_hashes(self, keys: Iterable[Any]) -> None:
         """Ask whether what is decoded already may become the keys of a dict, or a set."""
         if not self.options.trusted:
-            self.scan(packb([TAG, SET, *keys], default=_stand_in))
+            self.scan(encode([TAG, SET, *keys]))
 
     # -- pickles of the message --------------------------------------------------------
 
@@ -242,11 +253,6 @@ class Opener:
         most = self.options.most
         if most is not None and sum(map(len, frames)) > most:
             raise Lengthy(self.opened)
-
-
-def _stand_in(_obj: Any) -> list[Any]:
-    """Return what has the weight of an object of a family."""
-    return [TAG, SERIALIZED, bytes(256)]
 
 
 def _what(family: Any) -> str:
