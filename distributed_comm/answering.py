@@ -72,11 +72,14 @@ class Answering:
             message = dict(message)
         op = message.pop("op", None)
         reply = message.pop("reply", ASSUMED)
-        close = message.pop("close", op == "close")
+        close = message.pop("close", None)
         serializers = message.pop("serializers", None)
         try:
             operation = self._find(op)
-        except ValueError as exc:
+            if reply is not True and reply is not ASSUMED:
+                reply = bool(reply)
+            close = op == "close" if close is None else bool(close)
+        except Exception as exc:  # what came has a truth, or an equality, that fails
             return self._refuse(exc, reply, close)
         if serializers is not None and operation.takes_serializers:
             message["serializers"] = serializers
@@ -116,7 +119,8 @@ class Answering:
         """Answer a request that cannot be met."""
         logger.warning("refused a request from %s: %.500s", self.comm.peer_address, error)
         BaseException.with_traceback(error, None)  # where it was noticed is of no interest
-        return self._answer(pack_error(error, self.comm.trusted), reply, close)
+        packed = pack_error(error, self.comm.trusted)
+        return self._answer(packed, _is_true(reply, True), _is_true(close, False))
 
     def _failed(
         self,
@@ -133,8 +137,7 @@ class Answering:
             return self._refuse(misfit, reply, close)
         operation.count(0.0)
         work = self._answer(self._failure(operation, exc), reply, close)
-        if isinstance(exc, FATAL):  # from a callback of its own: uvloop would only log it here
-            asyncio.get_running_loop().call_soon(_raise, exc)
+        _raise_if_fatal(exc)
         return work
 
     def _failure(self, operation: Operation, exc: BaseException) -> dict[str, Any]:
@@ -147,7 +150,7 @@ class Answering:
                 BaseException.with_traceback(exc, exc.__traceback__.tb_next)
             logger.error("the handler of %r failed", operation.op, exc_info=exc)
             return pack_error(exc, self.comm.trusted)
-        except Exception:  # its own methods fail, too
+        except BaseException:  # its own methods fail, too
             error = RemoteError(f"{operation.op}: {type(exc).__name__}, which cannot be shown")
             logger.error("the handler of %r failed: %s", operation.op, error)
             return pack_error(error, False)
@@ -165,8 +168,10 @@ class Answering:
             rest = self.comm.send(result, serializers)
         except OSError:  # the connection has ended, as its receiver will hear
             return None
-        except Exception as exc:
-            return self._reply(self._unsendable(exc), None)
+        except BaseException as exc:
+            work = self._reply(self._unsendable(exc), None)
+            _raise_if_fatal(exc)
+            return work
         return None if rest is None else self._write(rest)
 
     async def _write(self, writing: Awaitable[Any]) -> None:
@@ -175,12 +180,22 @@ class Answering:
             await writing
         except OSError:
             raise
-        except Exception as exc:
+        except BaseException as exc:
+            if self._is_for_us(exc):
+                raise
             await self.comm.write(self._unsendable(exc))
+            _raise_if_fatal(exc)
 
-    def _unsendable(self, exc: Exception) -> dict[str, Any]:
-        logger.warning("a reply to %s cannot be sent: %.500s", self.comm.peer_address, exc)
-        return pack_error(exc, self.comm.trusted)
+    def _unsendable(self, exc: BaseException) -> dict[str, Any]:
+        """Take note that a reply cannot be serialized; return the one that says so."""
+        try:
+            logger.warning("a reply to %s cannot be sent: %.500s", self.comm.peer_address, exc)
+            if isinstance(exc, Exception):
+                return pack_error(exc, self.comm.trusted)
+            error = RemoteError(f"the reply cannot be sent: {exc!r}")
+        except BaseException:  # its own methods fail, too
+            error = RemoteError(f"the reply cannot be sent: {type(exc).__name__}")
+        return pack_error(error, False)
 
     async def _close(self, result: Any, serializers: Any) -> None:
         """Send a last reply; the task that awaits this closes the comm."""
@@ -252,8 +267,11 @@ class Answering:
     async def _stream(self, items: AsyncGenerator[Any, None], serializers: Any) -> None:
         """Send each item; the connection is then closed, which is how a stream ends."""
         async with aclosing(items):
-            async for item in items:
-                await self.comm.write(item, serializers)
+            try:
+                async for item in items:
+                    await self.comm.write(item, serializers)
+            finally:
+                self._streaming = False  # what the generator does at its end is not cut
 
 
 def _has_to_wait(result: Any) -> bool:
@@ -265,6 +283,20 @@ def _is_a_stream(op: str) -> TypeError:
         f"{op} answers with a stream: iterate over `rpc.{op}.stream(...)`, or write the request "
         f"without the key 'reply' on a comm of its own"
     )
+
+
+def _is_true(value: Any, otherwise: bool) -> bool:
+    """Return the truth of a value that may have none, such as an array."""
+    try:
+        return bool(value)
+    except Exception:
+        return otherwise
+
+
+def _raise_if_fatal(exc: BaseException) -> None:
+    """End the loop, from a callback of its own: uvloop would only log it in one of its own."""
+    if isinstance(exc, FATAL):
+        asyncio.get_running_loop().call_soon(_raise, exc)
 
 
 def _raise(exc: BaseException) -> None:

@@ -142,7 +142,9 @@ class BatchedSend:
             return
         try:
             async with asyncio.timeout(timeout):
-                await asyncio.shield(self._task)
+                await asyncio.wait({self._task})
+                if not self._task.cancelled():  # by `abort`
+                    self._task.result()
                 await self.comm.close()
         finally:
             self.abort()

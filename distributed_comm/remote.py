@@ -116,9 +116,7 @@ class Method:
                 response = await comm.read(deserializers or serializers)
         except BaseException as exc:
             if isinstance(exc, CommClosedError):
-                reason = pool.reason(comm) if comm is not None else None
-                why = f": {reason}" if reason else ""
-                exc.add_note(f"while calling {self._op!r} of {address}{why}")
+                self._note(exc, comm)
             if comm is not None:
                 abandon(comm, exc, written)
                 pool.reuse(address, comm)
@@ -134,6 +132,12 @@ class Method:
         if type(response) is dict and is_error(response):
             raise unpack_error(response, comm)
         return response
+
+    def _note(self, exc: CommClosedError, comm: Comm | None) -> None:
+        """Say of which call this is the end, and why the pool gave the comm up, if it did."""
+        reason = self._pool.reason(comm) if comm is not None else None
+        why = f": {reason}" if reason else ""
+        exc.add_note(f"while calling {self._op!r} of {self._address}{why}")
 
     def _check(self, values: tuple[Any, ...], message: dict[str, Any]) -> None:
         """Refuse what would not reach the function; TypeError."""
@@ -162,6 +166,7 @@ class Method:
                 except CommClosedError as exc:
                     if exc.clean:
                         break
+                    self._note(exc, comm)
                     raise
                 if is_error(item):
                     raise unpack_error(item, comm)

@@ -122,19 +122,23 @@ class Server(Listening):
         A call that was ended, and a request that comes while others are waited for, gets a
         RemoteError that says so. A call that crosses the end of its connection gets a
         CommClosedError; it has not begun. ``timeout`` is Dask's name for ``grace``. To close
-        again waits for the same end, and can only shorten the grace.
+        again waits for the same end, and can only shorten the grace; a handler does not wait,
+        for the end would wait for it.
         """
         grace = grace if timeout is None else timeout
+        caller = asyncio.current_task()
         if self._closing is None:
             for bound in self._bound:
                 bound.stop()
             self.status = Status.closing
             why = f"{self!r} closed{f' ({reason})' if reason else ''}"
-            caller = asyncio.current_task()
             own = {serving for serving in self._servings if serving.task and serving.task is caller}
             for serving in self._servings - own:
                 serving.stop(why)
             self._closing = asyncio.create_task(self._drain(own, why, grace))
+        elif any(serving.task is caller for serving in self._servings):
+            self._expire_in(grace)
+            return
         self._expire_in(grace)
         await asyncio.shield(self._closing)
 
@@ -206,28 +210,31 @@ class Server(Listening):
 
     def find(self, op: Any) -> Operation:
         """Return what an op names; a ValueError says why it cannot be called."""
+        if not isinstance(op, str):
+            raise self._unknown("None" if op is None else f"of the type {type(op).__name__}")
         if self.blocked_handlers and op in self.blocked_handlers:
             raise ValueError(f"the op {op!r} is blocked on this {type(self).__name__}")
         try:
             function = self.handlers[op]
             operation = self._operations[op]
-        except (KeyError, TypeError):
+        except KeyError:
             pass
         else:
             if operation.function is function:
                 return operation
         return self._look_up(op)
 
-    def _look_up(self, op: Any) -> Operation:
+    def _look_up(self, op: str) -> Operation:
         """Look at a handler for the first time, or because it was replaced."""
-        function = _say_ok if op == "close" else None
-        if isinstance(op, str):
-            function = self.handlers.get(op, function)
+        function = self.handlers.get(op, _say_ok if op == "close" else None)
         if function is None:
-            known = ", ".join(sorted(self.handlers))
-            raise ValueError(f"no op {op!r:.60} on this {type(self).__name__}, only: {known}")
+            raise self._unknown(f"{op!r:.60}")
         operation = self._operations[op] = Operation(op, function)
         return operation
+
+    def _unknown(self, what: str) -> ValueError:
+        known = ", ".join(sorted(self.handlers))
+        return ValueError(f"no op {what} on this {type(self).__name__}, only: {known}")
 
     def forget(self, serving: Serving) -> None:
         """Take note that a connection has ended."""

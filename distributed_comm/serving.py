@@ -147,7 +147,13 @@ class Serving(Answering):
             self._owner.forget(self)
         elif self._streaming:  # anything else may finish what it does
             # Not at once: a task that has not begun would not even clean up.
-            asyncio.get_running_loop().call_soon(self.task.cancel)
+            asyncio.get_running_loop().call_soon(self._cut_stream)
+
+    def _cut_stream(self) -> None:
+        """End a stream, unless it ends already, and cleans up."""
+        if self._streaming and self.task is not None:
+            self._streaming = False
+            self.task.cancel()
 
     # -- the server closes ---------------------------------------------------------------
 

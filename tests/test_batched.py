@@ -250,3 +250,15 @@ def test_a_message_that_no_stream_handler_takes_ends_the_stream(run, caplog):
             await until(lambda: [record.levelname for record in caplog.records] == ["ERROR"])
 
     run(main())
+
+
+def test_closing_after_abort_cancels_nobody(run):
+    async def main():
+        async with serve({}) as (server, _), dc.BatchedSend("1ms") as batched:
+            batched.start(await dc.connect(server.address))
+            batched.send({"op": "x"})
+            batched.abort()
+        assert batched.closed()
+        return "went on"
+
+    assert run(main()) == "went on"

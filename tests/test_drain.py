@@ -122,6 +122,20 @@ def test_a_handler_may_close_its_server(run, where):
     run(main())
 
 
+@everywhere
+def test_two_handlers_that_close_their_server_do_not_wait_for_each_other(run, where):
+    async def main():
+        async def quit_():
+            await server.close(grace=60)
+            return "bye"
+
+        async with serve({"quit": quit_}, where) as (server, remote), asyncio.timeout(20):
+            calls = (remote.quit(), remote.quit())
+            assert await asyncio.gather(*calls) == ["bye", "bye"]
+
+    run(main())
+
+
 def test_closing_twice_waits_for_the_same_end(run):
     async def main():
         async with serve() as (server, remote):

@@ -5,6 +5,7 @@ import dataclasses
 import signal
 import sys
 
+import numpy as np
 import pytest
 from calling import dial, everywhere, serve
 
@@ -206,3 +207,61 @@ def test_what_ends_a_process_does_so_once_its_caller_was_told(op, exc, loop):
                 await process.wait()
 
     asyncio.run(main())
+
+
+class Unsendable:
+    """A result whose serializing raises this."""
+
+    def __init__(self, exc):
+        self._exc = exc
+
+    def __reduce__(self):
+        raise self._exc
+
+
+@pytest.mark.parametrize(
+    "exc", [asyncio.CancelledError(), GeneratorExit(), BaseExceptionGroup("", [SystemExit()])],
+    ids=lambda exc: type(exc).__name__,
+)  # fmt: skip
+def test_a_result_that_cannot_be_sent_is_an_error_of_its_call(run, exc):
+    async def later():
+        return Unsendable(exc)
+
+    async def main():
+        handlers = {"plain": lambda: Unsendable(exc), "later": later}
+        async with (
+            serve(handlers, trusted=True) as (server, _),
+            dial(server, trusted=True) as comm,
+        ):
+            for op in handlers:
+                await comm.write({"op": op, "reply": True})
+                await comm.write({"op": "echo", "data": 1, "reply": True})
+                assert "cannot be sent" in str(await comm.read())
+                assert await comm.read() == 1
+
+    run(main())
+
+
+class NoTruth:
+    def __bool__(self):
+        raise ValueError("neither true nor false")
+
+    __eq__ = __hash__ = __repr__ = __bool__
+
+
+@pytest.mark.parametrize("key", ["op", "reply", "close"])
+@pytest.mark.parametrize("value", [np.arange(3), NoTruth()], ids=["array", "object"])
+@everywhere
+def test_an_envelope_without_truth_is_an_error_at_its_caller(run, where, key, value):
+    async def main():
+        async with (
+            serve({}, where, trusted=True, blocked_handlers=["blocked"]) as (server, _),
+            dial(server, trusted=True) as comm,
+        ):
+            await comm.write({"op": "echo", "data": 1, "reply": True, key: value})
+            answer = await comm.read()
+            assert answer["status"] == "uncaught-error"
+            await comm.write({"op": "echo", "data": 2, "reply": True})
+            assert await comm.read() == 2
+
+    run(main())

@@ -280,3 +280,23 @@ def test_a_comm_that_closes_between_two_calls_is_replaced(run):
             pool.reuse(server.address, fresh)
 
     run(main())
+
+
+def test_the_reader_of_a_stream_hears_why(run):
+    async def count():
+        number = 0
+        while True:
+            yield (number := number + 1)
+            await asyncio.sleep(0)
+
+    async def main():
+        async with serve({"count": count}) as (server, _), dc.ConnectionPool() as pool:
+            stream = pool(server.address).count.stream()
+            assert await anext(stream) == 1
+            pool.remove(server.address, reason="it moves house")
+            with pytest.raises(dc.CommClosedError) as caught:
+                async for _ in stream:
+                    pass
+            assert "it moves house" in caught.value.__notes__[0]
+
+    run(main())

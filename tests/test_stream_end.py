@@ -137,3 +137,32 @@ def test_a_reader_of_what_is_no_stream_gets_one_item_and_the_end(run):
                 assert [item async for item in remote.by_hand.stream()] == [0, 1, 2]
 
     run(main())
+
+
+@pytest.mark.parametrize("waiting", [True, False], ids=["waits", "goes on"])
+@everywhere
+@pytest.mark.usefixtures("way")
+def test_what_a_generator_does_at_its_end_is_not_cut(run, where, waiting):
+    ends = []
+
+    async def changes():
+        try:
+            yield "first"
+            while not waiting:
+                yield "and so on"
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0.001)  # gives back a connection, say
+            ends.append("whole")
+
+    async def main():
+        async with serve({"changes": changes}, where) as (server, remote):
+            for count in range(1, 6):
+                stream = remote.changes.stream()
+                assert await anext(stream) == "first"
+                await stream.aclose()
+                await until(lambda: not server.incoming_comms_open)
+                assert ends == ["whole"] * count
+
+    run(main())
