@@ -3,9 +3,10 @@
 import argparse
 import ast
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
-from pprint import pprint
+from pprint import pformat
 from time import perf_counter
 from typing import Any
 
@@ -24,6 +25,14 @@ CERTIFICATES = {
     "--tls-key": "its key",
 }
 
+#: The status of what a signal has ended, as shells have it: 128 and the signal's number.
+INTERRUPTED = 128 + 2
+UNREAD = 128 + 13
+
+
+class OutputClosedError(Exception):
+    """Nobody reads what we print, as behind ``| head``."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line asks for; the value is the exit status."""
@@ -33,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(COMMANDS[args.command](args))
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+    except OutputClosedError:
+        # The interpreter flushes once more when it ends, and would say that it cannot.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
     except Exception as exc:
         print(": ".join(filter(None, (type(exc).__name__, str(exc)))), file=sys.stderr)
         return 1
@@ -53,6 +66,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     for option, what in CERTIFICATES.items():
         common.add_argument(option, metavar="FILE", help=f"for tls://: {what}, PEM")
+    common.add_argument(
+        "--tls-server-hostname", metavar="NAME",
+        help="for tls://: the name in the server's certificate, where the address has another",
+    )  # fmt: skip
     ping = commands.add_parser("ping", parents=[common], help="measure how long a call takes")
     ping.add_argument("-c", "--count", type=int, default=0, help="stop after so many (never)")
     ping.add_argument("-i", "--interval", type=float, default=1, help="in s (%(default)g)")
@@ -65,8 +82,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     commands.add_parser("identity", parents=[common], help="print what the server says it is")
     commands.add_parser("key", help="say where the key is; make it where there is none")
     args = parser.parse_args(argv)
-    if args.command != "key" and (args.tls_cert or args.tls_key) and not args.tls_ca_file:
-        parser.error("--tls-cert and --tls-key need --tls-ca-file, by which the server is known")
+    if args.command != "key" and not args.tls_ca_file:
+        if args.tls_cert or args.tls_key or args.tls_server_hostname:
+            parser.error(
+                "--tls-cert, --tls-key and --tls-server-hostname need --tls-ca-file, "
+                "by which the server is known"
+            )
+        if args.address.startswith("tls://"):
+            parser.error(
+                "tls:// needs --tls-ca-file FILE, by which the server is known; most servers "
+                "also want --tls-cert FILE and --tls-key FILE"
+            )
     return args
 
 
@@ -81,15 +107,18 @@ def argument(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{text!r}, expected name=value")
     try:
         return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return name, value  # these are what literal_eval is documented to raise
 
 
 def connections(args: argparse.Namespace) -> ConnectionPool:
     # Only what has to be said is, for a backend need not take every argument.
     arguments: dict[str, Any] = {"trusted": True} if args.trusted else {}
     if args.tls_ca_file:
-        arguments["security"] = Security(ca=args.tls_ca_file, cert=args.tls_cert, key=args.tls_key)
+        arguments["security"] = Security(
+            ca=args.tls_ca_file, cert=args.tls_cert, key=args.tls_key,
+            server_hostname=args.tls_server_hostname,
+        )  # fmt: skip
     return ConnectionPool(timeout=args.timeout, **arguments)
 
 
@@ -113,14 +142,14 @@ async def ask(pool: ConnectionPool, args: argparse.Namespace, op: str, /, **argu
 async def call(args: argparse.Namespace) -> int:
     """Print what a function returns."""
     async with connections(args) as pool:
-        pprint(await ask(pool, args, args.op, **dict(args.arguments)))
+        show(pformat(await ask(pool, args, args.op, **dict(args.arguments))))
     return 0
 
 
 async def identity(args: argparse.Namespace) -> int:
     """Print what the server says it is."""
     async with connections(args) as pool:
-        pprint(await ask(pool, args, "identity"), sort_dicts=False)
+        show(pformat(await ask(pool, args, "identity"), sort_dicts=False))
     return 0
 
 
@@ -136,7 +165,7 @@ async def ping(args: argparse.Namespace) -> int:
                 sent += 1
                 await ping_once(pool, args, sent, laps)
         finally:
-            print(summary(args.address, sent, laps))
+            show(summary(args.address, sent, laps))
     return 0 if laps else 1
 
 
@@ -148,10 +177,18 @@ async def ping_once(
     try:
         await ask(pool, args, "echo", data=number)
     except OSError as exc:  # a TimeoutError, too
-        print(f"seq={number} {exc}", flush=True)
+        show(f"seq={number} {exc}")
     else:
         laps.append(1e3 * (perf_counter() - started))
-        print(f"seq={number} time={laps[-1]:.3f} ms", flush=True)
+        show(f"seq={number} time={laps[-1]:.3f} ms")
+
+
+def show(text: str) -> None:
+    """Print it at once; OutputClosedError where nobody reads, which is no error of a call."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError as exc:
+        raise OutputClosedError from exc
 
 
 def summary(address: str, sent: int, laps: list[float]) -> str:

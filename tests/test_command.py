@@ -1,9 +1,11 @@
 """python -m distributed_comm: against a server of ours and a live Scheduler of Dask's."""
 
 import asyncio
+import os
 import re
 import signal
 import sys
+from contextlib import contextmanager
 
 import pytest
 from calling import serve
@@ -11,6 +13,7 @@ from certificates import ca_text, issue, secure, texts
 from scheduling import scheduler
 
 import distributed_comm as dc
+from distributed_comm.__main__ import argument
 
 
 async def command(*args, environment=None):
@@ -27,6 +30,10 @@ async def command(*args, environment=None):
 
 def give_up():
     raise AssertionError
+
+
+def break_pipe():
+    raise BrokenPipeError("theirs")
 
 
 def time_out():
@@ -134,10 +141,36 @@ def test_a_server_of_tls_is_asked_with_certificates(run, tmp_path):
             assert (status, err[:37]) == (1, "TLSError: the peer wants a certificat")
             status, _, err = await command("identity", *own, address)
             assert status == 2
-            assert "--tls-cert and --tls-key need --tls-ca-file" in err
+            assert "--tls-server-hostname need --tls-ca-file" in err
+            status, _, err = await command("identity", address)
+            assert status == 2
+            assert "tls:// needs --tls-ca-file FILE" in err
+            assert "Security" not in err
             status, _, err = await command("identity", "--tls-ca-file", "nowhere.pem", address)
             assert (status, err.startswith("FileNotFoundError")) == (1, True)
             assert "nowhere.pem" in err
+
+    run(main())
+
+
+def test_a_server_with_a_temporary_certificate_is_asked_by_the_name_in_it(run, tmp_path):
+    security = dc.Security.temporary()
+    for name in ("cert", "key"):
+        (tmp_path / name).write_text(getattr(security, name))
+    cert, key = str(tmp_path / "cert"), str(tmp_path / "key")
+    files = ("--tls-ca-file", cert, "--tls-cert", cert, "--tls-key", key)
+    name = ("--tls-server-hostname", security.server_hostname)
+
+    async def main():
+        async with dc.Server(HANDLERS, security=security) as server:
+            await server.listen("tls://127.0.0.1:0")
+            asked = "call", server.address, "thing"
+            assert await command(*asked, *files, *name) == (0, "range(0, 3)\n", "")
+            status, _, err = await command(*asked, *files)
+            assert (status, err.count("\n")) == (1, 1)
+            assert "pass that as server_hostname=" in err
+            status, _, err = await command(*asked, *name)
+            assert (status, "need --tls-ca-file" in err) == (2, True)
 
     run(main())
 
@@ -175,6 +208,66 @@ def check_ping(out, address, count):
     assert name == f"--- {address} ---"
     assert lost == f"{count} calls, {count} answered, 0% lost"
     assert re.fullmatch(r"min/avg/max = \d+\.\d{3}/\d+\.\d{3}/\d+\.\d{3} ms", figures)
+
+
+#: No literals, each for a reason of its own.
+TEXTS = ["{[1]: 2}", "{1,[2]}", "-" * 5_000 + "1", "-" * 100_000 + "1", "[" * 300, "1_", "f(x)"]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=[text[:9] for text in TEXTS])
+def test_what_is_no_literal_is_text(text):
+    assert argument(f"x={text}") == ("x", text)
+
+
+def test_a_text_that_looks_like_a_literal_is_sent(run):
+    async def main():
+        async with serve(HANDLERS) as (server, _):
+            given = "x={[1]: 2}", "y=" + "-" * 5_000 + "1"
+            status, out, err = await command("call", server.address, "show", *given)
+            assert (status, err) == (0, "")
+            assert out.startswith("{'x': '{[1]: 2}',\n 'y': '-----")
+
+    run(main())
+
+
+@contextmanager
+def unread_pipe():
+    """Yield the end to write to of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        yield writing
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal's status")
+@pytest.mark.parametrize("asked", ["identity", "call", "ping"])
+def test_it_ends_without_a_word_where_nobody_reads(run, asked):
+    arguments = {"identity": (), "call": ("thing",), "ping": ("-i0.01",)}[asked]
+
+    async def main():
+        async with serve(HANDLERS, trusted=True) as (server, _):
+            command_line = "-m", "distributed_comm", asked, "--trusted", server.address
+            with unread_pipe() as pipe:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, *command_line, *arguments),
+                    stdout=pipe,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+            _, err = await process.communicate()
+            assert (process.returncode, err) == (128 + signal.SIGPIPE, b"")
+
+    run(main())
+
+
+def test_a_broken_pipe_of_the_function_is_its_error(run):
+    async def main():
+        async with serve({"break_pipe": break_pipe}, trusted=True) as (server, _):
+            asked = "--trusted", server.address, "break_pipe"
+            assert await command("call", *asked) == (1, "", "BrokenPipeError: theirs\n")
+
+    run(main())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal")
