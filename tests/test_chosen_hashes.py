@@ -1,5 +1,6 @@
 """Keys whose hashes a stranger has chosen are refused before a dict or a set is made of them."""
 
+from enum import Enum
 from itertools import islice, product
 
 import msgpack
@@ -60,6 +61,12 @@ TAGGED = {
     ],
     "objects": [tagged(7, [msgpack.packb(n)]) for n in range(1, 400)],
 }
+
+
+class Vast(Enum):
+    VAST = 2**70
+
+
 HONEST = {
     "consecutive": range(60_000),
     "with gaps": [n for n in range(100, 60_000) if n % 4],
@@ -107,6 +114,25 @@ def test_the_sets_of_a_message_count_together(kernels):
     assert len(loads([array([one] * 7)], STRANGERS[False])) == 7
     with pytest.raises(MessageError, match=REFUSED):
         loads([array([one] * 9)], STRANGERS[False])
+
+
+def test_many_brief_parts_count_together(kernels):
+    brief = mapping(pack_all(COLLIDING[:56]))
+    assert len(brief) < 1024
+    header = msgpack.packb({"serializer": "msgpack"})
+    one = tagged(9, [msgpack.packb(b"\x92" + header + msgpack.packb(brief))])
+    assert len(loads([array([one] * 20)], STRANGERS[True])) == 20
+    with pytest.raises(MessageError, match=REFUSED):
+        loads([array([one] * 1100)], STRANGERS[True])
+
+
+def test_sets_of_dasks_with_what_cannot_collide_arrive(kernels):
+    """Timestamps weigh what they do as keys of a map; members of enums have names."""
+    times = {msgpack.Timestamp(n) for n in range(200)}
+    items = array(pack_all(times))
+    frame = b"\x82" + msgpack.packb("__Set__") + b"\xc3" + msgpack.packb("as-list") + items
+    assert loads([frame], STRANGERS[False]) == times
+    assert loads(dumps({Vast.VAST}, DumpOptions()), STRANGERS[False]) == {Vast.VAST}
 
 
 def with_header(header, *frames):

@@ -133,6 +133,15 @@ def test_what_repeats_is_written_out_and_no_stranger_may_send_it():
         reader.deserialize(header, frames, False)
 
 
+def test_a_stranger_may_fill_no_large_dict():
+    """The places in a dok_matrix become keys of a dict, whose hashes can be chosen."""
+    small, large = (sp.dok_matrix(sp.eye(size)) for size in (2_000, 2_001))
+    assert same(there_and_back(small), small)
+    with pytest.raises(UntrustedError, match="a dok_matrix of 2001 items, more than 2000"):
+        there_and_back(large)
+    assert same(there_and_back(large, stranger=False), large)
+
+
 LIES = {
     "an index beyond": ("csr", "indices", 0, 4),
     "an index before": ("csc", "indices", 0, -1),

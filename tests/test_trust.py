@@ -166,6 +166,25 @@ def test_who_is_told_that_it_is_refused_may_send_on_in_vain_for_a_while(run):
     run(main())
 
 
+def test_who_is_refused_takes_no_memory_beyond_that_of_strangers(run):
+    async def main():
+        few = dc.CommOptions(limits=dc.Limits(untrusted_memory=2**20))
+        async with (
+            dc.listen(LOOPBACK, echo, require_trust=True, options=few, **A) as listener,
+            dial_raw(listener) as stranger,
+        ):
+            await stranger.send(OUR_NEW_HELLO)
+            await stranger.read_message()
+            assert frame_up(*await stranger.read_frames()) == REFUSAL
+            async with asyncio.timeout(4):  # before it is cut anyhow
+                with pytest.raises(OSError):  # noqa: PT011 - a reset, or a broken pipe
+                    await stranger.send(frame_up(b"\xc0", bytes(2**26)))
+            await until(lambda: not listener._connections)
+            assert listener._budget.used == 0
+
+    run(main())
+
+
 @pytest.mark.parametrize("other", [B, NONE], ids=["another key", "no key"])
 def test_a_dialler_refuses_who_is_not_trusted_and_does_not_try_again(run, other):
     async def main():

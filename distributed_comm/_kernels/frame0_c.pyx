@@ -13,6 +13,7 @@ cdef enum:
     MOST_STEPS = 100_000_000
     BRIEF = 1024
     OBJECT = 10_000
+    EXTENSION = 64
 
 
 cdef bint is_marker(const char* p, Py_ssize_t size) noexcept nogil:
@@ -226,6 +227,10 @@ cdef inline bint is_number(uint8_t first) noexcept nogil:
     return first < 0x80 or first >= 0xE0 or 0xC0 <= first <= 0xC3 or 0xCA <= first <= 0xD3
 
 
+cdef inline bint is_extension(uint8_t first) noexcept nogil:
+    return 0xC7 <= first <= 0xC9 or 0xD4 <= first <= 0xD8
+
+
 cdef inline bint is_tag(uint8_t first, uint64_t length, const uint8_t* end) noexcept nogil:
     return 0xC7 <= first <= 0xC9 and length == 1 and end[-1] == 0xBD
 
@@ -312,11 +317,14 @@ cdef bint add_steps(
                 level += 1
                 level[0] = Level(item.items, times, 0, 0, 0, False, MAP if is_map else ARRAY)
         else:
-            weight = 1 if is_number(first) and not level.times else 4 + item.length
-            steps[0] += times * weight
             offset += <Py_ssize_t>item.length
-            if is_tag(first, item.length, p + offset) and level.left:
-                steps[0] += take_tag(level, p[offset])
+            weight = 1 if is_number(first) and not level.times else 4 + item.length
+            if is_tag(first, item.length, p + offset):
+                if level.left:
+                    steps[0] += take_tag(level, p[offset])
+            elif is_extension(first):
+                weight += EXTENSION
+            steps[0] += times * weight
         if steps[0] > MOST_STEPS:
             return False
     return True
@@ -336,7 +344,7 @@ def scan(data, Py_ssize_t max_depth, uint64_t spent=0):
         fault = examine_msgpack(
             <const uint8_t*>view.buf, size, max_depth, &stopped, &cost, &hashes
         )
-        if fault == FINE and hashes and size > BRIEF:
+        if fault == FINE and hashes and (size > BRIEF or spent):
             if not add_steps(<const uint8_t*>view.buf, size, &spent, &keys):
                 fault = TOO_LONG
     finally:

@@ -19,10 +19,12 @@ AMPLE = 64 * 1024
 #: What a message may ask for by keys and items of sets whose hashes were chosen, so that each is
 #: compared with all before it: so many comparisons of two numbers, a fifth of a second.
 MOST_STEPS = 100_000_000
-#: Bytes of msgpack that cannot ask for much.
+#: Bytes of msgpack that cannot ask for much, unless there are others like them.
 BRIEF = 1024
-#: Steps that comparing two objects of a family may take.
+#: Steps that comparing two objects of a family may take …
 OBJECT = 10_000
+#: … and two extensions, of which msgpack compares some in Python.
+EXTENSION = 64
 
 # first byte -> (bytes of the length or value that follow, what it begins)
 _SCALAR, _BYTES, _ARRAY, _MAP, _EXT, _SET = range(6)
@@ -110,7 +112,7 @@ def scan(data: Buffer, max_depth: int, spent: int = 0) -> int:
     if offset != end:
         raise ValueError(f"{end - offset} bytes after the msgpack object")
     _check_cost(cost, end)
-    return spent if end <= BRIEF else _add_steps(view, spent)
+    return _add_steps(view, spent) if end > BRIEF or spent else 0
 
 
 def _check_cost(cost: int, size: int) -> None:
@@ -205,11 +207,17 @@ def _add_steps(view: memoryview, steps: int) -> int:
             if length:
                 levels.append(_Level(length * (2 if kind == _MAP else 1), kind, times))
         else:
-            number = kind == _SCALAR and not 0xD4 <= first <= 0xD8
-            steps += times * (1 if number and not level.times else 4 + length)
             offset += length
-            if kind == _EXT and length == 1 and view[offset - 1] == 0xBD and level.left:
-                steps += level.tag(view[offset])
+            fixed = 0xD4 <= first <= 0xD8
+            weight = 4 + length
+            if kind == _SCALAR and not fixed and not level.times:
+                weight = 1
+            if kind == _EXT and length == 1 and view[offset - 1] == 0xBD:
+                if level.left:
+                    steps += level.tag(view[offset])
+            elif kind == _EXT or fixed:
+                weight += EXTENSION
+            steps += times * weight
         if steps > MOST_STEPS:
             raise ValueError(
                 f"{keys} keys or items of sets that are neither str nor bytes, which may take more "

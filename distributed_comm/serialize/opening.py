@@ -5,9 +5,10 @@ peer got wrong is a ValueError here, and a MessageError for the reader.
 """
 
 from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import Any
 
-from msgpack import unpackb
+from msgpack import Timestamp, unpackb
 from msgspec.msgpack import Encoder, Ext
 
 from .._kernels import frame0 as kernel
@@ -39,8 +40,10 @@ def too_large(index: int, frame: Buffer, options: LoadOptions) -> MessageError:
     )
 
 
-def _stand_in(_obj: Any) -> list[Any]:
-    """Return what has the weight of an object of a family."""
+def _stand_in(obj: Any) -> Any:
+    """Return what has the weight of an object that msgpack has no type for."""
+    if isinstance(obj, Timestamp):
+        return Ext(-1, obj.to_bytes())
     return [TAG, SERIALIZED, bytes(256)]
 
 
@@ -63,7 +66,7 @@ class Opener:
         self.options = options
         self.next = 1  # the first frame that belongs to no object yet
         self.allowance = options.max_header - len(frames[0])
-        self.spent = 0  # of the steps that an untrusted peer may ask for, see `kernel.scan`
+        self.spent = 1  # of a stranger's steps, see `kernel.scan`; not 0: brief parts count, too
         self.made = 0  # bytes that objects have, which came compressed
 
     def take(self, index: Any) -> tuple[Header, Frames]:
@@ -101,7 +104,9 @@ class Opener:
     def check_hashes(self, keys: Iterable[Any]) -> None:
         """Ask whether what is decoded already may become the keys of a dict, or a set."""
         if not self.options.trusted:
-            self.scan(encode([TAG, SET, *keys]))
+            # by its name an enum's member is hashed, and not by its value
+            plain = [key.name if isinstance(key, Enum) else key for key in keys]
+            self.scan(encode([TAG, SET, *plain]))
 
     # -- pickles of the message --------------------------------------------------------
 

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..frames import Buffer
+from . import pickles
 from .arrays import unwrap_array, wrap_array
 from .buffers import show, sizes
 from .registered import Registered, dask_header, type_name
@@ -20,6 +21,9 @@ from .registered import Registered, dask_header, type_name
 __all__ = ["registrations"]
 
 Header = dict[str, Any]
+
+#: Items of a stranger's matrix that becomes a dict: their places can be chosen to collide.
+MOST_KEYS = 2_000
 
 
 # -- writing --------------------------------------------------------------------------
@@ -167,7 +171,12 @@ def _deserialize_dok(coo: Registered, header: Header, frames: list[Buffer], trus
     inner = header.get("coo_header")
     if type(inner) is not dict:
         raise ValueError(f"coo_header is {show(inner)}, expected a map")
-    return coo.deserialize(inner, frames, trusted).todok()
+    matrix = coo.deserialize(inner, frames, trusted)
+    if not trusted and matrix.nnz > MOST_KEYS:
+        pickles.check_trust(
+            False, f"the message holds a dok_matrix of {matrix.nnz} items, more than {MOST_KEYS}"
+        )
+    return matrix.todok()
 
 
 def _register(kind: str, read: Any, container: str) -> Registered:

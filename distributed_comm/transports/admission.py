@@ -67,8 +67,8 @@ def judge(adapter: Adapter, trust: Trust, budget: Budget) -> bool:
             "trusted; CommOptions(relayed=True) trusts it all the same",
             link.local, link.peer,
         )  # fmt: skip
-    if trust.required and not trusted:
-        raise FatalCommClosedError(f"{REFUSAL}: {link.local} -> {link.peer}; {REMEDY}")
     if not trusted:
-        adapter.share(budget)
+        adapter.share(budget)  # also of who is refused, and may go on sending until it hears so
+        if trust.required:
+            raise FatalCommClosedError(f"{REFUSAL}: {link.local} -> {link.peer}; {REMEDY}")
     return trusted
