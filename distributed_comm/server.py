@@ -14,7 +14,7 @@ from .listening import Listening, limited
 from .operations import Operation
 from .pool import ConnectionPool
 from .serving import Serving
-from .stream_handlers import handle_messages
+from .stream_handlers import expect_no_items, handle_messages
 
 __all__ = ["Server"]
 
@@ -67,6 +67,7 @@ class Server(Listening):
         }
         self.blocked_handlers = list(blocked_handlers or ())
         self.stream_handlers = dict(stream_handlers or {})
+        expect_no_items(self.stream_handlers)
         self.id = f"{type(self).__name__}-{uuid.uuid4()}"
         if max_buffer_size is not None:
             arguments["options"] = limited(arguments.get("options"), max_buffer_size)

@@ -1,13 +1,14 @@
 """Messages of which none is replied to: each calls the function that its op names."""
 
 import logging
-from collections.abc import Callable, Mapping
-from inspect import isawaitable
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from inspect import isasyncgenfunction, isawaitable
 from typing import Any
 
 from .core import Comm
+from .operations import drive
 
-__all__ = ["handle_messages"]
+__all__ = ["expect_no_items", "handle_messages"]
 
 logger = logging.getLogger("distributed_comm")
 
@@ -15,6 +16,13 @@ logger = logging.getLogger("distributed_comm")
 MISSING = object()
 
 Handlers = Mapping[str, Callable[..., Any]]
+
+
+def expect_no_items(handlers: Handlers) -> None:
+    """Raise a TypeError for an async generator function among stream handlers."""
+    for op, function in handlers.items():
+        if isasyncgenfunction(function):
+            raise _has_items(op)
 
 
 async def handle_messages(comm: Comm, handlers: Handlers, extra: Mapping[str, Any]) -> None:
@@ -46,6 +54,17 @@ async def _handle(comm: Comm, message: Any, handlers: Handlers, extra: Mapping[s
         logger.error("ended a stream from %s: %s, only: %s", comm.peer_address, what, known)
         return False
     result = function(**{**extra, **arguments})
+    if isinstance(result, AsyncGenerator):  # of a handler that was added later, or hid it
+        raise _has_items(op)
+    if isinstance(result, Generator):
+        result = drive(result)
     if isawaitable(result):
         await result
     return True
+
+
+def _has_items(op: str) -> TypeError:
+    return TypeError(
+        f"the stream handler {op!r} is an async generator, and nobody gets its items: write a "
+        f"coroutine function, or put it among the handlers"
+    )

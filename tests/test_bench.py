@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import distributed_comm
 from distributed_comm.bench import processes, report, runner
 from distributed_comm.bench.results import Case, Result
 from distributed_comm.bench.runner import Effort
@@ -113,12 +115,29 @@ def test_plain_python(tmp_path: Path) -> None:
     blocked = {"PYTHONPATH": str(tmp_path)}
     done = bench("--json", str(file), "--workload", "bandwidth", environment=blocked)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("workload ")
+    headline, table = done.stdout.split("\n", 1)
+    assert headline.startswith("distributed_comm ")
+    assert table.startswith("workload ")
     assert json.loads(file.read_text())["meta"]["arrays"] == "bytes"
 
     done = bench("--systems", "dask", environment=blocked)
     assert done.returncode == 1
     assert "dask is not installed" in done.stderr
+
+
+@pytest.mark.parametrize("choice", ["yes", "no"])
+def test_the_line_above_the_table_says_what_runs(choice: str) -> None:
+    """Otherwise nobody would see that kernels which were not compiled are what is measured."""
+    if choice == "yes":
+        pytest.importorskip("distributed_comm._kernels.address_c", exc_type=ImportError)
+    environment = {"DISTRIBUTED_COMM_EXTENSIONS": choice}
+    arguments = "--workload", "roundtrip", "--systems", "distributed_comm"
+    done = bench(*arguments, environment=environment)
+    assert done.returncode == 0, done.stderr
+    line = done.stdout.splitlines()[0]
+    kernels = {"yes": "compiled", "no": "pure"}[choice]
+    assert f"distributed_comm {distributed_comm.__version__}, {kernels} kernels, on " in line
+    assert f"; Python {platform.python_version()}, " in line
 
 
 @pytest.mark.parametrize("args", [("--systems", "socket,shout"), ("--json", "no/such/folder/x")])

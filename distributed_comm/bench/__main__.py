@@ -22,6 +22,7 @@ def main() -> int:
     args = parse()
     effort = QUICK if args.quick else NORMAL
     effort = Effort(args.seconds or effort.seconds, args.rounds or effort.rounds)
+    print(report.headline(results.conditions(processes.pinning())), flush=True)
     try:
         with processes.start(args.systems, args.transport) as stage:
             rows = runner.plan(stage, args.workload, args.transport)

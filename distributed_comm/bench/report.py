@@ -5,8 +5,9 @@ runs, never during one: drawing it takes time on a core that is being measured.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from distributed_comm.bench.results import Case, Result
 from distributed_comm.bench.systems import BARE, FLOOR
@@ -23,6 +24,21 @@ COLUMNS = ("workload", "system", *FIGURES)
 TEXT_COLUMNS = frozenset({"workload", "system", "unit"})
 
 Step = Callable[[Case], None]
+
+
+def headline(conditions: Mapping[str, Any]) -> str:
+    """Return the line above the table: what is measured, for which half of it may be missing.
+
+    >>> versions = {"distributed_comm": "0.1.0", "msgpack": "1.1.2", "uvloop": None}
+    >>> headline({"kernels": "pure", "loop": "asyncio", "python": "3.11.7", "versions": versions})
+    'distributed_comm 0.1.0, pure kernels, on asyncio; Python 3.11.7, msgpack 1.1.2'
+    """
+    versions = dict(conditions["versions"])
+    ours = versions.pop("distributed_comm")
+    present = {"Python": conditions["python"], **versions}
+    others = ", ".join(f"{name} {version}" for name, version in present.items() if version)
+    loop, kernels = conditions["loop"], conditions["kernels"]
+    return f"distributed_comm {ours}, {kernels} kernels, on {loop}; {others}"
 
 
 @contextmanager
