@@ -134,7 +134,7 @@ def test_an_idle_peer_of_ours_that_is_gone_is_noticed(run):
             start = clock()
             with pytest.raises(dc.CommClosedError, match=r"nothing was acknowledged for 0\.2 s"):
                 await comm.read()
-            assert 2 * KEEPALIVE <= clock() - start < 30 * KEEPALIVE
+            assert 1.8 * KEEPALIVE < clock() - start < 30 * KEEPALIVE
 
     run(main())
 
@@ -153,7 +153,7 @@ def test_a_peer_that_is_gone_is_noticed_while_something_is_sent_to_it(run, hello
             assert await comm.read() == "before"
             with pytest.raises(dc.CommClosedError, match=r"nothing was acknowledged") as caught:
                 await comm.read()
-            assert KEEPALIVE <= clock() - start < 20 * KEEPALIVE
+            assert 0.9 * KEEPALIVE < clock() - start < 20 * KEEPALIVE  # the kernel counts jiffies
             assert not caught.value.clean
             if size > MIB:
                 with pytest.raises(dc.CommClosedError, match=r"nothing was acknowledged"):

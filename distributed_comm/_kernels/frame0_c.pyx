@@ -232,7 +232,7 @@ cdef inline bint is_extension(uint8_t first) noexcept nogil:
 
 
 cdef inline bint is_tag(uint8_t first, uint64_t length, const uint8_t* end) noexcept nogil:
-    return 0xC7 <= first <= 0xC9 and length == 1 and end[-1] == 0xBD
+    return 0xC7 <= first <= 0xC9 and length == 1 and (end - 1)[0] == 0xBD
 
 
 cdef inline bint read_integer(uint8_t first, const uint8_t* body, uint64_t* value) noexcept nogil:
