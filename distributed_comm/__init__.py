@@ -13,7 +13,7 @@ from .addressing import (
     unparse_host_port,
 )
 from .batched import BatchedSend
-from .calls import Status, send_recv
+from .calls import Status
 from .client import rpc
 from .comms import ChannelComm
 from .core import Channel, Comm, Connector, Listener
@@ -27,6 +27,7 @@ from .endpoints import (
     resolve_address,
     resolve_address_async,
 )
+from .envelope import NO_REPLY
 from .errors import (
     CommClosedError,
     FatalCommClosedError,
@@ -39,6 +40,8 @@ from .errors import (
     UnserializableError,
     UntrustedError,
 )
+from .exchange import send_recv
+from .handlers import handler
 from .options import CommOptions, Limits, Timeouts
 from .pool import ConnectionPool
 from .registry import Backend
@@ -51,6 +54,7 @@ from .server import Server
 __version__ = "0.1.0"
 
 __all__ = [
+    "NO_REPLY",
     "Backend",
     "BatchedSend",
     "Channel",
@@ -84,6 +88,7 @@ __all__ = [
     "get_address_host",
     "get_address_host_port",
     "get_local_address_for",
+    "handler",
     "kernels",
     "listen",
     "normalize_address",

@@ -5,7 +5,7 @@ import ast
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pprint import pformat
 from time import perf_counter
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 from . import key_command
 from .encryption import Security
 from .pool import ConnectionPool
-from .remote import Method
 from .running import run
 
 __all__ = ["main"]
@@ -122,17 +121,18 @@ def connections(args: argparse.Namespace) -> ConnectionPool:
     return ConnectionPool(timeout=args.timeout, **arguments)
 
 
-async def ask(pool: ConnectionPool, args: argparse.Namespace, op: str, /, **arguments: Any) -> Any:
+async def ask(
+    pool: ConnectionPool, args: argparse.Namespace, op: str, arguments: Mapping[str, Any]
+) -> Any:
     """Call a function. Connecting, where that is needed, has a time of its own.
 
     So what is wrong with the connection is said, and not that there was no answer.
     """
     address = pool(args.address).address
     pool.reuse(address, await pool.connect(address))
-    method = Method(op, address, pool, None, None)  # an op may be no attribute of a Remote
     try:
         async with asyncio.timeout(args.timeout) as scope:
-            return await method(**arguments)
+            return await pool(address)[op].call(arguments)
     except TimeoutError as exc:
         if scope.expired():
             raise TimeoutError(f"no answer in {args.timeout:g} s") from exc
@@ -142,14 +142,14 @@ async def ask(pool: ConnectionPool, args: argparse.Namespace, op: str, /, **argu
 async def call(args: argparse.Namespace) -> int:
     """Print what a function returns."""
     async with connections(args) as pool:
-        show(pformat(await ask(pool, args, args.op, **dict(args.arguments))))
+        show(pformat(await ask(pool, args, args.op, dict(args.arguments))))
     return 0
 
 
 async def identity(args: argparse.Namespace) -> int:
     """Print what the server says it is."""
     async with connections(args) as pool:
-        show(pformat(await ask(pool, args, "identity"), sort_dicts=False))
+        show(pformat(await ask(pool, args, "identity", {}), sort_dicts=False))
     return 0
 
 
@@ -175,7 +175,7 @@ async def ping_once(
     """Call once, print how long it took, and append that; or print why it failed."""
     started = perf_counter()
     try:
-        await ask(pool, args, "echo", data=number)
+        await ask(pool, args, "echo", {"data": number})
     except OSError as exc:  # a TimeoutError, too
         show(f"seq={number} {exc}")
     else:

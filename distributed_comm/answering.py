@@ -3,21 +3,26 @@
 Strategy: a handler that is a plain function is called and answered right where its request
 arrived. Whatever has to wait (a coroutine, a stream, a peer that does not read its replies)
 is returned, as something to be awaited.
+
+What a handler returns or raises is data, whatever its type: that it is a reply, an error, an
+item or the end of a stream is said by the head of its envelope. A request that came without
+one is answered without, as Dask would be.
 """
 
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator
 from contextlib import aclosing
 from inspect import isawaitable
 from time import perf_counter as clock
 from typing import Any
 
-from .calls import Status, pack_error
+from .calls import Status, pack_error, seems_error
 from .core import Comm
+from .envelope import END, ERROR, ITEM, ITEMS, NO_REPLY, NOTHING, REPLY
 from .errors import CommClosedError, RemoteError
-from .operations import Operation, drive
+from .operations import EITHER, Call, Operation, Operations, drive
 
 __all__ = ["Answering", "Work"]
 
@@ -27,8 +32,6 @@ logger = logging.getLogger("distributed_comm")
 PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 #: A name of its own: before Python 3.12 looking up an enum's member takes a failed lookup.
 DONT_REPLY = Status.dont_reply
-#: What stands for the key ``reply`` where it is missing: true, but nobody asked.
-ASSUMED = "assumed"
 #: What ends the loop wherever it is raised; its caller is told first.
 FATAL = (KeyboardInterrupt, SystemExit)
 
@@ -36,15 +39,19 @@ Work = Coroutine[Any, Any, None]
 
 
 class Answering:
-    """The half of a `Serving` that answers; `op` names the call under way."""
+    """The half of a `Serving` that answers; `call` is the one under way."""
 
-    __slots__ = ("_deaf", "_find", "_streaming", "_verdict", "_wanted", "comm", "op", "task")
+    __slots__ = (
+        "_deaf", "_operations", "_streaming", "_trusted", "_verdict", "_wanted", "call", "comm",
+        "task",
+    )  # fmt: skip
 
-    def __init__(self, comm: Comm, find: Callable[[Any], Operation]) -> None:
+    def __init__(self, comm: Comm, operations: Operations) -> None:
         self.comm = comm
-        self.op: str | None = None
+        self.call: Call | None = None
         self.task: asyncio.Task[None] | None = None  # what answers a request that has to wait
-        self._find = find
+        self._operations = operations
+        self._trusted = comm.trusted
         self._streaming = False  # it is sending the items of a stream …
         self._wanted = False  # … or something that waits for the reply of its call
         self._deaf = False  # the last request has come: what follows is dropped
@@ -64,26 +71,24 @@ class Answering:
 
     # -- requests ----------------------------------------------------------------------
 
-    def _take(self, message: Any, error: Exception | None) -> Work | None:
+    def _take(self, message: Any, error: Exception | None, call: Call | None) -> Work | None:
         """Answer a request; return what of that has to be awaited."""
-        if error is not None or type(message) is not dict:
-            if error is not None or not isinstance(message, dict):
-                return self._reject(message, error)
-            message = dict(message)
-        op = message.pop("op", None)
-        reply = message.pop("reply", ASSUMED)
-        close = message.pop("close", None)
-        serializers = message.pop("serializers", None)
-        try:
-            operation = self._find(op)
-            if reply is not True and reply is not ASSUMED:
-                reply = bool(reply)
-            close = op == "close" if close is None else bool(close)
-        except Exception as exc:  # what came has a truth, or an equality, that fails
-            return self._refuse(exc, reply, close)
-        if serializers is not None and operation.takes_serializers:
-            message["serializers"] = serializers
-        self.op = op
+        if call is None:
+            if isinstance(error, OSError):
+                self._end()
+                return None
+            call, message = self._operations.read(message, error, self._trusted)
+        if call.refusal is not None:
+            return self._refuse(call, call.refusal)
+        if error is not None:
+            return self._refuse(call, error)
+        if type(message) is not dict and not isinstance(message, dict):
+            kind = type(message).__name__
+            return self._refuse(call, TypeError(f"the arguments are a {kind}, expected a dict"))
+        operation = call.operation
+        if call.families is not None and operation.takes_serializers:
+            message = {"serializers": call.families, **message}
+        self.call = call
         started = clock()
         try:
             if operation.takes_comm:
@@ -91,52 +96,39 @@ class Answering:
             else:
                 result = operation.function(**message)
         except BaseException as exc:
-            return self._failed(operation, exc, message, reply, close)
+            return self._failed(call, exc, message)
         if type(result) not in PLAIN and _has_to_wait(result):
-            return self._begin(operation, result, reply, close, serializers)
-        self.op = None
+            return self._begin(call, result)
+        self.call = None
         operation.count(clock() - started)
-        if close or not reply or result is DONT_REPLY:
-            return self._close(result if reply else DONT_REPLY, serializers) if close else None
-        return self._reply(result, serializers)
+        if call.close or call.wants == NOTHING or operation.takes_comm:
+            return self._conclude(call, result)
+        return self._reply(call, result)
 
-    def _reject(self, message: Any, error: Exception | None) -> Work | None:
-        """Deal with what is no request, or comes too late for one."""
-        if isinstance(error, OSError):
-            self._end()
-            return None
-        if error is None:
-            kind = type(message).__name__
-            error = TypeError(f"a request is a dict with the key 'op', not a {kind}")
-        elif not isinstance(message, dict):
-            # Nobody knows whether it wanted a reply: the next one must not be taken for it.
-            return self._refuse(error, close=True)
+    def _conclude(self, call: Call, result: Any) -> Work | None:
+        """Send a reply, where one is to be sent, and close behind it, where that was asked for."""
+        if call.wants == NOTHING or _is_no_reply(call.operation, result):
+            ends = call.wants == ITEMS and call.enveloped
+            work = self._post(call, END, None) if ends else None
         else:
-            return self._refuse(error, message.get("reply", True), message.get("close", False))
-        return self._refuse(error)
+            work = self._reply(call, result)
+        return self._close(work) if call.close else work
 
-    def _refuse(self, error: Exception, reply: Any = True, close: Any = False) -> Work | None:
+    def _refuse(self, call: Call, error: Exception) -> Work | None:
         """Answer a request that cannot be met."""
         logger.warning("refused a request from %s: %.500s", self.comm.peer_address, error)
         BaseException.with_traceback(error, None)  # where it was noticed is of no interest
-        packed = pack_error(error, self.comm.trusted)
-        return self._answer(packed, _is_true(reply, True), _is_true(close, False))
+        return self._fail(call, pack_error(error, self._trusted))
 
-    def _failed(
-        self,
-        operation: Operation,
-        exc: BaseException,
-        arguments: dict[str, Any],
-        reply: Any,
-        close: Any,
-    ) -> Work | None:
+    def _failed(self, call: Call, exc: BaseException, arguments: dict[str, Any]) -> Work | None:
         """Answer a request whose handler could not be called, or raised at once."""
-        self.op = None
+        self.call = None
+        operation = call.operation
         misfit = operation.misfit(self.comm, arguments) if isinstance(exc, TypeError) else None
         if misfit is not None:
-            return self._refuse(misfit, reply, close)
+            return self._refuse(call, misfit)
         operation.count(0.0)
-        work = self._answer(self._failure(operation, exc), reply, close)
+        work = self._fail(call, self._failure(operation, exc))
         _raise_if_fatal(exc)
         return work
 
@@ -148,113 +140,146 @@ class Answering:
         try:
             if exc.__traceback__ is not None:  # without the line that called it
                 BaseException.with_traceback(exc, exc.__traceback__.tb_next)
-            logger.error("the handler of %r failed", operation.op, exc_info=exc)
-            return pack_error(exc, self.comm.trusted)
+            if operation.takes_comm and isinstance(exc, CommClosedError) and self.comm.closed():
+                logger.info("the handler of %r lost its connection: %s", operation.op, exc)
+            else:
+                logger.error("the handler of %r failed", operation.op, exc_info=exc)
+            return pack_error(exc, self._trusted)
         except BaseException:  # its own methods fail, too
             error = RemoteError(f"{operation.op}: {type(exc).__name__}, which cannot be shown")
             logger.error("the handler of %r failed: %s", operation.op, error)
             return pack_error(error, False)
 
-    def _answer(self, result: Any, reply: Any, close: Any) -> Work | None:
-        if close:
-            return self._close(result if reply else DONT_REPLY, None)
-        return self._reply(result, None) if reply else None
-
     # -- replies -----------------------------------------------------------------------
 
-    def _reply(self, result: Any, serializers: Any) -> Work | None:
+    def _reply(self, call: Call, result: Any) -> Work | None:
         """Send a reply; return what has to be awaited before the next request."""
         try:
-            rest = self.comm.send(result, serializers)
-        except OSError:  # the connection has ended, as its receiver will hear
-            return None
+            if call.enveloped:
+                rest = self.comm.send(result, call.families, REPLY)
+            else:
+                rest = self._send_plain(call, result)
         except BaseException as exc:
-            work = self._reply(self._unsendable(exc), None)
+            if self._is_lost(exc):
+                return None
+            work = self._post(call, ERROR, self._unsendable(exc))
             _raise_if_fatal(exc)
             return work
-        return None if rest is None else self._write(rest)
+        return None if rest is None else self._write(call, rest)
 
-    async def _write(self, writing: Awaitable[Any]) -> None:
+    def _send_plain(self, call: Call, result: Any) -> Awaitable[Any] | None:
+        """Send a reply, or an item, as it is, but for what a Dask peer would take for an error."""
+        if not self.comm.enveloped and seems_error(result):
+            op = call.operation.op
+            error = RemoteError(f"{op}: its result looks like an error, and was none")
+            logger.warning("%s; %s was sent this text instead", error, self.comm.peer_address)
+            result = pack_error(error, False)
+        return self.comm.send(result, call.families)
+
+    def _fail(self, call: Call, error: dict[str, Any]) -> Work | None:
+        """Send an error, where the caller waits for one, and close where it asked for that."""
+        work = None if call.wants == NOTHING else self._post(call, ERROR, error)
+        return self._close(work) if call.close else work
+
+    def _post(self, call: Call, head: bytes, message: Any) -> Work | None:
+        """Send what is ours, and can be sent in any case; without an envelope just the message."""
+        try:
+            rest = (
+                self.comm.send(message, None, head) if call.enveloped else self.comm.send(message)
+            )
+        except OSError:  # the connection has ended, as its receiver will hear
+            return None
+        return None if rest is None else self._write(call, rest)
+
+    async def _write(self, call: Call, writing: Awaitable[Any]) -> None:
         """Wait for a reply to be written; one that cannot be is an error at the caller."""
         try:
             await writing
-        except OSError:
-            raise
         except BaseException as exc:
-            if self._is_for_us(exc):
+            if self._is_lost(exc) or self._is_for_us(exc):
                 raise
-            await self.comm.write(self._unsendable(exc))
+            work = self._post(call, ERROR, self._unsendable(exc))
+            if work is not None:
+                await work
             _raise_if_fatal(exc)
+
+    def _is_lost(self, exc: BaseException) -> bool:
+        """Whether a message could not be sent for the connection has ended."""
+        return isinstance(exc, OSError) and self.comm.closed()
 
     def _unsendable(self, exc: BaseException) -> dict[str, Any]:
         """Take note that a reply cannot be serialized; return the one that says so."""
         try:
             logger.warning("a reply to %s cannot be sent: %.500s", self.comm.peer_address, exc)
             if isinstance(exc, Exception):
-                return pack_error(exc, self.comm.trusted)
+                return pack_error(exc, self._trusted)
             error = RemoteError(f"the reply cannot be sent: {exc!r}")
         except BaseException:  # its own methods fail, too
             error = RemoteError(f"the reply cannot be sent: {type(exc).__name__}")
         return pack_error(error, False)
 
-    async def _close(self, result: Any, serializers: Any) -> None:
-        """Send a last reply; the task that awaits this closes the comm."""
+    def _close(self, work: Work | None) -> Work:
+        """Drop what comes now; the task that awaits what this returns closes the comm."""
         self._deaf = True
-        if result is not DONT_REPLY:
-            await self._write(self.comm.write(result, serializers))
+        return _nothing() if work is None else work
 
     # -- calls that wait ---------------------------------------------------------------
 
-    def _begin(
-        self, operation: Operation, result: Any, reply: Any, close: Any, serializers: Any
-    ) -> Work | None:
+    def _begin(self, call: Call, result: Any) -> Work | None:
         """Go on with a call that did not return at once."""
-        if isinstance(result, AsyncGenerator):
-            if reply is not ASSUMED:  # whoever asks for one reply would take the next items
-                self.op = None  # for the replies of its next calls
-                return self._refuse(_is_a_stream(operation.op), reply, close)
-            result = self._stream(result, serializers)
-            reply, close = False, True
+        operation, streams = call.operation, isinstance(result, AsyncGenerator)
+        if streams:
+            if call.wants not in (ITEMS, EITHER):  # one reply: the next items would be others'
+                self.call = None  # for the replies of its next calls
+                return self._refuse(call, _is_a_stream(operation.op))
             self._streaming = True
             self._push_again()  # what comes is dropped, but for the end
+            result = self._stream(call, result)
         elif operation.takes_comm:
             self._stop_pushing()  # the handler may read
         if isinstance(result, Generator):
             result = drive(result)
-        return self._finish(operation, result, reply, close, serializers)
+        return self._finish(call, result, streams)
 
-    async def _finish(
-        self, operation: Operation, work: Awaitable[Any], reply: Any, close: Any, serializers: Any
-    ) -> None:
+    async def _finish(self, call: Call, work: Awaitable[Any], streams: bool) -> None:
+        """Wait for what a handler returns, and send it, or what it raised."""
+        operation = call.operation
         started = clock()
-        self._wanted = bool(reply) or self._streaming
-        fatal: BaseException | None = None
+        self._wanted = call.wants != NOTHING
+        raised = None
+        result: Any = None
         try:
             result = await work
         except BaseException as exc:
             if self._is_for_us(exc):
                 raise
-            if isinstance(exc, CommClosedError) and self.comm.closed():
-                return
-            if isinstance(exc, asyncio.CancelledError) and self._verdict is not None:
-                operation.errors += 1
-                result = pack_error(self._verdict, False)
-            else:
-                result = self._failure(operation, exc)
-            serializers, reply = None, self._wanted
-            fatal = exc if isinstance(exc, FATAL) else None
+            raised = exc
         finally:
             operation.count(clock() - started)
             self._streaming = False
-            self.op = None
-        if reply and result is not DONT_REPLY:
-            await self._write(self.comm.write(result, serializers))
+            self.call = None
+        if raised is not None:
+            rest = self._fail_late(call, raised)
+        elif streams:
+            rest = self._post(call, END, None) if call.enveloped else None
+        else:
+            rest = self._conclude(call, result)
+        if rest is not None:
+            await rest
         self._wanted = False
-        if fatal is not None:
+        if isinstance(raised, FATAL):
             await asyncio.sleep(0)  # what was written leaves at the latest with this turn's end
-            raise fatal
-        if close:
+            raise raised
+        if streams:
             self._deaf = True
+
+    def _fail_late(self, call: Call, exc: BaseException) -> Work | None:
+        """Send what a handler raised that had to wait."""
+        operation = call.operation
+        if isinstance(exc, asyncio.CancelledError) and self._verdict is not None:
+            operation.errors += 1
+            return self._fail(call, pack_error(self._verdict, False))
+        return self._fail(call, self._failure(operation, exc))
 
     def _is_for_us(self, exc: BaseException) -> bool:
         """Whether this task was ended, and not just what it called."""
@@ -264,18 +289,33 @@ class Answering:
             return False
         return self.task is not None and self.task.cancelling() > 0
 
-    async def _stream(self, items: AsyncGenerator[Any, None], serializers: Any) -> None:
-        """Send each item; the connection is then closed, which is how a stream ends."""
+    async def _stream(self, call: Call, items: AsyncGenerator[Any, None]) -> None:
+        """Send each item, until there are no more or nobody is there to read them."""
         async with aclosing(items):
             try:
                 async for item in items:
-                    await self.comm.write(item, serializers)
+                    try:
+                        if call.enveloped:
+                            rest = self.comm.send(item, call.families, ITEM)
+                        else:
+                            rest = self._send_plain(call, item)
+                        if rest is not None:
+                            await rest
+                    except OSError as exc:
+                        if self._is_lost(exc):
+                            break
+                        raise
             finally:
                 self._streaming = False  # what the generator does at its end is not cut
 
 
 def _has_to_wait(result: Any) -> bool:
     return isawaitable(result) or isinstance(result, AsyncGenerator | Generator)
+
+
+def _is_no_reply(operation: Operation, result: Any) -> bool:
+    """Whether a handler says that it has replied itself, as only one with the connection can."""
+    return operation.takes_comm and (result is NO_REPLY or result is DONT_REPLY)
 
 
 def _is_a_stream(op: str) -> TypeError:
@@ -285,12 +325,8 @@ def _is_a_stream(op: str) -> TypeError:
     )
 
 
-def _is_true(value: Any, otherwise: bool) -> bool:
-    """Return the truth of a value that may have none, such as an array."""
-    try:
-        return bool(value)
-    except Exception:
-        return otherwise
+async def _nothing() -> None:
+    pass
 
 
 def _raise_if_fatal(exc: BaseException) -> None:

@@ -1,47 +1,41 @@
-"""What a caller and a server write to each other: requests, replies, errors.
-
-A request is a dict. Its ``op`` names the function, ``reply``, ``close`` and ``serializers``
-belong to the envelope, every other key is an argument. A reply is what the function returned,
-or a dict with the status "uncaught-error". The names are Dask's, whose servers and callers
-understand all of it.
+"""What a server says of an exception, and what its caller makes of that.
 
 An error is sent twice, as text and, to a trusted peer, as a pickle of the exception and of
-each of its causes. Whatever cannot be pickled here or opened there arrives as its text.
+each of its causes. Whatever cannot be pickled here or opened there arrives as its text. The
+names are Dask's, whose servers and callers understand all of it; between our peers its envelope
+says that it is an error, towards Dask's the status "uncaught-error".
 """
 
 import traceback
-from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
 from .core import Comm
 from .errors import MessageError, RemoteError, UnserializableError, UntrustedError
 from .serialize import pickles
-from .serialize.settings import check_choice
+from .serialize.markers import Serialized, Wrapper
+from .serialize.settings import LoadOptions
+from .serialize.unwrapping import unwrap
 
 __all__ = [
     "FAILED",
     "RemoteTraceback",
     "Status",
-    "abandon",
-    "envelop",
     "is_error",
     "pack_error",
-    "send_recv",
+    "seems_error",
     "unpack_error",
 ]
 
 #: The status of a reply that is an error.
 FAILED = "uncaught-error"
-#: What `Comm.write` raises where nothing was sent, and `Comm.read` where a message was taken:
-#: a comm that raised one of these carries no reply that nobody waits for.
-UNSENT: tuple[type[Exception], ...] = (TypeError, ValueError)
-TAKEN: tuple[type[Exception], ...] = (MessageError, UnserializableError, UntrustedError)
 #: Bytes of a pickled exception, and characters of a text, above which it goes without.
 LARGE_PICKLE = 1024 * 1024
 LONG_TEXT = 20_000
-#: Causes of causes that are sent; a chain of exceptions may be a circle.
+#: Causes of causes that are sent, and opened; a chain of exceptions may be a circle.
 MAX_CAUSES = 16
+#: How it is looked into what was not opened.
+UNTRUSTED = LoadOptions(max_message=16 * 1024 * 1024)
 
 
 class Status(Enum):
@@ -69,66 +63,27 @@ class RemoteTraceback(Exception):  # noqa: N818 - it only shows where another on
         return f'\n"""\n{self.args[0]}"""' if self.args else ""
 
 
-async def send_recv(
-    comm: Comm,
-    *,
-    reply: bool = True,
-    serializers: Iterable[str] | None = None,
-    deserializers: Iterable[str] | None = None,
-    **kwargs: Any,
-) -> Any:
-    """Send a request, ``op=`` and its arguments, and return the reply.
-
-    Raises what the handler raised: the same exception between peers that trust each other,
-    else a RemoteError. A message that cannot be sent or opened raises what `Comm.write` and
-    `Comm.read` say, and the comm goes on. After any other failure, or when cancelled, the
-    comm is aborted: a reply may be on its way that must not be taken for another's.
-    """
-    message = envelop(kwargs, reply, serializers, deserializers)
-    written = False
-    response: Any = None
-    try:
-        await comm.write(message, serializers)
-        written = True
-        if reply:
-            response = await comm.read(deserializers or serializers)
-    except BaseException as exc:
-        abandon(comm, exc, written)
-        raise
-    if message.get("close"):
-        await comm.close()
-    if is_error(response):
-        raise unpack_error(response, comm)
-    return response
-
-
-def envelop(
-    message: dict[str, Any],
-    reply: bool,
-    serializers: Iterable[str] | None,
-    deserializers: Iterable[str] | None,
-) -> dict[str, Any]:
-    """Return a request that says how it is to be answered; TypeError for a str as families."""
-    check_choice(serializers, None, deserializers)
-    message["reply"] = reply
-    families = deserializers or serializers
-    if families is not None:
-        message["serializers"] = tuple(families)
-    return message
-
-
-def abandon(comm: Comm, exc: BaseException, written: bool) -> None:
-    """Abort the comm of a call that failed, unless no reply can be on its way."""
-    if not isinstance(exc, TAKEN if written else UNSENT):
-        comm.abort()
-
-
-def is_error(response: Any) -> bool:
-    """Whether a reply stands for an exception."""
-    return type(response) is dict and response.get("status") == FAILED
-
-
 # -- errors -----------------------------------------------------------------------------
+
+
+def is_error(reply: Any) -> bool:
+    """Whether a reply without an envelope stands for an exception."""
+    if not isinstance(reply, dict):
+        return False
+    status = dict.get(reply, "status")
+    return isinstance(status, str) and str.__str__(status) == FAILED
+
+
+def seems_error(result: Any) -> bool:
+    """Whether a Dask peer would take what a function returned for an error."""
+    while isinstance(result, Wrapper):
+        result = result.data
+    if isinstance(result, Serialized) and result.header.get("serializer") not in {"pickle", "dask"}:
+        try:
+            result = unwrap(result, UNTRUSTED)
+        except (MessageError, UnserializableError, UntrustedError):
+            return False
+    return is_error(result)
 
 
 def describe(exc: BaseException) -> str:
@@ -138,8 +93,8 @@ def describe(exc: BaseException) -> str:
     'ValueError: no such key'
     """
     if type(exc) is RemoteError:  # passed on from another peer, or said by the server itself
-        return _shorten(str(exc))
-    return _shorten("".join(traceback.format_exception_only(exc)).strip())
+        return _sendable(str(exc))
+    return _sendable("".join(traceback.format_exception_only(exc)).strip())
 
 
 def pack_error(exc: BaseException, trusted: bool) -> dict[str, Any]:
@@ -157,7 +112,7 @@ def pack_error(exc: BaseException, trusted: bool) -> dict[str, Any]:
     }
     if trusted:
         if exc.__traceback__ is not None:
-            reply["traceback_text"] = _shorten("".join(traceback.format_exception(exc)))
+            reply["traceback_text"] = _sendable("".join(traceback.format_exception(exc)))
         pickled = _pickle(exc)
         if pickled is not None:
             reply["exception"] = pickled
@@ -165,25 +120,35 @@ def pack_error(exc: BaseException, trusted: bool) -> dict[str, Any]:
     return reply
 
 
-def unpack_error(reply: dict[str, Any], comm: Comm) -> Exception:
-    """Return the exception that a reply stands for, as `RemoteError` where it is but text."""
+def unpack_error(reply: Any, comm: Comm) -> Exception:
+    """Return the exception that a reply stands for, as `RemoteError` where it is but text.
+
+    The peer may have put anything into it, or into its place.
+    """
+    fields = reply if isinstance(reply, dict) else {}
     exc: BaseException | None = None
-    causes = None
+    causes: Any = None
     if comm.deserialize:  # else pickles stay closed, and the error is its text
-        exc, causes = _unpickle(reply.get("exception"), comm.trusted), reply.get("causes")
+        exc, causes = _unpickle(fields.get("exception"), comm.trusted), fields.get("causes")
     if not isinstance(exc, Exception):  # SystemExit is for the process where it was raised
-        exc = RemoteError(str(reply.get("exception_text") or "the peer gave no reason"))
+        exc = RemoteError(_text(fields, "exception_text") or "the peer gave no reason")
     last: BaseException = exc
-    for pickled in causes if isinstance(causes, tuple | list) else ():
+    for pickled in causes[:MAX_CAUSES] if isinstance(causes, tuple | list) else ():
         cause = _unpickle(pickled, comm.trusted)
         if cause is None:
             break
         _set_cause(last, cause)
         last = cause
-    where = reply.get("traceback_text")
-    if where and isinstance(where, str):
+    where = _text(fields, "traceback_text")
+    if where:
         _set_cause(last, RemoteTraceback(where))
     return exc
+
+
+def _text(fields: dict[Any, Any], name: str) -> str:
+    """Return a field of an error, shortened; empty where it is no text."""
+    text = fields.get(name)
+    return _shorten(str.__str__(text)) if isinstance(text, str) else ""
 
 
 def _set_cause(exc: BaseException, cause: BaseException) -> None:
@@ -222,6 +187,11 @@ def _unpickle(data: Any, trusted: bool) -> BaseException | None:
     except (UntrustedError, MessageError):
         return None
     return exc if isinstance(exc, BaseException) else None
+
+
+def _sendable(text: str) -> str:
+    """Return a text that is not too long, and without the surrogates that utf-8 does not have."""
+    return _shorten(text).encode(errors="backslashreplace").decode()
 
 
 def _shorten(text: str) -> str:

@@ -8,15 +8,29 @@ whose transport needs no bytes supplies its own. A Channel never refers to its C
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from .errors import CommClosedError
 from .frames import Frames
 
-__all__ = ["Channel", "Comm", "Connector", "HandleComm", "Listener", "Receiver"]
+__all__ = [
+    "Admission", "Admit", "Channel", "Comm", "Connector", "HandleComm", "Listener", "Receiver",
+]  # fmt: skip
 
-#: Called with a message, and an exception or None: see `Comm.push`.
-Receiver = Callable[[Any, Exception | None], None]
+#: Called with a message, an exception or None, and what an Admit has said: see `Comm.push`.
+Receiver = Callable[..., None]
+
+
+class Admission(Protocol):
+    """What is said of a message by its head alone."""
+
+    @property
+    def refusal(self) -> Exception | None:
+        """Why the message is not even decoded; None where it is."""
+
+
+#: Called with the head of a message that is in an envelope.
+Admit = Callable[[bytes], Admission]
 
 
 class Channel(ABC):
@@ -34,6 +48,8 @@ class Channel(ABC):
     pickle_protocol: int
     #: Whether the peer reads our types, or those of Dask alone.
     typed: bool = False
+    #: Whether the peer tells calls from data by their envelopes.
+    enveloped: bool = False
     #: The codec by which long frames may be compressed, None for as they are.
     compression: str | None = None
     #: Whether so much was sent that the caller has to await `drain`.
@@ -118,6 +134,9 @@ class Comm(ABC):
     #: Whether pickles are opened; else they arrive as they are.
     deserialize: bool = True
     same_host: bool = False
+    #: Whether calls go in envelopes, so that no data is taken for a part of one; where not, they
+    #: go as Dask's do, and `read_enveloped` and the arguments ``head`` and ``admit`` are unused.
+    enveloped: bool = False
 
     @abstractmethod
     async def read(self, deserializers: Any = None) -> Any:
@@ -138,7 +157,15 @@ class Comm(ABC):
         cannot be serialized, UntrustedError for one that only goes to a trusted peer.
         """
 
-    def push(self, receiver: Receiver | None) -> None:
+    async def read_enveloped(self, deserializers: Any = None) -> tuple[bytes | None, Any]:
+        """Do what `read` does; return the head of the envelope, too, None where there was none.
+
+        `read` alone gets a request as the dict that Dask's would be, and for what else may be in
+        an envelope raises a MessageError: it returns nothing but data.
+        """
+        return None, await self.read(deserializers)
+
+    def push(self, receiver: Receiver | None, admit: Admit | None = None) -> None:
         """Call ``receiver(message, error)`` for each message, instead of having it read.
 
         That happens in the callback that received the message. The error is None, or what
@@ -146,6 +173,10 @@ class Comm(ABC):
         unopened, or as None; a CommClosedError follows when the connection has ended.
         ``push(None)`` goes back to `read`, and what has not been handed over waits for it.
         NotImplementedError where a comm can only be read.
+
+        With ``admit`` a message may come in an envelope: ``admit(head)`` is called before it is
+        decoded, and what that returns is the receiver's third argument. If it has a refusal, the
+        message is not decoded, and that is the error.
         """
         raise NotImplementedError
 
@@ -153,11 +184,16 @@ class Comm(ABC):
         """Return how many messages have arrived and wait for `read`, as far as is known."""
         return 0
 
-    def send(self, msg: Any, serializers: Any = None) -> Awaitable[Any] | None:
+    def send(
+        self,
+        msg: Any,
+        serializers: Any = None,
+        head: bytes | None = None,  # noqa: ARG002 - for comms that have envelopes
+    ) -> Awaitable[Any] | None:
         """Do what `write` does, but return what is left to be awaited, None if nothing is.
 
-        Nothing may be written before that was awaited. A comm that has a way to write without
-        waiting overrides it.
+        Nothing may be written before that was awaited. ``head`` puts the message in an envelope.
+        A comm that has envelopes, or a way to write without waiting, overrides it.
         """
         return self.write(msg, serializers)
 

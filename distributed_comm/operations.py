@@ -1,14 +1,32 @@
-"""A handler, looked at once: how it is called, what it returns, and how often it was called."""
+"""The ops of a server: a handler, looked at once; a request, and what of it names the handler.
+
+A request comes in an envelope, or as the dict that Dask's callers send, whose keys ``op``,
+``reply``, ``close`` and ``serializers`` are no arguments. Either way it becomes a `Call`,
+before its arguments are decoded where it has an envelope.
+"""
 
 import inspect
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["Operation", "drive"]
+from .envelope import ITEMS, NOTHING, ONE, Request, decode_request, encode_request, is_request
+from .errors import UntrustedError
+from .handlers import bare, requires_trust
+from .wire.proof import REMEDY
+
+__all__ = ["EITHER", "Call", "Operation", "Operations", "drive"]
 
 #: First parameters by whose name a handler asks for the connection.
 COMM_NAMES = ("comm", "stream")
+#: How many messages who leaves ``reply`` out waits for: as many as the function gives.
+EITHER = 3
+#: What stands for a key that is missing.
+MISSING = object()
+#: Heads are remembered that are no longer, and as many as this.
+BRIEF, MANY = 256, 10_000
+
+Handler = Callable[..., Any]
 
 
 class Operation:
@@ -18,14 +36,17 @@ class Operation:
     """
 
     __slots__ = (
-        "calls", "errors", "function", "op", "seconds", "slowest", "takes_comm",
-        "takes_serializers",
+        "calls", "errors", "function", "handler", "op", "require_trust", "seconds", "slowest",
+        "takes_comm", "takes_serializers",
     )  # fmt: skip
 
-    def __init__(self, op: str, function: Callable[..., Any]) -> None:
+    def __init__(self, op: str, handler: Handler, require_trust: bool = False) -> None:
+        function = bare(handler)
         parameters = _parameters(function)
         self.op = op
+        self.handler = handler
         self.function = function
+        self.require_trust = require_trust or requires_trust(handler)
         self.takes_comm = bool(parameters) and parameters[0] in COMM_NAMES
         self.takes_serializers = "serializers" in parameters
         self.calls = 0
@@ -63,7 +84,161 @@ class Operation:
         }
 
 
-def _parameters(function: Callable[..., Any]) -> list[str]:
+class Call:
+    """A request without its arguments: what is called, and what its caller waits for.
+
+    ``wants`` is NOTHING, ONE message, ITEMS, or EITHER; ``close`` ends the connection behind
+    the answer, for which only ``families`` may be used. With a ``refusal`` there is nothing to
+    call. It is the same for many requests, and is never changed.
+    """
+
+    __slots__ = ("close", "enveloped", "families", "operation", "refusal", "wants")
+
+    def __init__(
+        self,
+        operation: Operation | None,
+        wants: int,
+        close: bool,
+        families: Any,
+        *,
+        enveloped: bool,
+        refusal: Exception | None = None,
+    ) -> None:
+        self.operation: Operation = operation  # type: ignore[assignment] # None beside a refusal
+        self.wants = wants
+        self.close = close
+        self.families = families
+        self.enveloped = enveloped
+        self.refusal = refusal
+
+
+class Owner(Protocol):
+    """What is asked of a server: which may be changed while it runs."""
+
+    handlers: dict[str, Handler]
+    blocked_handlers: list[str]
+
+
+class Operations:
+    """The ops of one server, and who may call them."""
+
+    def __init__(self, owner: Owner, trusted_ops: frozenset[str]) -> None:
+        self._owner = owner
+        self._trusted_ops = trusted_ops
+        self._known: dict[str, Operation] = {}
+        self._calls: dict[bytes, Call] = {}  # by their heads, those that were not refused
+        #: ``admit[trusted](head)`` returns what a head asks for, perhaps with a refusal.
+        self.admit = partial(self._admit, False), partial(self._admit, True)
+
+    # -- requests in envelopes -------------------------------------------------------------
+
+    def _admit(self, trusted: bool, head: bytes) -> Call:
+        call = self._calls.get(head) if len(head) <= BRIEF else None
+        if call is not None:
+            operation = call.operation
+            owner = self._owner
+            if (
+                owner.handlers.get(operation.op) is operation.handler
+                and not owner.blocked_handlers
+                and (trusted or not operation.require_trust)
+            ):
+                return call
+        return self._read_head(head, trusted)
+
+    def _read_head(self, head: bytes, trusted: bool) -> Call:
+        try:
+            request = decode_request(head)
+        except ValueError as exc:  # an answer to what is no request could go on for ever
+            answered = ONE if is_request(head) else NOTHING
+            return Call(None, answered, True, None, enveloped=True, refusal=exc)
+        wants, close = request.wants, request.close or request.wants == ITEMS
+        try:
+            operation = self.find(request.op, trusted)
+        except (ValueError, UntrustedError) as exc:
+            return Call(None, wants, close, None, enveloped=True, refusal=exc)
+        call = Call(operation, wants, close, request.families, enveloped=True)
+        if len(head) <= BRIEF and len(self._calls) < MANY and _is_usual(request, head):
+            self._calls[head] = call
+        return call
+
+    # -- requests as dicts -----------------------------------------------------------------
+
+    def read(
+        self, message: Any, error: Exception | None, trusted: bool
+    ) -> tuple[Call, dict[str, Any]]:
+        """Return what a message asks for, and its arguments.
+
+        ``error`` says why it could not be decoded; it may have come nevertheless, with its
+        pickles unopened, and then tells whether an answer is wanted.
+        """
+        if not isinstance(message, dict):
+            if error is None:
+                kind = type(message).__name__
+                error = TypeError(f"a request is a dict with the key 'op', not a {kind}")
+                return Call(None, ONE, False, None, enveloped=False, refusal=error), {}
+            # Nobody knows whether it wanted a reply: the next one must not be taken for it.
+            return Call(None, ONE, True, None, enveloped=False, refusal=error), {}
+        arguments = dict(message)
+        op = arguments.pop("op", None)
+        reply = arguments.pop("reply", MISSING)
+        close = arguments.pop("close", None)
+        families = arguments.pop("serializers", None)
+        operation = None
+        try:
+            if error is None:
+                operation = self.find(op, trusted)
+            wants: int = EITHER if reply is MISSING else ONE if reply else NOTHING
+            close = type(op) is str and op == "close" if close is None else bool(close)
+        except Exception as exc:  # what came has no truth, as an array has none
+            error = exc
+            wants, close = int(_is_true(reply, True)), _is_true(close, False)
+        return Call(operation, wants, close, families, enveloped=False, refusal=error), arguments
+
+    # -- ops -----------------------------------------------------------------------------------
+
+    def find(self, op: Any, trusted: bool) -> Operation:
+        """Return what an op names. ValueError, or UntrustedError, says why it cannot be called."""
+        if not isinstance(op, str):
+            raise self._unknown("None" if op is None else f"of the type {type(op).__name__}")
+        if op in self._owner.blocked_handlers:
+            raise ValueError(f"the op {op!r} is blocked on this {type(self._owner).__name__}")
+        handler = self._owner.handlers.get(op, _say_ok if op == "close" else None)
+        if handler is None:
+            raise self._unknown(f"{op!r:.60}")
+        operation = self._known.get(op)
+        if operation is None or operation.handler is not handler:
+            operation = self._known[op] = Operation(op, handler, op in self._trusted_ops)
+        if operation.require_trust and not trusted:
+            raise UntrustedError(f"the op {op!r} is for trusted peers: {REMEDY}")
+        return operation
+
+    def _unknown(self, what: str) -> ValueError:
+        known = ", ".join(sorted(self._owner.handlers))
+        return ValueError(f"no op {what} on this {type(self._owner).__name__}, only: {known}")
+
+    def stats(self) -> dict[str, dict[str, float]]:
+        """Return the counts of each op that was called."""
+        return {op: operation.stats() for op, operation in self._known.items()}
+
+
+def _is_usual(request: Request, head: bytes) -> bool:
+    """Whether a head is one of the few that callers send for an op: a stranger has others."""
+    return request.families is None and encode_request(request) == head
+
+
+def _is_true(value: Any, otherwise: bool) -> bool:
+    """Return the truth of a value that may have none, such as an array."""
+    try:
+        return bool(value)
+    except Exception:
+        return otherwise
+
+
+def _say_ok() -> str:
+    return "OK"
+
+
+def _parameters(function: Handler) -> list[str]:
     try:
         return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):

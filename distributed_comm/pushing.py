@@ -2,9 +2,10 @@
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from .core import Channel, Comm, Receiver
+from .core import Admit, Channel, Comm, Receiver
+from .envelope import as_data, take_head
 from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
 from .frames import Frames
 from .serialize.decoding import loads
@@ -12,7 +13,7 @@ from .serialize.lengthy import Lengthy
 from .serialize.settings import LoadOptions
 from .threads import in_thread
 
-__all__ = ["REFUSED", "Push", "name_ends"]
+__all__ = ["REFUSED", "Decoding", "Push", "name_ends"]
 
 #: Why a message cannot be sent, or opened; the comm goes on.
 REFUSED = (UnserializableError, UntrustedError, MessageError)
@@ -25,28 +26,38 @@ def name_ends(exc: BaseException, at: Channel | Comm) -> None:
         exc.args = (f"{exc} ({ends})",)
 
 
+class Decoding(NamedTuple):
+    """A message that is being decoded in a thread, and its head."""
+
+    message: "asyncio.Future[Any]"
+    head: bytes | None
+
+
 class Push:
     """Hands on, decoded, what a channel pushes.
 
     It does not know the comm, which is collected when everybody has forgotten it.
     """
 
-    __slots__ = ("_channel", "_decoding", "_options", "_receiver")
+    __slots__ = ("_admit", "_channel", "_decoding", "_options", "_receiver")
 
-    def __init__(self, channel: Channel, options: LoadOptions, receiver: Receiver) -> None:
+    def __init__(
+        self, channel: Channel, options: LoadOptions, receiver: Receiver, admit: Admit | None
+    ) -> None:
         self._channel = channel
         self._options = options
         self._receiver: Receiver | None = receiver
-        self._decoding: asyncio.Future[Any] | None = None  # a message, in a thread
+        self._admit = admit
+        self._decoding: Decoding | None = None
 
-    def start(self, decoding: "asyncio.Future[Any] | None") -> None:
+    def start(self, decoding: Decoding | None) -> None:
         """Push from now on; first the message that is being decoded, if there is one."""
         if decoding is None:
             self._channel.push(self._receive)
         else:
             self._wait(decoding, None)
 
-    def stop(self) -> "asyncio.Future[Any] | None":
+    def stop(self) -> Decoding | None:
         """Hand on nothing more; return the message that is being decoded, if there is one."""
         self._receiver = None
         return self._decoding
@@ -63,19 +74,44 @@ class Push:
             ends = f"{self._channel.local_address} -> {self._channel.peer_address}"
             receiver(None, CommClosedError(f"the connection has ended: {ends}"))
             return
+        head = call = None
+        if len(frames) > 1 and (head := take_head(frames)) is not None:
+            call = self._admit and self._admit(head)
+            if call is not None and call.refusal is not None:
+                receiver(None, None, call)
+                return
         try:
             message = loads(frames, self._options)
         except Lengthy as lengthy:
             self._channel.push(None)  # what comes next has to wait
             options = replace(self._options, most=None)
-            self._wait(in_thread(loads, frames, options, lengthy.opened), frames)
+            self._wait(Decoding(in_thread(loads, frames, options, lengthy.opened), head), frames)
         except (TypeError, ValueError) as exc:  # what `read` raises for a message
             name_ends(exc, self._channel)
-            receiver(_unopened(frames, self._options), exc)
+            self._hand_on(self._unopened(frames), exc, head)
         else:
-            receiver(message, None)
+            if call is None:
+                self._hand_on(message, None, head) if head else receiver(message, None)
+            else:
+                receiver(message, None, call)
 
-    def _wait(self, decoding: "asyncio.Future[Any]", frames: Frames | None) -> None:
+    def _hand_on(self, message: Any, error: Exception | None, head: bytes | None) -> None:
+        """Call the receiver, where the fast way in `_receive` is not open."""
+        receiver = self._receiver
+        assert receiver is not None
+        if head is None:
+            receiver(message, error)
+        elif self._admit is not None:
+            receiver(message, error, self._admit(head))
+        else:
+            try:
+                message = as_data(head, message)
+            except MessageError as exc:
+                name_ends(exc, self._channel)
+                message, error = None, error or exc
+            receiver(message, error)
+
+    def _wait(self, decoding: Decoding, frames: Frames | None) -> None:
         """Hand a message on once it is decoded, and then what came after it."""
         self._decoding = decoding
 
@@ -85,19 +121,18 @@ class Push:
                 return
             error = done.exception()
             if error is None:
-                self._receiver(done.result(), None)
+                self._hand_on(done.result(), None, decoding.head)
             elif isinstance(error, Exception):
                 name_ends(error, self._channel)
-                self._receiver(frames and _unopened(frames, self._options), error)
+                self._hand_on(frames and self._unopened(frames), error, decoding.head)
             if self._receiver is not None:
                 self._channel.push(self._receive)
 
-        decoding.add_done_callback(decoded)
+        decoding.message.add_done_callback(decoded)
 
-
-def _unopened(frames: Frames, options: LoadOptions) -> Any:
-    """Return a message with its pickles as they came, None where even that fails."""
-    try:
-        return loads(frames, replace(options, deserialize=False, most=None))
-    except (TypeError, ValueError):
-        return None
+    def _unopened(self, frames: Frames) -> Any:
+        """Return a message with its pickles as they came, None where even that fails."""
+        try:
+            return loads(frames, replace(self._options, deserialize=False, most=None))
+        except (TypeError, ValueError):
+            return None

@@ -1,17 +1,31 @@
 """A server as an object: any attribute is a function of it."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
-from .calls import abandon, envelop, is_error, unpack_error
+from .calls import is_error, unpack_error
 from .core import Comm
+from .envelope import (
+    END,
+    ERROR,
+    ITEM,
+    ITEMS,
+    NOTHING,
+    ONE,
+    REPLY,
+    Request,
+    Wants,
+    encode_request,
+)
 from .errors import CommClosedError
+from .exchange import abandon, choose_families, for_dask, open_answer, wrong_answer
 
 __all__ = ["Comms", "Method", "Remote"]
 
 
-#: Keys of a call that are not the function's arguments.
-RESERVED = {"op", "reply", "serializers", "deserializers"}
+#: Names that say how a call is to be made, and are no arguments of the function.
+OPTIONS = frozenset({"reply", "close", "serializers", "deserializers"})
+FAMILIES = frozenset({"serializers", "deserializers"})
 
 
 class Comms(Protocol):
@@ -42,11 +56,14 @@ class Comms(Protocol):
 class Remote:
     """Calls the functions of the server at an address, over the comms of a pool.
 
-    A call takes keyword arguments only and returns, or raises, what the function did. Three
-    are not the function's: ``reply=False`` waits for no reply, ``serializers=`` and
-    ``deserializers=`` name the families that may be used. ``remote.op.stream(...)`` iterates
-    over the messages of a function that sends many. An op that begins with an underscore, or
-    has the name of an attribute here, is left to `send_recv`.
+    A call, ``await remote.op(x=1)``, takes keyword arguments only and returns, or raises, what
+    the function did. ``remote.op.stream(...)`` iterates over the messages of a function that
+    sends many. ``remote["op"]`` is the same function by any name, such as one that begins with
+    an underscore or is that of an attribute here.
+
+    Four names are not the function's: ``reply=False`` waits for no reply, ``close=True`` closes
+    the connection behind the call, ``serializers=`` and ``deserializers=`` name the families that
+    may be used. ``remote["op"].call({"reply": 1})`` passes arguments by any name.
     """
 
     def __init__(
@@ -64,9 +81,12 @@ class Remote:
     def __getattr__(self, op: str) -> "Method":
         if op.startswith("_"):
             raise AttributeError(op)
-        method = Method(op, self.address, self._pool, self._serializers, self._deserializers)
+        method = self[op]
         self.__dict__[op] = method  # so that it is looked for only once
         return method
+
+    def __getitem__(self, op: str) -> "Method":
+        return Method(op, self.address, self._pool, self._serializers, self._deserializers)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} to {self.address}>"
@@ -75,7 +95,7 @@ class Remote:
 class Method:
     """One op of a server: a call of it is a coroutine."""
 
-    __slots__ = ("_address", "_deserializers", "_op", "_pool", "_serializers")
+    __slots__ = ("_address", "_deserializers", "_head", "_op", "_pool", "_serializers", "_usual")
 
     def __init__(
         self,
@@ -85,35 +105,75 @@ class Method:
         serializers: Iterable[str] | None,
         deserializers: Iterable[str] | None,
     ) -> None:
+        if not isinstance(op, str):
+            raise TypeError(f"the op {op!r:.60}, expected a str")
         self._op = op
         self._address = address
         self._pool = pool
         self._serializers = serializers
         self._deserializers = deserializers
+        self._head = self._request(ONE)
+        self._usual = not (serializers or deserializers)
+
+    def _request(self, wants: Wants, close: bool = False, families: Any = None) -> bytes:
+        """Return the head of a request."""
+        return encode_request(Request(self._op, wants, close, families))
+
+    def __call__(self, /, *values: Any, **arguments: Any) -> Coroutine[Any, Any, Any]:
+        if values:
+            raise self._no_name(values)
+        if OPTIONS.isdisjoint(arguments):
+            if self._usual:
+                return self._perform(arguments, self._head)
+            return self.call(arguments)
+        options = {name: arguments.pop(name) for name in OPTIONS & arguments.keys()}
+        return self.call(arguments, **options)
+
+    def call(
+        self,
+        arguments: Mapping[str, Any],
+        /,
+        *,
+        reply: bool = True,
+        close: bool = False,
+        serializers: Iterable[str] | None = None,
+        deserializers: Iterable[str] | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Call the function with arguments by any name; what else can be said is no argument.
+
+        What ``remote.op(...)`` does, whose names of these four are the options here.
+        """
+        serializers = serializers or self._serializers
+        deserializers = deserializers or self._deserializers
+        families = choose_families(serializers, deserializers)
+        head = self._request(ONE if reply else NOTHING, bool(close), families)
+        return self._perform(dict(arguments), head, reply, close, serializers, families)
 
     # What `send_recv` does, once more: another coroutine in between took 2,000 instructions.
-    async def __call__(self, /, *values: Any, **message: Any) -> Any:
-        serializers, deserializers = self._serializers, self._deserializers
-        reply = True
-        if serializers or deserializers or values or not message.keys().isdisjoint(RESERVED):
-            self._check(values, message)
-            reply = message.get("reply", True)
-            serializers = message.pop("serializers", serializers)
-            deserializers = message.pop("deserializers", deserializers)
-            envelop(message, reply, serializers, deserializers)
-        else:
-            message["reply"] = True
-        message["op"] = self._op
+    async def _perform(
+        self,
+        arguments: dict[str, Any],
+        head: bytes,
+        reply: bool = True,
+        close: bool = False,
+        serializers: Iterable[str] | None = None,
+        families: tuple[str, ...] | None = None,
+    ) -> Any:
         pool, address = self._pool, self._address
-        comm, written, response = None, False, None
+        comm, written = None, False
+        answer: bytes | None = None  # the head of the answer …
+        result: Any = None  # … and what is in it
         try:
             comm = pool.take(address) or await pool.connect(address)
-            rest = comm.send(message, serializers)
+            if comm.enveloped:
+                rest = comm.send(arguments, serializers, head)
+            else:
+                rest = comm.send(for_dask(self._op, arguments, reply, close, families), serializers)
             if rest is not None:
                 await rest
             written = True
             if reply:
-                response = await comm.read(deserializers or serializers)
+                answer, result = await comm.read_enveloped(families)
         except BaseException as exc:
             if isinstance(exc, CommClosedError):
                 self._note(exc, comm)
@@ -121,17 +181,15 @@ class Method:
                 abandon(comm, exc, written)
                 pool.reuse(address, comm)
             raise
-        if "close" in message:
-            try:
-                if message["close"]:
-                    await comm.close()
-            finally:  # cancelled, too: its room in the pool is somebody else's now
-                pool.reuse(address, comm)
-        else:
+        if answer == REPLY and not close:
             pool.reuse_sound(address, comm)
-        if type(response) is dict and is_error(response):
-            raise unpack_error(response, comm)
-        return response
+            return result
+        try:
+            if close:
+                await comm.close()
+            return open_answer((answer, result), comm) if reply else None
+        finally:  # cancelled, too: its room in the pool is somebody else's now
+            pool.reuse(address, comm)
 
     def _note(self, exc: CommClosedError, comm: Comm | None) -> None:
         """Say of which call this is the end, and why the pool gave the comm up, if it did."""
@@ -139,38 +197,48 @@ class Method:
         why = f": {reason}" if reason else ""
         exc.add_note(f"while calling {self._op!r} of {self._address}{why}")
 
-    def _check(self, values: tuple[Any, ...], message: dict[str, Any]) -> None:
-        """Refuse what would not reach the function; TypeError."""
-        if values:
-            shown = f"{self._op}({', '.join(map(repr, values)):.60})"
-            raise TypeError(f"{shown}: a call takes its arguments by name, as in x=1")
-        if "op" in message:
-            raise TypeError(f"{self._op}(op=…): a call's own op is {self._op!r}, and no argument")
+    def _no_name(self, values: tuple[Any, ...]) -> TypeError:
+        shown = f"{self._op}({', '.join(map(repr, values)):.60})"
+        return TypeError(f"{shown}: a call takes its arguments by name, as in x=1")
 
-    async def stream(self, /, *values: Any, **message: Any) -> AsyncIterator[Any]:
+    async def stream(self, /, *values: Any, **arguments: Any) -> AsyncIterator[Any]:
         """Iterate over the messages of a stream, on a comm of its own, until the server ends it.
 
-        What a function returns that sends no stream is the only item.
+        What a function returns that sends no stream is the only item. ``serializers=`` and
+        ``deserializers=`` are as in a call.
         """
-        self._check(values, message)
-        serializers = message.pop("serializers", self._serializers)
-        families = message.pop("deserializers", self._deserializers) or serializers
-        if families is not None:
-            message["serializers"] = tuple(families)
+        if values:
+            raise self._no_name(values)
+        chosen = {name: arguments.pop(name) for name in FAMILIES & arguments.keys()}
+        serializers = chosen.get("serializers", self._serializers)
+        families = choose_families(serializers, chosen.get("deserializers", self._deserializers))
         comm = await self._pool.connect(self._address)
         try:
-            await comm.write({**message, "op": self._op, "close": True}, serializers)
+            if comm.enveloped:
+                rest = comm.send(arguments, serializers, self._request(ITEMS, True, families))
+            else:
+                rest = comm.send(for_dask(self._op, arguments, None, True, families), serializers)
+            if rest is not None:
+                await rest
+            clean_end = True  # a handler may end its connection; a generator's end is said
             while True:
                 try:
-                    item = await comm.read(families)
+                    head, item = await comm.read_enveloped(families)
                 except CommClosedError as exc:
-                    if exc.clean:
+                    if exc.clean and clean_end:
                         break
                     self._note(exc, comm)
                     raise
-                if is_error(item):
+                if head == END:
+                    break
+                if head == ERROR or (head is None and not comm.enveloped and is_error(item)):
                     raise unpack_error(item, comm)
+                if head not in {None, ITEM, REPLY}:
+                    raise wrong_answer(head, comm)
                 yield item
+                if head == REPLY:
+                    break
+                clean_end = head is None
         finally:
             comm.abort()  # what comes after is nobody's
             self._pool.reuse(self._address, comm)

@@ -10,11 +10,13 @@ from typing import Any, Self
 
 from .calls import Status
 from .core import Comm
+from .envelope import NO_REPLY
+from .handlers import name_handlers
 from .listening import Listening, limited
-from .operations import Operation
+from .operations import Operations
 from .pool import ConnectionPool
 from .serving import Serving
-from .stream_handlers import expect_no_items, handle_messages
+from .stream_handlers import Streaming, expect_no_items
 
 __all__ = ["Server"]
 
@@ -30,13 +32,18 @@ class Server(Listening):
     """Answers requests on any number of addresses; to be subclassed or used as it is.
 
     ``handlers`` maps the name of each op to a function, a coroutine function or an async
-    generator function (each of its items is a message). A handler whose first parameter is
-    named ``comm`` or ``stream`` gets the connection; the other parameters come from the
-    request. ``identity``, ``echo`` and ``connection_stream`` are there already.
+    generator function (each of its items is a message); or they are functions, whose names are
+    the ops. A handler whose first parameter is named ``comm`` or ``stream`` gets the connection;
+    the other parameters come from the request. It returns `NO_REPLY` where it has replied itself.
+    ``identity``, ``echo`` and ``connection_stream`` are there already.
 
     >>> def add(x, y):
     ...     return x + y
-    >>> server = Server({"add": add})
+    >>> server = Server([add])
+
+    Whoever can reach the server can call an op, but those in ``trusted_ops`` and those of a
+    `handler` with ``require_trust=True``, which are for trusted peers. ``require_trust=True``
+    keeps everybody else out.
 
     ``max_buffer_size`` limits a message in bytes, ``contact_host`` is that of `listen`. Other
     ``arguments``, such as ``trusted=`` and ``options=``, are those of `listen` and, for the
@@ -45,7 +52,7 @@ class Server(Listening):
 
     def __init__(
         self,
-        handlers: Mapping[str, Handler] | None = None,
+        handlers: Mapping[str, Handler] | Iterable[Handler] | None = None,
         blocked_handlers: Iterable[str] | None = None,
         stream_handlers: Mapping[str, Handler] | None = None,
         connection_limit: int = 512,
@@ -56,6 +63,7 @@ class Server(Listening):
         timeout: float | None = None,
         max_buffer_size: float | None = None,
         *,
+        trusted_ops: Iterable[str] = (),
         contact_host: str | None = None,
         **arguments: Any,
     ) -> None:
@@ -63,11 +71,13 @@ class Server(Listening):
             "identity": self.identity,
             "echo": self.echo,
             "connection_stream": self.handle_stream,
-            **(handlers or {}),
+            **name_handlers(handlers or {}),
         }
         self.blocked_handlers = list(blocked_handlers or ())
         self.stream_handlers = dict(stream_handlers or {})
         expect_no_items(self.stream_handlers)
+        #: Those of `handlers` and `stream_handlers` that only trusted peers may call.
+        self.trusted_ops = self._check_ops(trusted_ops)
         self.id = f"{type(self).__name__}-{uuid.uuid4()}"
         if max_buffer_size is not None:
             arguments["options"] = limited(arguments.get("options"), max_buffer_size)
@@ -78,7 +88,7 @@ class Server(Listening):
             connection_limit, deserialize, serializers, deserializers, timeout=timeout,
             **arguments,
         )  # fmt: skip
-        self._operations: dict[str, Operation] = {}
+        self._operations = Operations(self, self.trusted_ops)
         self._servings: set[Serving] = set()
         self._past: Counter[str] = Counter()  # what comms that have ended had moved
         self._closing: asyncio.Task[None] | None = None
@@ -86,6 +96,20 @@ class Server(Listening):
         self._expiry: asyncio.TimerHandle | None = None
         self._last: asyncio.Task[None] | None = None  # lets the handler finish that has closed
         self._finished = asyncio.Event()
+
+    def _check_ops(self, names: Iterable[str]) -> frozenset[str]:
+        """Return the names of ops; TypeError, or ValueError for an op that there is not.
+
+        A name that was mistyped would leave its op to everybody.
+        """
+        if isinstance(names, str):
+            raise TypeError(f"trusted_ops={names!r:.60}, expected a list of names: [{names!r:.60}]")
+        ops = frozenset(names)
+        unknown = ops - self.handlers.keys() - self.stream_handlers.keys()
+        if unknown:
+            known = ", ".join(sorted({*self.handlers, *self.stream_handlers}))
+            raise ValueError(f"trusted_ops has {sorted(map(repr, unknown))}, expected of: {known}")
+        return ops
 
     # -- life ----------------------------------------------------------------------------
 
@@ -205,37 +229,9 @@ class Server(Listening):
             return
         if self.status is Status.init:
             self.status = Status.running
-        serving = Serving(self, comm)
+        serving = Serving(self, comm, self._operations)
         self._servings.add(serving)
         serving.start()
-
-    def find(self, op: Any) -> Operation:
-        """Return what an op names; a ValueError says why it cannot be called."""
-        if not isinstance(op, str):
-            raise self._unknown("None" if op is None else f"of the type {type(op).__name__}")
-        if self.blocked_handlers and op in self.blocked_handlers:
-            raise ValueError(f"the op {op!r} is blocked on this {type(self).__name__}")
-        try:
-            function = self.handlers[op]
-            operation = self._operations[op]
-        except KeyError:
-            pass
-        else:
-            if operation.function is function:
-                return operation
-        return self._look_up(op)
-
-    def _look_up(self, op: str) -> Operation:
-        """Look at a handler for the first time, or because it was replaced."""
-        function = self.handlers.get(op, _say_ok if op == "close" else None)
-        if function is None:
-            raise self._unknown(f"{op!r:.60}")
-        operation = self._operations[op] = Operation(op, function)
-        return operation
-
-    def _unknown(self, what: str) -> ValueError:
-        known = ", ".join(sorted(self.handlers))
-        return ValueError(f"no op {what} on this {type(self).__name__}, only: {known}")
 
     def forget(self, serving: Serving) -> None:
         """Take note that a connection has ended."""
@@ -255,15 +251,15 @@ class Server(Listening):
         """Return what was sent."""
         return data
 
-    async def handle_stream(self, comm: Comm, extra: Mapping[str, Any] | None = None) -> Status:
+    async def handle_stream(self, comm: Comm, extra: Mapping[str, Any] | None = None) -> object:
         """Call a stream handler for each message, or each of a batch, until the peer is done.
 
         What `BatchedSend` sends arrives here. No message is replied to; one that cannot be
         handled ends the stream, so that its sender learns of it. "OK", which older peers send
         first, is skipped, and so is, with a line in the log, a message whose op is empty.
         """
-        await handle_messages(comm, self.stream_handlers, extra or {})
-        return Status.dont_reply
+        await Streaming(comm, self.stream_handlers, self.trusted_ops, extra or {}).run()
+        return NO_REPLY
 
     # -- figures -------------------------------------------------------------------------
 
@@ -274,7 +270,7 @@ class Server(Listening):
     @property
     def incoming_comms_active(self) -> int:
         """How many connections have a call under way."""
-        return sum(serving.op is not None for serving in self._servings)
+        return sum(serving.call is not None for serving in self._servings)
 
     @property
     def outgoing_comms_open(self) -> int:
@@ -297,13 +293,8 @@ class Server(Listening):
         moved = self._past.copy()
         for serving in self._servings:
             moved.update(serving.comm.stats())
-        ops = {op: operation.stats() for op, operation in self._operations.items()}
-        return {**self.get_connection_counters(), **moved, "ops": ops}
+        return {**self.get_connection_counters(), **moved, "ops": self._operations.stats()}
 
     def __repr__(self) -> str:
         where = self._bound[0].listener.listen_address if self._bound else "nowhere"
         return f"<{type(self).__name__} {where} {self.status.name}>"
-
-
-def _say_ok() -> str:
-    return "OK"

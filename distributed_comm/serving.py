@@ -17,12 +17,16 @@ from typing import Any, Protocol
 from .answering import Answering, Work
 from .calls import pack_error
 from .core import Comm
+from .envelope import ERROR
 from .errors import CommClosedError, RemoteError
-from .operations import Operation
+from .operations import Call, Operations
 
 __all__ = ["Serving"]
 
 logger = logging.getLogger("distributed_comm")
+
+#: What a comm pushes: a message, why it could not be decoded, what its head asks for.
+Message = tuple[Any, Exception | None, Call | None]
 
 #: Seconds that a handler has for its end once it was cancelled.
 PATIENCE = 5.0
@@ -33,22 +37,22 @@ LINGER = 0.02
 class Owner(Protocol):
     """What a connection asks of its server."""
 
-    def find(self, op: Any) -> Operation:
-        """Return the operation, or raise a ValueError that says why not."""
-
     def forget(self, serving: "Serving") -> None:
         """Take note that the connection has ended and no call runs on it."""
 
 
 class Serving(Answering):
-    """One connection; `op` names the call under way, `task` answers one that has to wait."""
+    """One connection; `call` is the one under way, `task` answers one that has to wait."""
 
-    __slots__ = ("_due", "_expired", "_held", "_leaving", "_owner", "_pump", "_stopped", "_why")
+    __slots__ = (
+        "_admit", "_due", "_expired", "_held", "_leaving", "_owner", "_pump", "_stopped", "_why"
+    )  # fmt: skip
 
-    def __init__(self, owner: Owner, comm: Comm) -> None:
-        super().__init__(comm, owner.find)
+    def __init__(self, owner: Owner, comm: Comm, operations: Operations) -> None:
+        super().__init__(comm, operations)
         self._owner = owner
-        self._held: tuple[Any, Exception | None] | None = None  # the request behind the task's
+        self._admit = operations.admit[self._trusted]
+        self._held: Message | None = None  # the request behind the task's
         self._stopped = False  # nothing is pushed for the time of a call
         self._pump: asyncio.Task[None] | None = None  # what reads a comm that pushes nothing
         self._leaving = False  # the server closes: requests are refused, but for …
@@ -59,27 +63,37 @@ class Serving(Answering):
     def start(self) -> None:
         """Answer requests from now on."""
         try:
-            self.comm.push(self._receive)
+            self._push()
         except NotImplementedError:
             self._pump = asyncio.create_task(self._read())
 
+    def _push(self) -> None:
+        """Have requests pushed."""
+        if self.comm.enveloped:
+            self.comm.push(self._receive, self._admit)
+        else:
+            self.comm.push(self._receive)
+
     # -- requests ----------------------------------------------------------------------
 
-    def _receive(self, message: Any, error: Exception | None) -> None:
+    def _receive(self, message: Any, error: Exception | None, call: Call | None = None) -> None:
         """Take what the comm pushes."""
         if self.task is not None:
-            self._receive_meanwhile(message, error)
+            self._receive_meanwhile(message, error, call)
             return
-        work = self._take_last(message, error) if self._leaving else self._take(message, error)
+        if self._leaving:
+            work = self._take_last(message, error, call)
+        else:
+            work = self._take(message, error, call)
         if work is not None:
             self.task = asyncio.create_task(self._work(work))
 
-    def _receive_meanwhile(self, message: Any, error: Exception | None) -> None:
+    def _receive_meanwhile(self, message: Any, error: Exception | None, call: Call | None) -> None:
         """Keep the request that came while a task runs, unless it will not be answered."""
         if isinstance(error, CommClosedError):
             self._end()
         elif not self._streaming and not self._deaf:
-            self._held = message, error
+            self._held = message, error, call
             self._stop_pushing()
 
     def _stop_pushing(self) -> None:
@@ -90,21 +104,19 @@ class Serving(Answering):
     def _push_again(self) -> None:
         if self._stopped:
             self._stopped = False
-            self.comm.push(self._receive)
+            self._push()
 
     async def _read(self) -> None:
         """Push what can only be read; in a stream, too, for the end."""
         error: Exception | None = None
         try:
             while not isinstance(error, OSError):
-                message = error = None
+                head = message = error = None
                 try:
-                    message = await self.comm.read()
+                    head, message = await self.comm.read_enveloped()
                 except (OSError, TypeError, ValueError) as exc:
                     error = exc
-                if isinstance(message, dict):
-                    message = dict(message)  # it may be the caller's own, by reference
-                self._receive(message, error)
+                self._receive(message, error, None if head is None else self._admit(head))
                 if self.task is not None and not self._streaming:
                     await asyncio.wait({self.task})
         except Exception:
@@ -129,7 +141,7 @@ class Serving(Answering):
             self.comm.abort()
             raise
         finally:
-            self.task = self.op = None
+            self.task = self.call = None
             self._go_on()
 
     def _go_on(self) -> None:
@@ -171,14 +183,17 @@ class Serving(Answering):
             self._verdict = RemoteError(self._why + why)
             self._expired.set_result(None)
 
-    def _take_last(self, message: Any, error: Exception | None) -> Work | None:
+    def _take_last(self, message: Any, error: Exception | None, call: Call | None) -> Work | None:
         """Answer a request that had been received; refuse one that came later."""
-        if isinstance(error, OSError) or not isinstance(message, dict):
-            return self._take(message, error)
+        if call is None and (isinstance(error, OSError) or not isinstance(message, dict)):
+            return self._take(message, error, None)
         if self._due and self._expired is not None and not self._expired.done():
             self._due -= 1
-            return self._take(message, error)
-        return self._reject(message, RemoteError(f"{self._why} before this call began"))
+            return self._take(message, error, call)
+        late = RemoteError(f"{self._why} before this call began")
+        if call is None:
+            call, _ = self._operations.read(message, late, self._trusted)
+        return self._refuse(call, late)
 
     async def leave(self) -> None:
         """Wait, once stopped, until all is answered, and a little for what comes; then close."""
@@ -209,16 +224,18 @@ class Serving(Answering):
         task = self.task
         if task is None:
             return True
-        calling = self.op is not None  # and not just writing
-        if calling:
+        call = self.call  # None: it is just writing
+        if call is not None:
             task.cancel()
         await asyncio.wait({task}, timeout=PATIENCE)
         if task.done():
             return True
-        if not calling:
+        if call is None:
             task.cancel()
         elif self._wanted and self._verdict is not None:
-            with suppress(OSError, TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await self.comm.write(pack_error(self._verdict, False))
+            rest = self._post(call, ERROR, pack_error(self._verdict, False))
+            if rest is not None:
+                with suppress(OSError, TimeoutError):
+                    async with asyncio.timeout(PATIENCE):
+                        await rest
         return False

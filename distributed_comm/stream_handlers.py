@@ -1,14 +1,15 @@
 """Messages of which none is replied to: each calls the function that its op names."""
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Set
 from inspect import isasyncgenfunction, isawaitable
 from typing import Any
 
 from .core import Comm
+from .handlers import bare, requires_trust
 from .operations import drive
 
-__all__ = ["expect_no_items", "handle_messages"]
+__all__ = ["Streaming", "expect_no_items"]
 
 logger = logging.getLogger("distributed_comm")
 
@@ -21,46 +22,65 @@ Handlers = Mapping[str, Callable[..., Any]]
 def expect_no_items(handlers: Handlers) -> None:
     """Raise a TypeError for an async generator function among stream handlers."""
     for op, function in handlers.items():
-        if isasyncgenfunction(function):
+        if isasyncgenfunction(bare(function)):
             raise _has_items(op)
 
 
-async def handle_messages(comm: Comm, handlers: Handlers, extra: Mapping[str, Any]) -> None:
-    """Handle each message, or each of a batch, until the peer is done; then close the comm."""
-    try:
-        async for batch in comm:
-            for message in batch if isinstance(batch, list | tuple) else (batch,):
-                if not await _handle(comm, message, handlers, extra):
-                    return
-    finally:
-        await comm.close()
+class Streaming:
+    """The messages of one connection, each of which calls the handler that its op names."""
 
+    def __init__(
+        self, comm: Comm, handlers: Handlers, trusted_ops: Set[str], extra: Mapping[str, Any]
+    ) -> None:
+        self._comm = comm
+        self._handlers = handlers
+        self._trusted_ops = trusted_ops
+        self._extra = extra  # arguments for all of them
 
-async def _handle(comm: Comm, message: Any, handlers: Handlers, extra: Mapping[str, Any]) -> bool:
-    """Handle one message; return whether others may follow."""
-    if isinstance(message, str) and message == "OK":
+    async def run(self) -> None:
+        """Handle each message, or each of a batch, until the peer is done; then close the comm."""
+        try:
+            async for batch in self._comm:
+                for message in batch if isinstance(batch, list | tuple) else (batch,):
+                    if not await self._handle(message):
+                        return
+        finally:
+            await self._comm.close()
+
+    async def _handle(self, message: Any) -> bool:
+        """Handle one message; return whether others may follow."""
+        if isinstance(message, str) and message == "OK":
+            return True
+        arguments = dict(message) if isinstance(message, dict) else {}
+        op = arguments.pop("op", MISSING)
+        if not op:
+            peer = self._comm.peer_address
+            logger.error("odd message in a stream from %s: %.200r", peer, message)
+            return True
+        if op == "close-stream":
+            return False
+        function = self._handlers.get(op) if isinstance(op, str) else None
+        why = self._refusal(op, function)
+        if why is not None or function is None:
+            logger.error("ended a stream from %s: %s", self._comm.peer_address, why)
+            return False
+        result = function(**{**self._extra, **arguments})
+        if isinstance(result, AsyncGenerator):  # of a handler that was added later, or hid it
+            raise _has_items(op)
+        if isinstance(result, Generator):
+            result = drive(result)
+        if isawaitable(result):
+            await result
         return True
-    arguments = dict(message) if isinstance(message, dict) else {}
-    op = arguments.pop("op", MISSING)
-    if not op:
-        logger.error("odd message in a stream from %s: %.200r", comm.peer_address, message)
-        return True
-    if op == "close-stream":
-        return False
-    function = handlers.get(op) if isinstance(op, str) else None
-    if function is None:
-        what = "a message without an op" if op is MISSING else f"no op {op!r:.60}"
-        known = ", ".join(sorted(handlers)) or "none at all"
-        logger.error("ended a stream from %s: %s, only: %s", comm.peer_address, what, known)
-        return False
-    result = function(**{**extra, **arguments})
-    if isinstance(result, AsyncGenerator):  # of a handler that was added later, or hid it
-        raise _has_items(op)
-    if isinstance(result, Generator):
-        result = drive(result)
-    if isawaitable(result):
-        await result
-    return True
+
+    def _refusal(self, op: Any, function: Callable[..., Any] | None) -> str | None:
+        """Return why an op cannot be called, None where it can."""
+        if function is None:
+            what = "a message without an op" if op is MISSING else f"no op {op!r:.60}"
+            return f"{what}, only: {', '.join(sorted(self._handlers)) or 'none at all'}"
+        if not self._comm.trusted and (op in self._trusted_ops or requires_trust(function)):
+            return f"the op {op!r} is for trusted peers"
+        return None
 
 
 def _has_items(op: str) -> TypeError:

@@ -1,7 +1,7 @@
 """What a call is given, and what is refused because it would be lost on the way."""
 
 import pytest
-from calling import serve
+from calling import everywhere, serve
 
 import distributed_comm as dc
 
@@ -22,14 +22,17 @@ async def kinds_later(**kwargs):
 HANDLERS = {"kinds": kinds, "kinds_later": kinds_later, "count": count}
 
 
-def test_an_argument_named_op_is_refused(run):
+@everywhere
+def test_an_argument_may_have_any_name(run, where):
     async def main():
-        async with serve(HANDLERS) as (_, remote):
-            with pytest.raises(TypeError, match=r"kinds\(op=…\): a call's own op is 'kinds'"):
-                await remote.kinds(op="x", x=1)
-            with pytest.raises(TypeError, match=r"kinds_later\(op=…\)"):
-                await anext(remote.kinds_later.stream(op="x", x=1))
-            assert await remote.kinds(x=1) == ["x"]
+        async with serve(HANDLERS, where) as (_, remote):
+            assert await remote.kinds(op="x", x=1) == ["op", "x"]
+            items = remote.kinds_later.stream(op="x", reply=1, close=2)
+            assert [item async for item in items] == [["close", "op", "reply"]]
+            mapping = {"op": 1, "reply": 2, "close": 3, "serializers": 4, "self": 5, "": 6}
+            assert await remote["kinds"].call(mapping) == sorted(mapping)
+            assert await remote["kinds"].call(mapping, reply=False) is None
+            assert await remote["kinds"]() == []
 
     run(main())
 

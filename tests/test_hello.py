@@ -58,7 +58,7 @@ def test_dask_understands_ours():
 
 
 def test_only_ours_has_capabilities_and_says_goodbye():
-    assert hello.local_hello().capabilities == {"version": 2, "types": 1}
+    assert hello.local_hello().capabilities == {"version": 3, "types": 1}
     assert hello.local_hello().says_goodbye
     assert not hello.decode(DASK).says_goodbye
 

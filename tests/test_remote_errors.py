@@ -7,9 +7,11 @@ import traceback
 
 import pytest
 from calling import dial, everywhere, serve
+from lying import liar
 
 import distributed_comm as dc
 from distributed_comm.calls import LARGE_PICKLE, RemoteTraceback
+from distributed_comm.envelope import ERROR
 
 
 @pytest.fixture(autouse=True)
@@ -145,8 +147,8 @@ def test_neither_it_nor_its_causes_are_opened_where_nothing_is(run):
             "causes": [pickle.dumps(Opened()), pickle.dumps(KeyError(1))],
         }
         async with (
-            serve({"fail": lambda: reply}, trusted=True) as (server, _),
-            dc.rpc(server.address, trusted=True, deserialize=False) as remote,
+            liar((ERROR, reply)) as listener,
+            dc.rpc(listener.contact_address, trusted=True, deserialize=False) as remote,
         ):
             error = await caught(remote.fail(), dc.RemoteError)
             assert (str(error), error.__cause__, opened) == ("as text", None, [])
@@ -214,7 +216,10 @@ def test_a_reply_does_not_end_the_callers_process(run):
             "exception": pickle.dumps(Exits()),
             "exception_text": "as text",
         }
-        async with serve({"fail": lambda: reply}, trusted=True) as (_, remote):
+        async with (
+            liar((ERROR, reply)) as listener,
+            dc.rpc(listener.contact_address, trusted=True) as remote,
+        ):
             error = await caught(remote.fail(), dc.RemoteError)
             assert str(error) == "as text"
 

@@ -7,8 +7,10 @@ import random
 import pytest
 from calling import LOOPBACK, everywhere, serve
 from loops import until
+from lying import liar
 
 import distributed_comm as dc
+from distributed_comm.envelope import ERROR
 
 
 async def slowly(x, turns=1):
@@ -286,20 +288,13 @@ def test_an_unopened_reply_leaves_the_comm_in_step(run):
 
 def test_a_peer_that_answers_nonsense_is_no_trap(run):
     async def main():
-        for reply in ({"status": "uncaught-error"}, {"status": "uncaught-error", "exception": 3}):
+        for reply in ({}, None, {"exception": 3, "causes": 4, "exception_text": 10**5000}):
             async with (
-                dc.listen(LOOPBACK, answer_with(reply)) as listener,
+                liar((ERROR, reply)) as listener,
                 dc.rpc(listener.contact_address) as remote,
             ):
-                with pytest.raises(dc.RemoteError):
+                with pytest.raises(dc.RemoteError, match="gave no reason"):
                     await remote.anything()
-
-    def answer_with(reply):
-        async def answer(comm):
-            await comm.read()
-            await comm.write(reply)
-            await comm.close()
-
-        return answer
+                assert remote._own.open == 1
 
     run(main())

@@ -22,6 +22,9 @@ CONTROL = 0xBC
 #: The bytes of the longest one; a longer frame is none, whatever it begins with.
 CONTROL_SIZE = 3 + 255
 
+#: What the head of an envelope begins with, a frame in front of a message's own.
+ENVELOPE = b"\xc1"
+
 #: Frames below this are copied together with their neighbours when they are sent, and
 #: through a common block when they are received.
 LARGE = 64 * 1024
@@ -90,7 +93,8 @@ def unpack(
 ) -> tuple[list[Frames], int]:
     """Copy the whole messages out of ``data[start:end]``; return them and where they end.
 
-    Frame 0 of each is bytes, the others are memory of their own that may be written.
+    Frame 0 of each is bytes, the others are memory of their own that may be written; but of two
+    frames, the first of which begins with ENVELOPE, the second is a message's frame 0.
     Stops without a word after ``max_count`` messages, and before a message that is
     incomplete, a control message, or not allowed: `inspect` tells which.
     """
@@ -108,9 +112,11 @@ def unpack(
         if stop > end or _is_control(view, offset, lengths):
             break
         frames: Frames = [bytes(view[offset : offset + lengths[0]])]
+        short = len(lengths) == 2 and frames[0][:1] == ENVELOPE
         offset += lengths[0]
         for length in lengths[1:]:
-            frames.append(bytearray(view[offset : offset + length]))
+            frame = view[offset : offset + length]
+            frames.append(bytes(frame) if short else bytearray(frame))
             offset += length
         messages.append(frames)
         start = stop

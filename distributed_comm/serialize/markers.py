@@ -6,13 +6,14 @@ message to a Dask peer: a *marker* is a key that no other map there may have. ``
 of a *header*, the frame that says how the frames after it are to be read.
 """
 
-from typing import Any
+from typing import Any, NoReturn, SupportsIndex
 
+from ..errors import UnserializableError
 from ..frames import Frames
 
 __all__ = [
     "ENUM", "MARKERS", "PICKLED", "SERIALIZED", "SET", "Pickled", "Serialize", "Serialized",
-    "ToPickle", "Unopened", "made", "to_serialize",
+    "ToPickle", "Unopened", "Unsendable", "Wrapper", "made", "to_serialize",
 ]  # fmt: skip
 
 SERIALIZED, PICKLED, SET, ENUM = "__Serialized__", "__Pickled__", "__Set__", "__Enum__"
@@ -90,3 +91,12 @@ class Serialized(Unopened):
     """An unopened object of whatever family its header names."""
 
     __slots__ = ()
+
+
+class Unsendable:
+    """What tells this library something and is never part of a message; it has no pickle."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
+        raise UnserializableError(f"{self!r} cannot be sent: it is no data")

@@ -19,6 +19,7 @@ import cloudpickle
 from ..errors import MessageError, UnserializableError, UntrustedError
 from ..frames import Buffer, Frames
 from .lengthy import Lengthy
+from .markers import Unsendable
 
 __all__ = ["check_trust", "describe", "dumps", "loads"]
 
@@ -57,6 +58,8 @@ def dumps(obj: Any, trusted: bool, protocol: int, most: int | None = None) -> tu
     Raises UntrustedError, or UnserializableError, each naming the type; Lengthy where the
     pickle gets longer than ``most`` bytes.
     """
+    if isinstance(obj, Unsendable):
+        obj.__reduce_ex__(protocol)  # raises: whom it would go to does not matter
     check_trust(trusted, f"{describe(obj)} can only be sent as a pickle")
     if not cloudpickle.list_registry_pickle_by_value():
         try:

@@ -25,8 +25,8 @@ from typing import Any
 from msgpack import ExtType
 
 __all__ = [
-    "ENUM", "FROZENSET", "INTEGER", "OBJECT", "PICKLE", "PICKLED", "SERIALIZED", "SET", "TAG",
-    "TAG_TYPE", "TUPLE",
+    "ENUM", "FROZENSET", "INTEGER", "MARK", "OBJECT", "PICKLE", "PICKLED", "SERIALIZED", "SET",
+    "TAG", "TAG_TYPE", "TUPLE",
 ]  # fmt: skip
 
 TUPLE, SET, FROZENSET, ENUM, INTEGER, PICKLED, SERIALIZED, PICKLE, OBJECT = range(1, 10)
@@ -35,3 +35,6 @@ TUPLE, SET, FROZENSET, ENUM, INTEGER, PICKLED, SERIALIZED, PICKLE, OBJECT = rang
 TAG_TYPE = 0xBD - 0x100
 #: What msgpack packs as the tag; the class itself takes no negative type.
 TAG: Any = tuple.__new__(ExtType, (TAG_TYPE, b""))
+
+#: What frame 0 of no object begins with, for msgpack never uses it: see `envelope`.
+MARK = b"\xc1"

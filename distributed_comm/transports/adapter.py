@@ -35,8 +35,8 @@ class Adapter(Leaver, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "__weakref__", "_lost", "_opened", "_poller", "compression", "get_buffer", "link",
-        "local_address", "peer_address", "pickle_protocol", "typed",
+        "__weakref__", "_lost", "_opened", "_poller", "compression", "enveloped", "get_buffer",
+        "link", "local_address", "peer_address", "pickle_protocol", "typed",
     )  # fmt: skip
 
     def __init__(
@@ -59,7 +59,7 @@ class Adapter(Leaver, asyncio.BufferedProtocol):
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
         # until the peer's hello
         self.pickle_protocol = 5
-        self.typed = False
+        self.typed = self.enveloped = False
         self.compression: str | None = None
         self.local_address = connection.local
         self.peer_address = connection.peer
@@ -158,6 +158,7 @@ class Adapter(Leaver, asyncio.BufferedProtocol):
             self._flush()
         self.pickle_protocol = remote.pickle_protocol
         self.typed = remote.typed
+        self.enveloped = remote.enveloped
         self.compression = self._connection.compression
         self._watch()
         self._opened(self)

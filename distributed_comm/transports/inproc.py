@@ -12,7 +12,7 @@ import errno
 import itertools
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from functools import cache
 from threading import get_ident
@@ -20,9 +20,11 @@ from typing import Any
 
 from .._kernels import mailbox as kernel
 from ..core import Comm, Connector, HandleComm, Listener
-from ..errors import FatalCommClosedError
+from ..envelope import Envelope, as_data
+from ..errors import FatalCommClosedError, MessageError
 from ..pushing import REFUSED, name_ends
 from ..registry import Backend
+from ..serialize.markers import Unsendable
 from ..serialize.markers import made as wrappers_made
 from ..serialize.settings import LoadOptions, check_choice
 from ..serialize.unwrapping import unwrap
@@ -60,6 +62,7 @@ class InProc(Comm):
 
     trusted = True
     same_host = True
+    enveloped = True
 
     def __init__(self, end: End, deserialize: bool) -> None:
         self._end = end
@@ -77,7 +80,29 @@ class InProc(Comm):
                 box.reading = box.waiting = False
         if message is NOT_PLAIN:
             message = await self._end.read()
+        if type(message) is Envelope:
+            try:
+                message = as_data(message.head, message.message)
+            except MessageError as exc:
+                name_ends(exc, self)
+                raise
         return self._unwrapped(message, deserializers) if wrappers_made else message
+
+    async def read_enveloped(self, deserializers: Any = None) -> tuple[bytes | None, Any]:
+        if deserializers is not None:
+            check_choice(deserializers=deserializers)
+        box = self._box
+        while (message := box.take()) is EMPTY:
+            try:
+                await box
+            finally:
+                box.reading = box.waiting = False
+        if message is NOT_PLAIN:
+            message = await self._end.read()
+        head = None
+        if type(message) is Envelope:
+            head, message = message.head, message.message
+        return head, self._unwrapped(message, deserializers) if wrappers_made else message
 
     def _unwrapped(self, message: Any, deserializers: Iterable[str] | None) -> Any:
         if not self._deserialize:
@@ -97,9 +122,26 @@ class InProc(Comm):
     async def write(self, msg: Any, serializers: Any = None, on_error: str | None = None) -> int:
         if serializers is not None or on_error is not None:
             check_choice(serializers, on_error)
+        if isinstance(msg, Unsendable):
+            msg.__reduce_ex__(0)  # raises
         if not self._box.post(msg):
             await self._end.write(msg)
         return 0
+
+    def send(
+        self, msg: Any, serializers: Any = None, head: bytes | None = None
+    ) -> Awaitable[Any] | None:
+        if head is None:
+            return self.write(msg, serializers)
+        if serializers is not None:
+            check_choice(serializers)
+        if isinstance(msg, Unsendable):
+            msg.__reduce_ex__(0)  # raises
+        return self._post(Envelope(head, msg))
+
+    async def _post(self, envelope: Envelope) -> None:
+        if not self._box.post(envelope):
+            await self._end.write(envelope)
 
     async def close(self) -> None:
         if get_ident() != self._box.thread:

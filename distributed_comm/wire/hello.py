@@ -18,8 +18,8 @@ from .._kernels import frame0 as kernel
 __all__ = ["NONCE", "Hello", "decode", "encode", "encode_local", "local_hello"]
 
 OURS = "distributed_comm"
-#: 2 since refusals are understood.
-VERSION = 2
+#: 2 since refusals are understood, 3 since envelopes are.
+VERSION = 3
 TYPES = 1
 DEPTH = 8
 PICKLE_PROTOCOL = 5
@@ -43,8 +43,17 @@ class Hello(NamedTuple):
     @property
     def hears_refusals(self) -> bool:
         """Whether it can be told that it is refused; an older one takes that for a mistake."""
+        return self._version >= 2
+
+    @property
+    def enveloped(self) -> bool:
+        """Whether calls may go in envelopes, which say what a message is apart from its data."""
+        return self._version >= 3 and self.typed
+
+    @property
+    def _version(self) -> int:
         version = 0 if self.capabilities is None else self.capabilities.get("version")
-        return type(version) is int and version >= 2
+        return version if type(version) is int else 0
 
     @property
     def nonce(self) -> bytes | None:

@@ -1,0 +1,186 @@
+"""The envelope: what a message of a call says of itself, apart from what it holds.
+
+Between two peers of this library a message of a call has one frame in front of its own, the
+*head*: the byte MARK, with which no msgpack and thus no object begins, and a kind. So whatever
+a user sends is data, and nothing that a user sends is taken for a request, an error or an end.
+
+=========  ========================================================================
+1 REQUEST  behind the kind a `Request` in msgpack; the message is a dict, the arguments
+2 REPLY    the message is what the function returned
+3 ERROR    … what `calls.pack_error` says of its exception
+4 ITEM     … one of many that the function gives
+5 END      … None: there are no more items
+=========  ========================================================================
+
+Within one process the same head travels beside the message, in an `Envelope`. A message
+without a head was written by the user, or comes from a peer that knows no envelopes.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.msgpack import Decoder, Encoder
+
+from .errors import MessageError
+from .serialize.markers import Unsendable
+from .serialize.tags import MARK
+
+__all__ = [
+    "END", "ERROR", "ITEM", "ITEMS", "LONGEST", "NOTHING", "NO_REPLY", "ONE", "REPLY", "RESERVED",
+    "Envelope", "Request", "Wants", "as_data", "as_dict", "decode_request", "encode_request",
+    "is_request", "kind_of", "take_head",
+]  # fmt: skip
+
+_REQUEST = MARK + b"\x01"
+REPLY, ERROR, ITEM, END = (MARK + bytes([kind]) for kind in range(2, 6))
+NAMES = {_REQUEST: "request", REPLY: "reply", ERROR: "error", ITEM: "item", END: "end"}
+
+#: Keys of a request without an envelope that are no arguments.
+RESERVED = frozenset({"op", "reply", "close", "serializers"})
+
+#: How many messages a caller waits for.
+Wants = Literal[0, 1, 2]
+NOTHING: Literal[0] = 0
+ONE: Literal[1] = 1
+ITEMS: Literal[2] = 2
+
+#: Bytes of a head.
+LONGEST = 4096
+
+
+class Request(Struct, array_like=True, frozen=True):
+    """What is asked for; ``families`` are those that may be used for the answer.
+
+    ``close`` ends the connection behind the answer, as the end of a stream always does.
+    """
+
+    op: str
+    wants: Wants = ONE
+    close: bool = False
+    families: tuple[str, ...] | None = None
+
+
+_encode = Encoder().encode
+_decode = Decoder(Request).decode
+
+
+def encode_request(request: Request) -> bytes:
+    """Return the head of a request; ValueError where that is too long, or no str can be sent.
+
+    >>> encode_request(Request("add")).hex(" ")
+    'c1 01 94 a3 61 64 64 01 c2 c0'
+    """
+    head = _REQUEST + _encode(request)
+    if len(head) > LONGEST:
+        raise ValueError(
+            f"the head of a request for {request.op!r:.60} has {len(head)} bytes, expected at "
+            f"most {LONGEST}: name the op and its serializers more briefly"
+        )
+    return head
+
+
+def decode_request(head: bytes) -> Request:
+    """Undo `encode_request`; ValueError says what is wrong with the head.
+
+    >>> decode_request(bytes.fromhex("c1 01 92 a3 61 64 64 00"))
+    Request(op='add', wants=0, close=False, families=None)
+    """
+    if len(head) > LONGEST:
+        raise ValueError(f"a head of {len(head)} bytes, expected at most {LONGEST}")
+    if not is_request(head):
+        raise ValueError(f"{kind_of(head)} where a request was expected")
+    try:
+        return _decode(head[len(_REQUEST) :])
+    except (ValueError, RecursionError) as exc:  # msgspec's own are ValueErrors
+        raise ValueError(f"the head of a request is malformed: {exc!s:.200}") from exc
+
+
+def is_request(head: bytes) -> bool:
+    """Whether a head is that of a request, malformed or not."""
+    return head[: len(_REQUEST)] == _REQUEST
+
+
+def kind_of(head: bytes) -> str:
+    """Return what a message is by its head, for an error.
+
+    >>> kind_of(END), kind_of(b"\\xc1\\xff")
+    ('an end', 'a message of the kind 255')
+    """
+    name = NAMES.get(bytes(head[:2]))
+    if name is None:
+        return f"a message of the kind {head[1] if len(head) > 1 else None}"
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def take_head(frames: list[Any]) -> bytes | None:
+    """Take the head from the frames of a message, of which it is never the only one, or None."""
+    if frames[0][:1] == MARK:
+        head: bytes = frames.pop(0)
+        return head
+    return None
+
+
+def as_data(head: bytes, message: Any) -> dict[str, Any]:
+    """Return a request as the dict that Dask's would be, for a reader that is no `Server`.
+
+    Raises MessageError for any other message of a call, and for arguments that have the names
+    of what is not an argument there.
+    """
+    try:
+        request = decode_request(head)
+    except ValueError as exc:
+        raise MessageError(f"no data, but a message of a call: {exc}") from exc
+    if not isinstance(message, dict) or not RESERVED.isdisjoint(message):
+        raise MessageError(
+            f"a request of the op {request.op!r:.60} whose arguments are no dict, or have one of "
+            f"the names {sorted(RESERVED)}, which only a Server can tell from its own"
+        )
+    return as_dict(
+        request.op,
+        message,
+        None if request.wants == ITEMS else request.wants == ONE,
+        request.close,
+        request.families,
+    )
+
+
+def as_dict(
+    op: str,
+    arguments: Mapping[str, Any],
+    reply: bool | None,
+    close: bool,
+    families: tuple[str, ...] | None,
+) -> dict[str, Any]:
+    """Return a request as Dask writes it; with ``reply=None`` for as many as there are."""
+    message: dict[str, Any] = {"op": op, **arguments}
+    if reply is not None:
+        message["reply"] = reply
+    if close:
+        message["close"] = True
+    if families is not None:
+        message["serializers"] = families
+    return message
+
+
+class Envelope(Unsendable):
+    """A message of a call and its head, on their way from one task of a process to another."""
+
+    __slots__ = ("head", "message")
+
+    def __init__(self, head: bytes, message: Any) -> None:
+        self.head = head
+        self.message = message
+
+
+class _NoReply(Unsendable):
+    """The class of NO_REPLY."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "NO_REPLY"
+
+
+#: What a handler that takes the connection returns where it has replied itself.
+NO_REPLY = _NoReply()

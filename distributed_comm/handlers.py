@@ -1,0 +1,132 @@
+"""What a handler is besides its function: the options that `handler` gives it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial, update_wrapper
+from types import MethodType
+from typing import Any, overload
+
+__all__ = ["Handler", "bare", "handler", "name_handlers", "requires_trust"]
+
+
+class Handler:
+    """A function and its options as a handler, to be called like the function: see `handler`."""
+
+    def __init__(
+        self, function: Callable[..., Any], *, name: str | None, require_trust: bool
+    ) -> None:
+        self.name: str | None
+        self.require_trust: bool
+        self.function: Callable[..., Any]
+        if not callable(function) and not isinstance(function, classmethod):
+            raise TypeError(f"{function!r:.60} is no handler: expected a function")
+        if isinstance(function, Handler):  # its options hold on, where they are not replaced
+            name = name or function.name
+            require_trust = require_trust or function.require_trust
+            function = function.function
+        update_wrapper(self, function)
+        self.function = function
+        self.name = name
+        self.require_trust = require_trust
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> "Handler":
+        """Bind the function, where it is one of a class."""
+        bind = getattr(type(self.function), "__get__", None)
+        if bind is None:
+            return self
+        bound = bind(self.function, instance, owner)
+        return Handler(bound, name=self.name, require_trust=self.require_trust)
+
+    def __repr__(self) -> str:
+        options = ", ".join(
+            f"{option}={value!r}"
+            for option, value in (("name", self.name), ("require_trust", self.require_trust))
+            if value
+        )
+        return f"<handler {self.function!r}{options and f', {options}'}>"
+
+
+@overload
+def handler(
+    function: None = None, *, name: str | None = None, require_trust: bool = False
+) -> Callable[[Callable[..., Any]], Handler]: ...
+@overload
+def handler(
+    function: Callable[..., Any], *, name: str | None = None, require_trust: bool = False
+) -> Handler: ...
+def handler(
+    function: Callable[..., Any] | None = None,
+    *,
+    name: str | None = None,
+    require_trust: bool = False,
+) -> Any:
+    """Give a function options as a handler of a `Server`: as a decorator, or by a call.
+
+    ``name`` is its op where the server gets a list of functions, instead of the function's own.
+    With ``require_trust=True`` only trusted peers may call it. What is returned is called like
+    the function, which stays as it is and may have other options in another op. Methods,
+    builtins, partials and what is bound already may be given options as well.
+
+    >>> @handler(require_trust=True)
+    ... def stop():
+    ...     pass
+    >>> handler(max, name="largest")
+    <handler <built-in function max>, name='largest'>
+    """
+    if function is None:
+        return partial(handler, name=name, require_trust=require_trust)
+    return Handler(function, name=name, require_trust=require_trust)
+
+
+def bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of a handler, whose parameters tell how it is called."""
+    return function.function if isinstance(function, Handler) else function
+
+
+def requires_trust(function: Callable[..., Any]) -> bool:
+    """Whether a handler is for trusted peers.
+
+    It is, too, where a partial, a method or another decorator was put around one that says so.
+    """
+    seen: set[int] = set()
+    layer: Any = function
+    while layer is not None and id(layer) not in seen:
+        if isinstance(layer, Handler) and layer.require_trust:
+            return True
+        seen.add(id(layer))
+        if isinstance(layer, partial):
+            layer = layer.func
+        elif isinstance(layer, MethodType):
+            layer = layer.__func__
+        else:
+            layer = getattr(layer, "__wrapped__", None)
+    return False
+
+
+def name_handlers(
+    handlers: Mapping[str, Callable[..., Any]] | Iterable[Callable[..., Any]],
+) -> dict[str, Callable[..., Any]]:
+    """Return handlers by their ops; a function's name is its op unless `handler` gave it one.
+
+    Raises TypeError for what is no function or has no name, ValueError for a name given twice.
+    """
+    if isinstance(handlers, Mapping):
+        return dict(handlers)
+    named: dict[str, Callable[..., Any]] = {}
+    for function in handlers:
+        name = getattr(function, "__name__", None)
+        if isinstance(function, Handler) and function.name:
+            name = function.name
+        if not callable(function) or name in {None, "<lambda>"}:
+            raise TypeError(
+                f"{function!r:.60} among the handlers has no name: expected a function, "
+                f"handler(function, name=...), or a mapping of names to functions"
+            )
+        if name in named:
+            raise ValueError(
+                f"two handlers are named {name!r}: {named[name]!r:.60} and {function!r:.60}"
+            )
+        named[name] = function
+    return named
