@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from .errors import KeyFileError
-from .security import VARIABLE, key_file, make_key, read_key
+from .security import FILE_VARIABLE, VARIABLE, key_file, make_key, read_key, read_named_key
 
 __all__ = ["main"]
 
@@ -16,14 +16,23 @@ def main(argv: Sequence[str]) -> int:
     argparse.ArgumentParser(prog="python -m distributed_comm key", description=__doc__).parse_args(
         argv
     )
-    path = key_file()
     try:
-        made = make_key(path)
-        read_key(path)
+        found = _find()
     except (KeyFileError, OSError) as exc:
         print(exc, file=sys.stderr)
         return 1
-    print(f"{path}: {'made' if made else 'there'}")
+    print(found)
     if VARIABLE in os.environ:
         print(f"{VARIABLE} is set, and goes before the file")
     return 0
+
+
+def _find() -> str:
+    """Return the file that a connect or listen of this user would read, and if it is new."""
+    if named := os.environ.get(FILE_VARIABLE):
+        read_named_key(named)
+        return f"{named}: there, named by {FILE_VARIABLE}"
+    path = key_file()
+    made = make_key(path)
+    read_key(path)
+    return f"{path}: {'made' if made else 'there'}"

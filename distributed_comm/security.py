@@ -1,30 +1,41 @@
 """Whom we trust, and the key by which the processes of one user know each other.
 
-The key is ``key=``, else the environment's DISTRIBUTED_COMM_KEY, else that of the user: a
-file that only they can read, made on first use, so that all programs of one user on one
-machine, or on a shared home, have the same. It is read once, by the first connect or listen.
+The key is ``key=``, else the environment's DISTRIBUTED_COMM_KEY, else in the file that its
+DISTRIBUTED_COMM_KEY_FILE names, else that of the user: a file that only they can read, made on
+first use, so that all programs of one user on one machine, or on a shared home, have the same.
+A file is read once, by the first connect or listen.
 """
 
 import logging
 import os
 import secrets
-import stat
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import KeyFileError
+from .private_files import Rules, make_folder, read, resolve, write_once
 from .wire.proof import derive
 
-__all__ = ["VARIABLE", "Trust", "find_key", "key_file", "make_key", "read_key"]
+__all__ = [
+    "FILE_VARIABLE",
+    "VARIABLE",
+    "Trust",
+    "find_key",
+    "key_file",
+    "make_key",
+    "read_key",
+    "read_named_key",
+]
 
 logger = logging.getLogger("distributed_comm")
 
 #: The key itself; empty for none.
 VARIABLE = "DISTRIBUTED_COMM_KEY"
-#: The key file is shorter.
-LONGEST = 4096
+#: The absolute path of a file with the key; empty as if it were not set.
+FILE_VARIABLE = "DISTRIBUTED_COMM_KEY_FILE"
+#: Those of the user's own file.
+OWN = Rules(mounted=False, otherwise=f"set {VARIABLE}, {FILE_VARIABLE} or XDG_CONFIG_HOME")
 REFUSAL = "the peer is not trusted, and require_trust=True was passed"
 
 
@@ -71,11 +82,11 @@ class Trust(NamedTuple):
 def find_key(given: str | bytes | None = None) -> bytes | None:
     """Return the key of the HMAC, None where there is none; KeyFileError for an unsafe file.
 
-    ``given`` goes before the environment, and that before the file. Empty means none.
+    ``given`` goes before the environment, and that before the user's file. Empty means none.
     """
     secret = os.environ.get(VARIABLE) if given is None else given
     if secret is None:
-        return _key_of_user()
+        return _key_of_user(os.environ.get(FILE_VARIABLE, ""))
     if isinstance(secret, str):
         secret = secret.encode()
     elif not isinstance(secret, bytes):
@@ -84,74 +95,75 @@ def find_key(given: str | bytes | None = None) -> bytes | None:
     return derive(secret) if secret else None
 
 
-def key_file() -> Path:
-    """Return where the user's key is, or will be."""
-    folder = os.environ.get("APPDATA" if os.name == "nt" else "XDG_CONFIG_HOME", "")
-    if not os.path.isabs(folder):  # as the XDG specification has it
-        folder = os.path.expanduser("~/.config")
-    return Path(folder, "distributed_comm", "key")
-
-
 @cache
-def _key_of_user() -> bytes | None:
-    """Read the key, or make it; without either say so, once, for the answer is kept."""
-    path = key_file()
+def _key_of_user(named: str) -> bytes | None:
+    """Read the named file, else the user's own, or make that; the answer is kept, an error not.
+
+    Where the own one has no place there is no key, and a warning says so, once.
+    """
+    if named:
+        return derive(read_named_key(named))
     try:
+        path = key_file()
         make_key(path)
         return derive(read_key(path))
     except OSError as exc:
         logger.warning(
-            "no key in %s (%s): peers of this process cannot prove that they are of the same "
-            "user, and are not trusted; set %s, empty if that is meant",
-            path, exc, VARIABLE,
+            "no key: %s; peers of this process cannot prove that they are of the same user, and "
+            "are not trusted; set %s, empty if that is meant",
+            exc, VARIABLE,
         )  # fmt: skip
         return None
 
 
-def make_key(path: Path) -> bool:
-    """Write a new key where there is no file yet; return whether there was none. OSError.
+# -- its file ----------------------------------------------------------------------
 
-    It appears with all its bytes or not at all, and of two processes one comes first.
+
+def key_file() -> Path:
+    """Return where the user's own key is, or will be; KeyFileError if unsafe, OSError if nowhere.
+
+    All links on the way are followed, so that what was checked is what is used.
     """
-    if path.exists():
+    variable, home = "APPDATA" if os.name == "nt" else "XDG_CONFIG_HOME", _home()
+    folder = os.environ.get(variable, "")
+    if not os.path.isabs(folder):  # then it means nothing, as the XDG specification has it
+        if home is None:
+            given = repr(os.environ["HOME"]) if "HOME" in os.environ else "not set"
+            raise FileNotFoundError(
+                f"there is no home folder, HOME is {given}: set it, or {variable}, {VARIABLE} or "
+                f"{FILE_VARIABLE}"
+            )
+        folder = str(home / ".config")
+    return resolve(Path(folder, "distributed_comm"), home, OWN) / "key"
+
+
+def make_key(path: Path) -> bool:
+    """Write a new key where key_file() says; return whether there was none. Raises as that."""
+    make_folder(path.parent, _home(), OWN)
+    if os.path.lexists(path):
         return False
-    path.parent.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(descriptor, "w") as file:
-            file.write(f"{secrets.token_hex(32)}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):  # another process was faster
-            os.link(draft, path)
-            return True
-        return False
-    finally:
-        draft.unlink()
+    return write_once(path, f"{secrets.token_hex(32)}\n")
 
 
 def read_key(path: Path) -> bytes:
-    """Return the secret in a file that nobody else can read or has written. OSError."""
-    if os.name != "nt" and path.stat().st_uid != os.geteuid():  # it may not even be readable
-        raise KeyFileError(f"the key file {path} belongs to user {path.stat().st_uid}: {_remedy()}")
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # be it a pipe
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileError(f"the key file {path} is no regular file")
-        if os.name != "nt" and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
-            raise KeyFileError(
-                f"the key file {path} has mode {stat.S_IMODE(status.st_mode):04o}, others may "
-                f"have read or written it: make a new one after `rm {path}`, or, where nobody "
-                f"has, `chmod 600 {path}`"
-            )
-        secret = file.read(LONGEST).strip()
-    if not secret:
-        raise KeyFileError(f"the key file {path} is empty: `rm {path}`, and a new one is made")
-    return secret
+    """Return the secret in the user's own file; KeyFileError if it is unsafe, OSError."""
+    return read(path, OWN)
 
 
-def _remedy() -> str:
-    return f"expected one of user {os.geteuid()}; set {VARIABLE}, or XDG_CONFIG_HOME"
+def read_named_key(named: str) -> bytes:
+    """Return the secret in the file that DISTRIBUTED_COMM_KEY_FILE names; KeyFileError."""
+    rules = Rules(mounted=True, otherwise=f"set {FILE_VARIABLE}, now {named}, to another file")
+    if not os.path.isabs(named):
+        raise KeyFileError(f"{FILE_VARIABLE} is {named}: expected an absolute path")
+    try:
+        return read(resolve(Path(named), _home(), rules), rules)
+    except OSError as exc:
+        raise KeyFileError(f"{FILE_VARIABLE} is {named}: {exc}; write a key to it") from exc
+
+
+def _home() -> Path | None:
+    """Return the home where it is a folder; a useless HOME goes before passwd's entry, too."""
+    home = os.environ.get("HOME") if os.name != "nt" else None
+    if home is None:
+        home = os.path.expanduser("~")  # "~" where the user has no entry
+    return Path(home) if os.path.isabs(home) and os.path.isdir(home) else None

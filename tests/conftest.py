@@ -17,6 +17,7 @@ from distributed_comm import _kernels
 
 _home = TemporaryDirectory()  # removed when pytest ends
 os.environ |= {"DISTRIBUTED_COMM_KEY": "", "XDG_CONFIG_HOME": _home.name}
+os.environ.pop("DISTRIBUTED_COMM_KEY_FILE", None)
 
 pytest_plugins = ["loops", "schemes"]
 

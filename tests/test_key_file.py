@@ -1,45 +1,34 @@
 """The user's key: made once, theirs alone, and refused where it may not be."""
 
-import logging
 import os
-import stat
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from peers import LOOPBACK, echo
+from users import STRANGER, command, masking, mode, needs_root, without_keys
 
 import distributed_comm as dc
 from distributed_comm import security
-from distributed_comm.security import find_key, key_file, make_key
+from distributed_comm.security import find_key, key_file, make_key, read_key
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="modes and users of Unix")
 
 
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def home(tmp_path):
     """The configuration folder of a user without a key, in a process that has read none."""
-    monkeypatch.delenv("DISTRIBUTED_COMM_KEY")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    security._key_of_user.cache_clear()
-    yield tmp_path / "config"
-    security._key_of_user.cache_clear()
+    with without_keys(XDG_CONFIG_HOME=str(tmp_path / "config")):
+        yield tmp_path / "config"
 
 
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
-def test_it_is_made_on_first_use_for_its_owner_alone(home):
-    umask = os.umask(0)
-    try:
+@pytest.mark.parametrize("umask", [0, 0o022, 0o277, 0o777], ids=oct)
+def test_it_is_made_on_first_use_for_its_owner_alone(home, umask):
+    with masking(umask):
         key = find_key()
-    finally:
-        os.umask(umask)
     assert key_file() == home / "distributed_comm" / "key"
     assert mode(key_file()) == 0o600
-    assert mode(key_file().parent) == 0o700
+    assert mode(key_file().parent) == mode(home) == 0o700
     assert [file.name for file in key_file().parent.iterdir()] == ["key"]
     assert len(bytes.fromhex(key_file().read_text())) == 32
     assert find_key() == key
@@ -138,13 +127,27 @@ def test_one_that_others_can_read_or_write_is_refused_with_what_mends_it(home, r
     assert find_key() == key  # the error was not kept
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a file away")
+@needs_root
 def test_one_of_another_user_is_refused(home):
     find_key()
     security._key_of_user.cache_clear()
-    os.chown(key_file(), 12345, 12345)
-    with pytest.raises(dc.KeyFileError, match="belongs to user 12345"):
+    os.chown(key_file(), STRANGER, STRANGER)
+    with pytest.raises(dc.KeyFileError, match=f"belongs to user {STRANGER}"):
         find_key()
+
+
+@pytest.mark.parametrize("target", ["a key", "a private file", "nothing"])
+def test_a_link_in_its_place_is_refused_and_not_followed(home, tmp_path, target):
+    make_key(key_file())
+    key_file().rename(tmp_path / "a key")
+    (tmp_path / "a private file").write_text("4711")
+    (tmp_path / "a private file").chmod(0o600)
+    key_file().symlink_to(tmp_path / target)
+    with pytest.raises(dc.KeyFileError, match=f"{key_file()} is a link: remove it"):
+        find_key()
+    assert not (tmp_path / "nothing").exists()
+    key_file().unlink()
+    assert find_key() == find_key(key_file().read_text())
 
 
 def test_one_that_is_empty_is_refused(home):
@@ -161,49 +164,53 @@ def test_a_pipe_in_its_place_is_refused_and_not_waited_for(home):
         find_key()
 
 
-# Without a home
+def a_link(path):
+    path.symlink_to(path.with_name("before"))
 
 
-@pytest.mark.parametrize("folder", ["/dev/null", "/proc/self/nothing"])
-def test_without_a_place_for_it_nobody_is_trusted_and_that_is_said_once(
-    home, run, monkeypatch, caplog, folder
-):
-    monkeypatch.setenv("XDG_CONFIG_HOME", folder)
+def a_pipe(path):
+    os.mkfifo(path, 0o600)
 
-    async def main():
-        served = []
-        for _ in range(2):
-            async with dc.listen(LOOPBACK, served.append) as listener:
-                client = await dc.connect(listener.contact_address)
-                assert not client.trusted
-                client.abort()
-        for server in served:
-            server.abort()
 
-    run(main())
-    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert folder in record.getMessage()
-    assert "not trusted; set DISTRIBUTED_COMM_KEY" in record.getMessage()
+def an_open_file(path):
+    path.write_text("theirs")
+    path.chmod(0o644)
+
+
+@pytest.mark.parametrize("other", [a_link, a_pipe, an_open_file])
+def test_what_takes_its_place_before_it_is_opened_is_not_read(home, monkeypatch, other):
+    def lstat(path, real=os.lstat):
+        status = real(path)
+        if path == place:
+            place.rename(place.with_name("before"))
+            other(place)
+        return status
+
+    make_key(place := key_file())
+    monkeypatch.setattr(os, "lstat", lstat)
+    with pytest.raises((dc.KeyFileError, OSError)):
+        read_key(place)
+
+
+@pytest.mark.parametrize("text", ["0" * 4097, "0" * 64 + "\n" * 4096])
+def test_one_that_is_too_long_to_be_a_key_is_refused_and_not_cut(home, text):
+    make_key(key_file())
+    key_file().write_text(text)
+    with pytest.raises(dc.KeyFileError, match="exceeds 4096 bytes"):
+        find_key()
 
 
 @pytest.mark.parametrize("folder", ["", "relative/folder"])
 def test_a_configuration_folder_that_means_nothing_is_the_usual_one(home, monkeypatch, folder):
+    home.mkdir()
     monkeypatch.setenv("XDG_CONFIG_HOME", folder)
     monkeypatch.setenv("HOME", str(home))
+    assert find_key()
     assert key_file() == home / ".config/distributed_comm/key"
+    assert key_file().exists()
 
 
 # The command
-
-
-def command(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "distributed_comm", *args],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_the_command_says_where_it_is_and_makes_one(home):
@@ -228,9 +235,6 @@ def test_the_command_says_what_is_wrong(home):
     assert done.returncode == 1
     assert f"chmod 600 {key_file()}" in done.stderr
     assert "Traceback" not in done.stderr
-    done = command("key", XDG_CONFIG_HOME="/dev/null")
-    assert done.returncode == 1
-    assert "/dev/null" in done.stderr
 
 
 def test_a_command_that_there_is_not():

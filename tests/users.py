@@ -1,0 +1,79 @@
+"""Other users, whom root can play, and a process of theirs that has read no key yet."""
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from distributed_comm import security
+
+#: Users without an entry in passwd.
+SOMEBODY, STRANGER = 54321, 12345
+
+needs_root = pytest.mark.skipif(
+    os.name == "nt" or os.geteuid() != 0, reason="only root can act as another user"
+)
+
+
+@contextmanager
+def acting_as(user: int) -> Iterator[None]:
+    """Let this process do for a while what a user may do, and no more."""
+    group = os.getegid()
+    os.setegid(user)
+    os.seteuid(user)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+
+
+@contextmanager
+def masking(umask: int) -> Iterator[None]:
+    before = os.umask(umask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
+def without_keys(**environment: str) -> Iterator[None]:
+    """Let the key be that of a file, and this process have read none."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DISTRIBUTED_COMM_KEY", "DISTRIBUTED_COMM_KEY_FILE", "XDG_CONFIG_HOME"):
+            patch.delenv(name, raising=False)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        security._key_of_user.cache_clear()
+        yield
+        security._key_of_user.cache_clear()
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can look into; those of pytest are closed."""
+    with TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        folder.chmod(0o755)
+        yield folder
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def command(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "distributed_comm", *args],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
