@@ -101,9 +101,7 @@ class Answering:
             return self._begin(call, result)
         self.call = None
         operation.count(clock() - started)
-        if call.close or call.wants == NOTHING or operation.takes_comm:
-            return self._conclude(call, result)
-        return self._reply(call, result)
+        return self._reply(call, result) if call.direct else self._conclude(call, result)
 
     def _conclude(self, call: Call, result: Any) -> Work | None:
         """Send a reply, where one is to be sent, and close behind it, where that was asked for."""

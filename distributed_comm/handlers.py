@@ -7,6 +7,9 @@ from typing import Any, overload
 
 __all__ = ["Handler", "bare", "handler", "name_handlers", "requires_trust"]
 
+#: A proxy may have any attribute, so that taking off its layers would never end.
+MANY_LAYERS = 100
+
 
 class Handler:
     """A function and its options as a handler, to be called like the function: see `handler`."""
@@ -90,18 +93,18 @@ def requires_trust(function: Callable[..., Any]) -> bool:
 
     It is, too, where a partial, a method or another decorator was put around one that says so.
     """
-    seen: set[int] = set()
     layer: Any = function
-    while layer is not None and id(layer) not in seen:
+    for _ in range(MANY_LAYERS):
         if isinstance(layer, Handler) and layer.require_trust:
             return True
-        seen.add(id(layer))
         if isinstance(layer, partial):
             layer = layer.func
         elif isinstance(layer, MethodType):
             layer = layer.__func__
         else:
             layer = getattr(layer, "__wrapped__", None)
+        if layer is None:
+            break
     return False
 
 

@@ -92,7 +92,7 @@ class Call:
     call. It is the same for many requests, and is never changed.
     """
 
-    __slots__ = ("close", "enveloped", "families", "operation", "refusal", "wants")
+    __slots__ = ("close", "direct", "enveloped", "families", "operation", "refusal", "wants")
 
     def __init__(
         self,
@@ -110,6 +110,8 @@ class Call:
         self.families = families
         self.enveloped = enveloped
         self.refusal = refusal
+        #: Whether a function that returned has been answered by its result, and that is all.
+        self.direct = not (close or wants == NOTHING or operation is None or operation.takes_comm)
 
 
 class Owner(Protocol):

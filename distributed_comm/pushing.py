@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from .core import Admit, Channel, Comm, Receiver
-from .envelope import as_data, take_head
+from .envelope import as_data
 from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
 from .frames import Frames
 from .serialize.decoding import loads
 from .serialize.lengthy import Lengthy
 from .serialize.settings import LoadOptions
+from .serialize.tags import MARK
 from .threads import in_thread
 
 __all__ = ["REFUSED", "Decoding", "Push", "name_ends"]
@@ -74,8 +75,10 @@ class Push:
             ends = f"{self._channel.local_address} -> {self._channel.peer_address}"
             receiver(None, CommClosedError(f"the connection has ended: {ends}"))
             return
-        head = call = None
-        if len(frames) > 1 and (head := take_head(frames)) is not None:
+        head: Any = None
+        call = None
+        if len(frames) > 1 and frames[0][:1] == MARK:  # see `ChannelComm.read_enveloped`
+            head = frames.pop(0)
             call = self._admit and self._admit(head)
             if call is not None and call.refusal is not None:
                 receiver(None, None, call)
@@ -88,7 +91,7 @@ class Push:
             self._wait(Decoding(in_thread(loads, frames, options, lengthy.opened), head), frames)
         except (TypeError, ValueError) as exc:  # what `read` raises for a message
             name_ends(exc, self._channel)
-            self._hand_on(self._unopened(frames), exc, head)
+            self._hand_on(None if head else self._unopened(frames), exc, head)
         else:
             if call is None:
                 self._hand_on(message, None, head) if head else receiver(message, None)
@@ -124,7 +127,8 @@ class Push:
                 self._hand_on(done.result(), None, decoding.head)
             elif isinstance(error, Exception):
                 name_ends(error, self._channel)
-                self._hand_on(frames and self._unopened(frames), error, decoding.head)
+                unopened = frames and not decoding.head and self._unopened(frames)
+                self._hand_on(unopened or None, error, decoding.head)
             if self._receiver is not None:
                 self._channel.push(self._receive)
 
