@@ -1,4 +1,4 @@
-"""A listener that reads a request and answers it with whatever a test wants."""
+"""Envelopes by hand, and a listener that answers a request with whatever a test wants."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,6 +7,13 @@ from typing import Any
 from calling import LOOPBACK
 
 import distributed_comm as dc
+
+
+async def post(comm: dc.Comm, head: bytes | None, message: Any) -> None:
+    """Write a message in an envelope of this head, or in none."""
+    rest = comm.send(message, None, head)
+    if rest is not None:
+        await rest
 
 
 @asynccontextmanager
@@ -19,9 +26,7 @@ async def liar(
         async with comm:
             async for _ in comm:
                 for head, message in answers:
-                    rest = comm.send(message, None, head)
-                    if rest is not None:
-                        await rest
+                    await post(comm, head, message)
 
     async with dc.listen(where, answer, **kwargs) as listener:
         yield listener

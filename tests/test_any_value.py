@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 
 import pytest
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from loops import LOOPS
 from values import LOOKALIKES, opened, values
 

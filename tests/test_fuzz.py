@@ -4,6 +4,7 @@ from importlib import import_module
 
 import pytest
 
+from distributed_comm import operations
 from distributed_comm._kernels import address_py, blocks
 from distributed_comm.serialize import decoding, encoding, tags
 from distributed_comm.wire import hello
@@ -36,6 +37,7 @@ def forget(framing, *args):
 WRONG = {
     "addresses": (address_py, "normalize_address", nothing),
     "blocks": (blocks, "grow", nothing),
+    "envelope": (operations, "_is_usual", lambda *_: True),
     "frame0": (decoding, "MessageError", KeyError),
     "framing": (LengthFraming, "_hold", forget),
     "hello": (hello, "_check_nonce", nothing),

@@ -14,11 +14,15 @@ from distributed_comm.wire.control import Kind
 opened: list[str] = []
 
 
+def note(what: str) -> None:
+    opened.append(what)
+
+
 class Opened(Exception):
     """An exception whose pickle tells when it is opened."""
 
     def __reduce__(self):
-        return opened.append, ("a pickle of a stranger's",)
+        return note, ("a pickle of a stranger's",)
 
 
 HEADS = [envelope.REPLY, envelope.ERROR, envelope.ITEM, envelope.END]
@@ -44,7 +48,7 @@ LOOKALIKES: list[Any] = [
     (envelope.END, None),
     b"\xc1",
     bytes.fromhex("c7 01 bc 01"),
-    {marker: 1 for marker in MARKERS},
+    dict.fromkeys(MARKERS, 1),
     {"__Set__": True, "as-list": [1]},
     ["\xbd", 2, 3],
     envelope.RESERVED,

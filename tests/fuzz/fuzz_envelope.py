@@ -1,0 +1,125 @@
+"""The envelope of a call: a server answers any head and arguments, or ends; a caller raises."""
+
+from typing import Any
+
+from distributed_comm.calls import unpack_error
+from distributed_comm.core import Comm
+from distributed_comm.envelope import (
+    END,
+    ERROR,
+    ITEM,
+    REPLY,
+    Request,
+    as_data,
+    decode_request,
+    encode_request,
+    take_head,
+)
+from distributed_comm.errors import MessageError, RemoteError, UnserializableError, UntrustedError
+from distributed_comm.exchange import open_answer
+from distributed_comm.operations import Operations
+from distributed_comm.serialize.decoding import loads
+from distributed_comm.serialize.encoding import dumps
+from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+
+from .drawing import Draws, seed, seed_frames
+
+STRANGER = LoadOptions(typed=True)
+REFUSED = (MessageError, UntrustedError, UnserializableError)
+
+
+class Silent(Comm):
+    """A comm to a stranger, as far as an answer needs one."""
+
+    enveloped = True
+    local_address = peer_address = "silent://"  # type: ignore[assignment]
+
+    async def read(self, deserializers: Any = None) -> Any:
+        raise NotImplementedError
+
+    async def write(self, msg: Any, serializers: Any = None, on_error: Any = None) -> int:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+    def closed(self) -> bool:
+        return False
+
+
+class Owner:
+    """A server, as far as its ops are concerned."""
+
+    def __init__(self) -> None:
+        self.handlers = dict.fromkeys(["echo", "many", "stop"], print)
+        self.blocked_handlers = ["many"]
+
+
+OPERATIONS = Operations(Owner(), frozenset({"stop"}))
+COMM = Silent()
+
+
+def seeds() -> list[bytes]:
+    """Return requests, answers, and what looks like one, each with a message behind it."""
+    heads = [encode_request(Request(op)) for op in ("echo", "many", "stop", "nowhere", "")]
+    heads += [encode_request(Request("echo", 2, True, ("msgpack", "pickle")))]
+    heads += [REPLY, ERROR, ITEM, END, b"\xc1", b"\xc1\x07", b"\xc1\x01\xc0"]
+    error = {"status": "uncaught-error", "exception": b"x", "causes": [b"y", 1]}
+    messages = [{}, {"data": [1, {2}]}, {"op": 1, "reply": 2}, None, 1, error]
+    messages += [{"exception_text": 10**30, "traceback_text": {}}, {"exception_text": "x" * 200}]
+    packed = [dumps(message, DumpOptions(typed=True))[0] for message in messages]
+    return [seed(seed_frames([head, frame])) for head in heads for frame in packed]
+
+
+def check(data: bytes) -> None:
+    frames: Any = Draws(data).frames()
+    head = take_head(frames)
+    if head is None:
+        return
+    call = OPERATIONS.admit[False](head)
+    assert call.refusal is not None or call.operation.op == "echo"
+    assert call.refusal is None or len(str(call.refusal)) < 2000
+    assert OPERATIONS.admit[False](head).wants == call.wants
+    try:
+        request = decode_request(head)
+    except ValueError:
+        assert call.refusal is not None
+        assert call.close
+    else:
+        again = encode_request(request)
+        assert decode_request(again) == request
+        # else a stranger could have ever new ones remembered
+        assert head not in OPERATIONS._calls or (head == again and request.families is None)
+    try:
+        message = loads(frames, STRANGER) if frames else None
+    except REFUSED:
+        return
+    _read(head, message)
+    _answer(head, message)
+
+
+def _read(head: bytes, message: Any) -> None:
+    """Read it as data."""
+    try:
+        request = as_data(head, message)
+    except MessageError:
+        return
+    assert isinstance(request["op"], str)
+
+
+def _answer(head: bytes, message: Any) -> None:
+    """Take it for an answer."""
+    try:
+        assert open_answer((head, message), COMM) is message
+    except RemoteError:
+        assert head == ERROR
+    except OSError:
+        assert head not in {REPLY, ERROR}
+    else:
+        assert head == REPLY
+    error = unpack_error(message, COMM)
+    assert isinstance(error, RemoteError)
+    assert len(str(error)) < 25_000
