@@ -8,6 +8,7 @@ import msgpack
 import pytest
 
 from distributed_comm._kernels.sentinel_py import SENTINEL
+from distributed_comm.envelope import NAMES, REPLY, Request, encode_request
 from distributed_comm.serialize.encoding import dumps
 from distributed_comm.serialize.settings import DumpOptions
 from distributed_comm.wire import control, framing, hello
@@ -25,6 +26,10 @@ def pack(frames):
     return framing.kernel.pack(frames)
 
 
+def enveloped(head, message):
+    return pack([head, *dumps(message, DumpOptions(typed=True))])
+
+
 SENT = {
     "one frame": lambda: pack(dumps({"x": 21})),
     "two buffers": lambda: pack([b"ab", bytearray(b"cd"), bytearray(b"e")]),
@@ -34,6 +39,8 @@ SENT = {
     "a pickle and its buffer": lambda: pack(dumps(PICKLED, DumpOptions(trusted=True))),
     "frame 0 with a tuple": lambda: dumps({"point": (1, 2)}, DumpOptions(typed=True)),
     "goodbye": lambda: pack([control.encode(control.Kind.GOODBYE)]),
+    "a request in its envelope": lambda: enveloped(encode_request(Request("add")), {"x": 1}),
+    "a reply in its envelope": lambda: enveloped(REPLY, 2),
     "the sentinel": lambda: [SENTINEL],
     "one frame, ended by a sentinel": lambda: SentinelFraming.encode([b"abc"]),
     "a frame that is the sentinel": lambda: SentinelFraming.encode([SENTINEL]),
@@ -70,4 +77,12 @@ def test_every_kind_of_control_message_is_in_its_table():
     rows = re.findall(r"^\| (\d+) \| (\w+) \|", section, re.MULTILINE)
     assert {int(kind): name for kind, name in rows} == {
         kind.value: kind.name.lower() for kind in control.Kind
+    }
+
+
+def test_every_kind_of_envelope_is_in_its_table():
+    section = PAGE.split("\n## Calls\n")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| (\d+) \| (\w+) \|", section, re.MULTILINE)
+    assert {int(kind): name for kind, name in rows} == {
+        head[1]: name for head, name in NAMES.items()
     }
