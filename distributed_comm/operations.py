@@ -153,7 +153,8 @@ class Operations:
         except ValueError as exc:  # an answer to what is no request could go on for ever
             answered = ONE if is_request(head) else NOTHING
             return Call(None, answered, True, None, enveloped=True, refusal=exc)
-        wants, close = request.wants, request.close or request.wants == ITEMS
+        wants = request.wants
+        close = request.close or wants == ITEMS or request.op == "close"
         try:
             operation = self.find(request.op, trusted)
         except (ValueError, UntrustedError) as exc:

@@ -15,6 +15,7 @@ from peers import pair
 from values import HEADS, Opened, opened, values
 
 import distributed_comm as dc
+from distributed_comm import pushing
 from distributed_comm.envelope import (
     END,
     ERROR,
@@ -232,6 +233,24 @@ def test_an_error_may_be_of_anything_and_is_never_echoed_at_length(run, trusted)
     run(main())
 
 
+def test_of_causes_without_an_end_only_some_are_opened(run):
+    body = {"exception": pickle.dumps(KeyError(0)), "causes": [pickle.dumps(KeyError(1))] * 10_000}
+
+    async def main():
+        async with (
+            liar((ERROR, body)) as listener,
+            dc.rpc(listener.contact_address, trusted=True) as remote,
+        ):
+            with pytest.raises(KeyError) as info:
+                await remote.f()
+            causes, error = 0, info.value
+            while (error := error.__cause__) is not None:
+                causes += 1
+            assert 0 < causes <= 16
+
+    run(main())
+
+
 def test_a_pickle_in_an_error_is_opened_for_trusted_peers_alone(run):
     body = {"exception": pickle.dumps(Opened()), "exception_text": "its text"}
 
@@ -318,6 +337,41 @@ def test_a_request_is_refused_before_its_arguments_are_decoded(run):
     run(main())
 
 
+def test_what_is_refused_is_not_decoded(run, monkeypatch):
+    decoded = []
+
+    def loads(frames, options, *rest):
+        decoded.append(frames)
+        return pushing_loads(frames, options, *rest)
+
+    pushing_loads = pushing.loads
+    monkeypatch.setattr(pushing, "loads", loads)
+    guarded = dc.handler(lambda x: x, require_trust=True)
+
+    async def main():
+        async with serve({"guarded": guarded, "open": lambda x: x}) as (_, remote):
+            for op in ("guarded", "nowhere"):
+                with pytest.raises(dc.RemoteError):
+                    await remote[op](x=1)
+            assert decoded == []
+            await remote.open(x=1)
+            assert len(decoded) == 1
+
+    run(main())
+
+
+@everywhere
+def test_the_op_close_closes_as_it_does_in_a_dict(run, where):
+    async def main():
+        async with serve({}, where) as (server, remote), dial(server) as comm:
+            assert await dc.send_recv(comm, op="close") == "OK"
+            await until(comm.closed)
+            assert await remote.close() == "OK"
+            await until(lambda: server.incoming_comms_open == 0)
+
+    run(main())
+
+
 @pytest.mark.parametrize("arguments", [None, [1], "x", {1: 2}, {"": 1}, {b"data": 1}])
 @everywhere
 def test_arguments_that_are_none_are_an_error_of_their_call(run, where, arguments):
@@ -351,7 +405,8 @@ def test_only_usual_heads_are_remembered(run):
 # -- handlers that take the connection, and those that do not ------------------------------------
 
 
-def test_no_reply_is_said_by_a_handler_with_the_connection_alone(run):
+@everywhere
+def test_no_reply_is_said_by_a_handler_with_the_connection_alone(run, where):
     async def by_hand(comm, reply):
         await comm.write("by hand")
         return reply
@@ -369,12 +424,12 @@ def test_no_reply_is_said_by_a_handler_with_the_connection_alone(run):
     }
 
     async def main():
-        async with serve(handlers) as (_, remote):
+        async with serve(handlers, where) as (_, remote):
             for kind in kinds:
                 assert await remote.by_hand(kind=kind) == "by hand"
                 assert await remote.at_once(kind=kind) == "at once"
             assert await remote.value(kind="dasks") is dc.Status.dont_reply
-            with pytest.raises(dc.RemoteError, match="NO_REPLY cannot be sent"):
+            with pytest.raises((dc.RemoteError, TypeError), match="NO_REPLY cannot be sent"):
                 await remote.value(kind="ours")
             assert await remote.echo(data=1) == 1
 

@@ -157,3 +157,50 @@ def test_a_handler_whose_own_connection_has_ended_is_no_error_in_the_log(run, wh
         assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
     run(main())
+
+
+class Odd(dict):
+    """A result that fails as a connection does while it is encoded."""
+
+    def keys(self):
+        raise ConnectionResetError("mine")
+
+    __iter__ = keys
+
+    def __reduce_ex__(self, protocol):
+        raise ConnectionResetError("mine")
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "stranger"])
+def test_a_result_that_fails_like_a_connection_is_an_error_of_its_call(run, trusted):
+    async def later():
+        await asyncio.sleep(0)
+        return Odd(a=1)
+
+    async def many():
+        yield 1
+        yield Odd(a=1)
+
+    handlers = {"now": lambda: Odd(a=1), "later": later, "many": many}
+
+    async def main():
+        async with serve(handlers, trusted=trusted) as (server, remote):
+            for op in ("now", "later"):
+                with pytest.raises((dc.RemoteError, TypeError), match="mine"):
+                    await asyncio.wait_for(remote[op](), 10)
+            assert remote._own.open == server.incoming_comms_open == 1
+            stream = remote.many.stream()
+            assert await anext(stream) == 1
+            with pytest.raises((dc.RemoteError, TypeError), match="mine"):
+                await anext(stream)
+
+    run(main())
+
+
+def test_a_text_that_utf_8_does_not_have_arrives_as_far_as_it_can(run):
+    async def main():
+        async with serve({"fail": raising(ValueError("lone \ud800"))}) as (_, remote):
+            with pytest.raises(dc.RemoteError, match=r"^ValueError: lone \\ud800$"):
+                await remote.fail()
+
+    run(main())
