@@ -188,6 +188,8 @@ def test_a_result_that_fails_like_a_connection_is_an_error_of_its_call(run, trus
             for op in ("now", "later"):
                 with pytest.raises((dc.RemoteError, TypeError), match="mine"):
                     await asyncio.wait_for(remote[op](), 10)
+            with pytest.raises(dc.UnserializableError, match="mine"):
+                await remote.echo(data=Odd(a=1))
             assert remote._own.open == server.incoming_comms_open == 1
             stream = remote.many.stream()
             assert await anext(stream) == 1
