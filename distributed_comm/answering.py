@@ -6,7 +6,8 @@ is returned, as something to be awaited.
 
 What a handler returns or raises is data, whatever its type: that it is a reply, an error, an
 item or the end of a stream is said by the head of its envelope. A request that came without
-one is answered without, as Dask would be.
+one is answered without, as Dask would be. Exceptions are asked for their type and not by
+isinstance(), for which they might have an answer of their own.
 """
 
 import asyncio
@@ -21,8 +22,10 @@ from typing import Any
 from .calls import Status, pack_error, seems_error
 from .core import Comm
 from .envelope import END, ERROR, ITEM, ITEMS, NO_REPLY, NOTHING, REPLY
-from .errors import CommClosedError, RemoteError
+from .errors import RemoteError
+from .failures import failed, unsendable
 from .operations import EITHER, Call, Operation, Operations, drive
+from .own_messages import OwnMessages
 
 __all__ = ["Answering", "Work"]
 
@@ -42,8 +45,8 @@ class Answering:
     """The half of a `Serving` that answers; `call` is the one under way."""
 
     __slots__ = (
-        "_deaf", "_operations", "_streaming", "_trusted", "_verdict", "_wanted", "call", "comm",
-        "task",
+        "_deaf", "_operations", "_own", "_streaming", "_trusted", "_verdict", "_wanted", "call",
+        "comm", "task",
     )  # fmt: skip
 
     def __init__(self, comm: Comm, operations: Operations) -> None:
@@ -52,6 +55,7 @@ class Answering:
         self.task: asyncio.Task[None] | None = None  # what answers a request that has to wait
         self._operations = operations
         self._trusted = comm.trusted
+        self._own = OwnMessages(comm)
         self._streaming = False  # it is sending the items of a stream …
         self._wanted = False  # … or something that waits for the reply of its call
         self._deaf = False  # the last request has come: what follows is dropped
@@ -88,6 +92,8 @@ class Answering:
         operation = call.operation
         if call.families is not None and operation.takes_serializers:
             message = {"serializers": call.families, **message}
+        if operation.takes_comm or self._own.marked:
+            self._own.begin(call)
         self.call = call
         started = clock()
         try:
@@ -106,10 +112,10 @@ class Answering:
     def _conclude(self, call: Call, result: Any) -> Work | None:
         """Send a reply, where one is to be sent, and close behind it, where that was asked for."""
         if call.wants == NOTHING or _is_no_reply(call.operation, result):
-            ends = call.wants == ITEMS and call.enveloped
+            ends = call.wants == ITEMS and call.head is not None
             work = self._post(call, END, None) if ends else None
         else:
-            work = self._reply(call, result)
+            work = self._reply(call, result, self._own.head_for(call, REPLY))
         return self._close(work) if call.close else work
 
     def _refuse(self, call: Call, error: Exception) -> Work | None:
@@ -122,45 +128,30 @@ class Answering:
         """Answer a request whose handler could not be called, or raised at once."""
         self.call = None
         operation = call.operation
-        misfit = operation.misfit(self.comm, arguments) if isinstance(exc, TypeError) else None
+        misfit = None
+        if issubclass(type(exc), TypeError):
+            misfit = operation.misfit(self.comm, arguments)
         if misfit is not None:
             return self._refuse(call, misfit)
         operation.count(0.0)
-        work = self._fail(call, self._failure(operation, exc))
+        error = failed(operation, exc, self.comm, self._trusted)
+        work = self._fail(call, error, self._own.head_for(call, ERROR))
         _raise_if_fatal(exc)
         return work
 
-    def _failure(self, operation: Operation, exc: BaseException) -> dict[str, Any]:
-        """Take note that a handler raised; return the reply."""
-        operation.errors += 1
-        if isinstance(exc, asyncio.CancelledError):
-            return pack_error(RemoteError(f"{operation.op}: cancelled at the server"), False)
-        try:
-            if exc.__traceback__ is not None:  # without the line that called it
-                BaseException.with_traceback(exc, exc.__traceback__.tb_next)
-            if operation.takes_comm and isinstance(exc, CommClosedError) and self.comm.closed():
-                logger.info("the handler of %r lost its connection: %s", operation.op, exc)
-            else:
-                logger.error("the handler of %r failed", operation.op, exc_info=exc)
-            return pack_error(exc, self._trusted)
-        except BaseException:  # its own methods fail, too
-            error = RemoteError(f"{operation.op}: {type(exc).__name__}, which cannot be shown")
-            logger.error("the handler of %r failed: %s", operation.op, error)
-            return pack_error(error, False)
-
     # -- replies -----------------------------------------------------------------------
 
-    def _reply(self, call: Call, result: Any) -> Work | None:
+    def _reply(self, call: Call, result: Any, head: bytes = REPLY) -> Work | None:
         """Send a reply; return what has to be awaited before the next request."""
         try:
-            if call.enveloped:
-                rest = self.comm.send(result, call.families, REPLY)
+            if call.head is not None:
+                rest = self.comm.send(result, call.families, head)
             else:
                 rest = self._send_plain(call, result)
         except BaseException as exc:
             if self._is_lost(exc):
                 return None
-            work = self._post(call, ERROR, self._unsendable(exc))
+            work = self._post(call, ERROR, unsendable(exc, self.comm, self._trusted))
             _raise_if_fatal(exc)
             return work
         return None if rest is None else self._write(call, rest)
@@ -174,17 +165,18 @@ class Answering:
             result = pack_error(error, False)
         return self.comm.send(result, call.families)
 
-    def _fail(self, call: Call, error: dict[str, Any]) -> Work | None:
+    def _fail(self, call: Call, error: dict[str, Any], head: bytes = ERROR) -> Work | None:
         """Send an error, where the caller waits for one, and close where it asked for that."""
-        work = None if call.wants == NOTHING else self._post(call, ERROR, error)
+        work = None if call.wants == NOTHING else self._post(call, head, error)
         return self._close(work) if call.close else work
 
     def _post(self, call: Call, head: bytes, message: Any) -> Work | None:
         """Send what is ours, and can be sent in any case; without an envelope just the message."""
         try:
-            rest = (
-                self.comm.send(message, None, head) if call.enveloped else self.comm.send(message)
-            )
+            if call.head is not None:
+                rest = self.comm.send(message, None, head)
+            else:
+                rest = self.comm.send(message)
         except OSError:  # the connection has ended, as its receiver will hear
             return None
         return None if rest is None else self._write(call, rest)
@@ -196,25 +188,14 @@ class Answering:
         except BaseException as exc:
             if self._is_lost(exc) or self._is_for_us(exc):
                 raise
-            work = self._post(call, ERROR, self._unsendable(exc))
+            work = self._post(call, ERROR, unsendable(exc, self.comm, self._trusted))
             if work is not None:
                 await work
             _raise_if_fatal(exc)
 
     def _is_lost(self, exc: BaseException) -> bool:
         """Whether a message could not be sent for the connection has ended."""
-        return isinstance(exc, OSError) and self.comm.closed()
-
-    def _unsendable(self, exc: BaseException) -> dict[str, Any]:
-        """Take note that a reply cannot be serialized; return the one that says so."""
-        try:
-            logger.warning("a reply to %s cannot be sent: %.500s", self.comm.peer_address, exc)
-            if isinstance(exc, Exception):
-                return pack_error(exc, self._trusted)
-            error = RemoteError(f"the reply cannot be sent: {exc!r}")
-        except BaseException:  # its own methods fail, too
-            error = RemoteError(f"the reply cannot be sent: {type(exc).__name__}")
-        return pack_error(error, False)
+        return issubclass(type(exc), OSError) and self.comm.closed()
 
     def _close(self, work: Work | None) -> Work:
         """Drop what comes now; the task that awaits what this returns closes the comm."""
@@ -259,31 +240,33 @@ class Answering:
         if raised is not None:
             rest = self._fail_late(call, raised)
         elif streams:
-            rest = self._post(call, END, None) if call.enveloped else None
+            rest = None if call.head is None else self._post(call, END, None)
         else:
             rest = self._conclude(call, result)
         if rest is not None:
             await rest
         self._wanted = False
-        if isinstance(raised, FATAL):
+        if issubclass(type(raised), FATAL):
             await asyncio.sleep(0)  # what was written leaves at the latest with this turn's end
-            raise raised
+            raise raised  # type: ignore[misc]
         if streams:
             self._deaf = True
 
     def _fail_late(self, call: Call, exc: BaseException) -> Work | None:
         """Send what a handler raised that had to wait."""
         operation = call.operation
-        if isinstance(exc, asyncio.CancelledError) and self._verdict is not None:
+        if issubclass(type(exc), asyncio.CancelledError) and self._verdict is not None:
             operation.errors += 1
-            return self._fail(call, pack_error(self._verdict, False))
-        return self._fail(call, self._failure(operation, exc))
+            error = pack_error(self._verdict, False)
+        else:
+            error = failed(operation, exc, self.comm, self._trusted)
+        return self._fail(call, error, self._own.head_for(call, ERROR))
 
     def _is_for_us(self, exc: BaseException) -> bool:
         """Whether this task was ended, and not just what it called."""
-        if isinstance(exc, GeneratorExit):  # closed with its loop, when it can await no more
+        if issubclass(type(exc), GeneratorExit):  # closed with its loop, when it can await no more
             return asyncio._get_running_loop() is None or asyncio.current_task() is not self.task
-        if not isinstance(exc, asyncio.CancelledError) or self._verdict is not None:
+        if not issubclass(type(exc), asyncio.CancelledError) or self._verdict is not None:
             return False
         return self.task is not None and self.task.cancelling() > 0
 
@@ -293,7 +276,7 @@ class Answering:
             try:
                 async for item in items:
                     try:
-                        if call.enveloped:
+                        if call.head is not None:
                             rest = self.comm.send(item, call.families, ITEM)
                         else:
                             rest = self._send_plain(call, item)
@@ -308,7 +291,10 @@ class Answering:
 
 
 def _has_to_wait(result: Any) -> bool:
-    return isawaitable(result) or isinstance(result, AsyncGenerator | Generator)
+    try:
+        return isawaitable(result) or isinstance(result, AsyncGenerator | Generator)
+    except Exception:  # of an object that does not even say what it is
+        return False
 
 
 def _is_no_reply(operation: Operation, result: Any) -> bool:
@@ -329,7 +315,7 @@ async def _nothing() -> None:
 
 def _raise_if_fatal(exc: BaseException) -> None:
     """End the loop, from a callback of its own: uvloop would only log it in one of its own."""
-    if isinstance(exc, FATAL):
+    if issubclass(type(exc), FATAL):
         asyncio.get_running_loop().call_soon(_raise, exc)
 
 

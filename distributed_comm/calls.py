@@ -7,6 +7,7 @@ says that it is an error, towards Dask's the status "uncaught-error".
 """
 
 import traceback
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -75,15 +76,30 @@ def is_error(reply: Any) -> bool:
 
 
 def seems_error(result: Any) -> bool:
-    """Whether a Dask peer would take what a function returned for an error."""
-    while isinstance(result, Wrapper):
-        result = result.data
-    if isinstance(result, Serialized) and result.header.get("serializer") not in {"pickle", "dask"}:
-        try:
-            result = unwrap(result, UNTRUSTED)
-        except (MessageError, UnserializableError, UntrustedError):
-            return False
-    return is_error(result)
+    """Whether a Dask peer would take what a function returned for an error.
+
+    Pickles are not opened for that: whoever can have a Dask peer open one needs no error.
+    """
+    result = _as_it_arrives(result)
+    if not isinstance(result, dict):
+        return False
+    return any(
+        isinstance(key, str)
+        and str.__str__(key) == "status"
+        and isinstance(status := _as_it_arrives(value), str)
+        and str.__str__(status) == FAILED
+        for key, value in dict.items(result)
+    )
+
+
+def _as_it_arrives(obj: Any) -> Any:
+    """Return an object without what it is wrapped in."""
+    while isinstance(obj, Wrapper):
+        obj = obj.data
+    if isinstance(obj, Serialized) and obj.header.get("serializer") not in {"pickle", "dask"}:
+        with suppress(MessageError, UnserializableError, UntrustedError):
+            return unwrap(obj, UNTRUSTED)
+    return obj
 
 
 def describe(exc: BaseException) -> str:

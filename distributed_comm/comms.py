@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from .core import Admit, Channel, Comm, Receiver
+from .core import Admit, Channel, Comm, Enveloped, Receiver
 from .envelope import as_data, take_head
 from .errors import LocalProtocolError, MessageError
 from .frames import Frames
@@ -63,7 +63,7 @@ class ChannelComm(Comm):
             typed=channel.typed,
             pickle_protocol=channel.pickle_protocol,
             compression=channel.compression,
-            max_frames=limits.frames - channel.enveloped,  # one may be the head
+            max_frames=limits.frames,
         )
         self._load_options = _load_options(
             trusted=trusted,
@@ -92,7 +92,9 @@ class ChannelComm(Comm):
             except REFUSED as exc:
                 name_ends(exc, self._channel)
                 raise
-        head, message = await self._decoded()
+        head, message, error = await self._decoded()
+        if error is not None:
+            raise error
         try:
             return message if head is None else as_data(head, message)
         except MessageError as exc:
@@ -101,20 +103,22 @@ class ChannelComm(Comm):
 
     # What `read` does, once more: a coroutine for both would cost each message 1,400 instructions.
     async def read_enveloped(
-        self, deserializers: Iterable[str] | None = None
-    ) -> tuple[bytes | None, Any]:
+        self,
+        deserializers: Iterable[str] | None = None,
+        admit: Admit | None = None,  # noqa: ARG002 - servers have requests pushed
+    ) -> Enveloped:
         options = self._load_options if deserializers is None else self._opening(deserializers)
         if self._decoding is None:
             frames = await self._channel.read()
             # that is `take_head`, whose call would cost 120 instructions
             head: Any = frames.pop(0) if len(frames) > 1 and frames[0][:1] == MARK else None
             try:
-                return head, loads(frames, options)
+                return head, loads(frames, options), None
             except Lengthy as lengthy:
                 self._decode(frames, options, lengthy, head)
             except REFUSED as exc:
                 name_ends(exc, self._channel)
-                raise
+                return head, None, exc
         return await self._decoded()
 
     def _opening(self, deserializers: Iterable[str]) -> LoadOptions:
@@ -128,7 +132,7 @@ class ChannelComm(Comm):
         options = replace(options, most=None)
         self._decoding = Decoding(in_thread(loads, frames, options, lengthy.opened), head)
 
-    async def _decoded(self) -> tuple[bytes | None, Any]:
+    async def _decoded(self) -> Enveloped:
         """Wait for a message that is decoded in a thread; cancelled, leave it to the next read."""
         decoding = self._decoding
         assert decoding is not None
@@ -142,10 +146,10 @@ class ChannelComm(Comm):
             self._awaited = False
         self._decoding = None  # not before: a cancellation may come in the turn of the message
         try:
-            return decoding.head, decoding.message.result()
+            return decoding.head, decoding.message.result(), None
         except REFUSED as exc:
             name_ends(exc, self._channel)
-            raise
+            return decoding.head, None, exc
 
     async def write(
         self,
@@ -165,6 +169,8 @@ class ChannelComm(Comm):
         except REFUSED as exc:
             name_ends(exc, self._channel)
             raise
+        if self.own_heads is not None:
+            frames.insert(0, next(self.own_heads))
         channel = self._channel
         nbytes = channel.send(frames)
         if channel.full:
@@ -186,6 +192,8 @@ class ChannelComm(Comm):
             raise
         if head is not None:
             frames.insert(0, head)
+        elif self.own_heads is not None:
+            frames.insert(0, next(self.own_heads))
         channel = self._channel
         channel.send(frames)
         return channel.drain() if channel.full else None
@@ -228,6 +236,8 @@ class ChannelComm(Comm):
                 except REFUSED as exc:
                     name_ends(exc, self._channel)
                     raise
+                if head is None and self.own_heads is not None:
+                    head = next(self.own_heads)
                 if head is not None:
                     frames.insert(0, head)
                 nbytes = self._channel.send(frames)

@@ -6,15 +6,16 @@ whose transport needs no bytes supplies its own. A Channel never refers to its C
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from .errors import CommClosedError
+from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
 from .frames import Frames
 
 __all__ = [
-    "Admission", "Admit", "Channel", "Comm", "Connector", "HandleComm", "Listener", "Receiver",
+    "Admission", "Admit", "Channel", "Comm", "Connector", "Enveloped", "HandleComm", "Listener",
+    "Receiver",
 ]  # fmt: skip
 
 #: Called with a message, an exception or None, and what an Admit has said: see `Comm.push`.
@@ -31,6 +32,8 @@ class Admission(Protocol):
 
 #: Called with the head of a message that is in an envelope.
 Admit = Callable[[bytes], Admission]
+#: A head or None, a message, and why that could not be opened.
+Enveloped = tuple[bytes | None, Any, Exception | None]
 
 
 class Channel(ABC):
@@ -137,6 +140,8 @@ class Comm(ABC):
     #: Whether calls go in envelopes, so that no data is taken for a part of one; where not, they
     #: go as Dask's do, and `read_enveloped` and the arguments ``head`` and ``admit`` are unused.
     enveloped: bool = False
+    #: Heads for what is written without one; a server sets them for a handler that may write.
+    own_heads: Iterator[bytes] | None = None
 
     @abstractmethod
     async def read(self, deserializers: Any = None) -> Any:
@@ -157,13 +162,22 @@ class Comm(ABC):
         cannot be serialized, UntrustedError for one that only goes to a trusted peer.
         """
 
-    async def read_enveloped(self, deserializers: Any = None) -> tuple[bytes | None, Any]:
-        """Do what `read` does; return the head of the envelope, too, None where there was none.
+    async def read_enveloped(
+        self,
+        deserializers: Any = None,
+        admit: Admit | None = None,  # noqa: ARG002 - for comms that have envelopes
+    ) -> Enveloped:
+        """Return the next message, its head if it has one, and why it could not be opened.
 
-        `read` alone gets a request as the dict that Dask's would be, and for what else may be in
-        an envelope raises a MessageError: it returns nothing but data.
+        With ``admit`` a message is not opened whose head has a refusal. `read` alone gets a
+        request as the dict that Dask's would be, and for what else may be in an envelope raises
+        a MessageError: it returns nothing but data. Raises what `read` does, but for an error of
+        this one message, which it returns.
         """
-        return None, await self.read(deserializers)
+        try:
+            return None, await self.read(deserializers), None
+        except (MessageError, UnserializableError, UntrustedError) as exc:
+            return None, None, exc
 
     def push(self, receiver: Receiver | None, admit: Admit | None = None) -> None:
         """Call ``receiver(message, error)`` for each message, instead of having it read.

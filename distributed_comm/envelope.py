@@ -10,10 +10,13 @@ a user sends is data, and nothing that a user sends is taken for a request, an e
 3 ERROR    … what `calls.pack_error` says of its exception
 4 ITEM     … one of many that the function gives
 5 END      … None: there are no more items
+6 OWN      … one that the handler has written to its connection, as an answer
+7 EXTRA    … such a one that answers nothing: its call has an answer, or wants none
 =========  ========================================================================
 
 Within one process the same head travels beside the message, in an `Envelope`. A message
-without a head was written by the user, or comes from a peer that knows no envelopes.
+without a head belongs to no call of ours: it was written by hand, or by a peer that knows no
+envelopes.
 """
 
 from collections.abc import Mapping
@@ -27,14 +30,19 @@ from .serialize.markers import Unsendable
 from .serialize.tags import MARK
 
 __all__ = [
-    "END", "ERROR", "ITEM", "ITEMS", "LONGEST", "NOTHING", "NO_REPLY", "ONE", "REPLY", "RESERVED",
-    "Envelope", "Request", "Wants", "as_data", "as_dict", "decode_request", "encode_request",
-    "is_request", "kind_of", "take_head",
+    "END", "ERROR", "EXTRA", "ITEM", "ITEMS", "LONGEST", "NOTHING", "NO_REPLY", "ONE", "OWN",
+    "REPLY", "RESERVED", "Envelope", "Request", "Wants", "as_data", "as_dict", "decode_request",
+    "encode_request", "is_request", "kind_of", "take_head",
 ]  # fmt: skip
 
 _REQUEST = MARK + b"\x01"
-REPLY, ERROR, ITEM, END = (MARK + bytes([kind]) for kind in range(2, 6))
-NAMES = {_REQUEST: "request", REPLY: "reply", ERROR: "error", ITEM: "item", END: "end"}
+REPLY, ERROR, ITEM, END, OWN, EXTRA = (MARK + bytes([kind]) for kind in range(2, 8))
+NAMES = {
+    _REQUEST: "request", REPLY: "reply", ERROR: "error", ITEM: "item", END: "end", OWN: "own",
+    EXTRA: "extra",
+}  # fmt: skip
+#: What a user's `Comm.read` returns: to it a handler's own messages are data.
+OWN_MESSAGES = (OWN, EXTRA)
 
 #: Keys of a request without an envelope that are no arguments.
 RESERVED = frozenset({"op", "reply", "close", "serializers"})
@@ -110,6 +118,8 @@ def kind_of(head: bytes) -> str:
     name = NAMES.get(bytes(head[:2]))
     if name is None:
         return f"a message of the kind {head[1] if len(head) > 1 else None}"
+    if name in {"own", "extra"}:
+        name += " message"
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
@@ -121,12 +131,15 @@ def take_head(frames: list[Any]) -> bytes | None:
     return None
 
 
-def as_data(head: bytes, message: Any) -> dict[str, Any]:
-    """Return a request as the dict that Dask's would be, for a reader that is no `Server`.
+def as_data(head: bytes, message: Any) -> Any:
+    """Return what a reader gets that is neither a `Server` nor waits for the answer to a call.
 
-    Raises MessageError for any other message of a call, and for arguments that have the names
-    of what is not an argument there.
+    That is a handler's own message, or a request as the dict that Dask's would be. Raises
+    MessageError for any other message of a call, and for arguments that have the names of what
+    is not an argument there.
     """
+    if head in OWN_MESSAGES:
+        return message
     try:
         request = decode_request(head)
     except ValueError as exc:

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .calls import is_error, unpack_error
-from .core import Comm
+from .core import Comm, Enveloped
 from .envelope import (
     ERROR,
+    EXTRA,
     NOTHING,
     ONE,
+    OWN,
     REPLY,
     RESERVED,
     Request,
@@ -22,20 +24,16 @@ from .envelope import (
     encode_request,
     kind_of,
 )
-from .errors import MessageError, RemoteProtocolError, UnserializableError, UntrustedError
+from .errors import RemoteProtocolError
 from .serialize.settings import check_choice
 
 __all__ = [
-    "Answer", "abandon", "choose_families", "for_dask", "open_answer", "send_recv", "wrong_answer",
+    "abandon", "check_op", "choose_families", "for_dask", "is_the_last", "open_answer", "send_recv",
+    "wrong_answer",
 ]  # fmt: skip
 
-#: What `Comm.write` raises where nothing was sent, and `Comm.read` where a message was taken:
-#: a comm that raised one of these carries no reply that nobody waits for.
+#: What `Comm.write` raises where nothing was sent.
 UNSENT: tuple[type[Exception], ...] = (TypeError, ValueError)
-TAKEN: tuple[type[Exception], ...] = (MessageError, UnserializableError, UntrustedError)
-
-#: The head of an answer, None for one without an envelope, and the message.
-Answer = tuple[bytes | None, Any]
 
 
 async def send_recv(
@@ -52,12 +50,14 @@ async def send_recv(
     between peers that trust each other, else a RemoteError. A message that cannot be sent or
     opened raises what `Comm.write` and `Comm.read` say, and the comm goes on. After any other
     failure, or when cancelled, the comm is aborted: a reply may be on its way that must not be
-    taken for another's.
+    taken for another's. A handler that takes the connection may write its answer itself; what
+    else it writes is for `Comm.read`.
     """
     op, close = kwargs.pop("op", None), kwargs.pop("close", False)
+    check_op(op)
     families = choose_families(serializers, deserializers)
     written = False
-    answer: Answer = None, None
+    answer: Enveloped = None, None, None
     try:
         if comm.enveloped:
             head = encode_request(Request(op, ONE if reply else NOTHING, bool(close), families))
@@ -68,7 +68,9 @@ async def send_recv(
             await rest
         written = True
         if reply:
-            answer = await comm.read_enveloped(deserializers or serializers)
+            answer = await comm.read_enveloped(families)
+            while answer[0] == EXTRA:
+                answer = await comm.read_enveloped(families)
     except BaseException as exc:
         abandon(comm, exc, written)
         raise
@@ -77,13 +79,24 @@ async def send_recv(
     return open_answer(answer, comm) if reply else None
 
 
+def check_op(op: Any) -> None:
+    """Raise a TypeError for an op that is no str."""
+    if not isinstance(op, str):
+        raise TypeError(f"the op {op!r:.60} is a {type(op).__name__}, expected a str")
+
+
 def choose_families(
     serializers: Iterable[str] | None, deserializers: Iterable[str] | None
 ) -> tuple[str, ...] | None:
     """Return the families that a reply may use; TypeError for a str instead of their names."""
     check_choice(serializers, None, deserializers)
     families = deserializers or serializers
-    return None if families is None else tuple(families)
+    if families is None:
+        return None
+    names = tuple(families)
+    if not {str}.issuperset(map(type, names)):
+        raise TypeError(f"serializers={names!r:.60}, expected a list of names")
+    return names
 
 
 def for_dask(
@@ -105,30 +118,35 @@ def for_dask(
 
 def abandon(comm: Comm, exc: BaseException, written: bool) -> None:
     """Abort the comm of a call that failed, unless no reply can be on its way."""
-    if not isinstance(exc, TAKEN if written else UNSENT):
+    if written or not isinstance(exc, UNSENT):
         comm.abort()
 
 
-def open_answer(answer: Answer, comm: Comm) -> Any:
-    """Return the value of a reply, or raise what it stands for.
+def open_answer(answer: Enveloped, comm: Comm) -> Any:
+    """Return the value of an answer, or raise what it stands for.
 
-    What has no envelope, but could have one, was written by the handler itself, whatever it
-    looks like. Nobody knows whether it has more to write, which would be taken for the reply of
-    the next call: the comm is aborted, and so it is where the peer breaks the protocol.
+    What has no envelope, but could have one, was written by hand, and is a value whatever it
+    looks like. What is no answer at all is a RemoteProtocolError, and the comm is aborted.
     """
-    head, message = answer
-    if head == REPLY:
+    head, message, error = answer
+    if error is not None:
+        raise error
+    if head in (REPLY, OWN) or (head is None and comm.enveloped):
         return message
-    if head == ERROR:
+    if head == ERROR or (head is None and is_error(message)):
         raise unpack_error(message, comm)
-    if head is None and not comm.enveloped:
-        if is_error(message):
-            raise unpack_error(message, comm)
-        return message
-    comm.abort()
     if head is None:
         return message
+    comm.abort()
     raise wrong_answer(head, comm)
+
+
+def is_the_last(head: bytes | None, comm: Comm) -> bool:
+    """Whether nothing can follow an answer that would be taken for that of the next call.
+
+    Who has no envelopes for a peer that has may write more; of a Dask peer nobody can know.
+    """
+    return head in (REPLY, ERROR, OWN) or not comm.enveloped
 
 
 def wrong_answer(head: bytes, comm: Comm) -> RemoteProtocolError:

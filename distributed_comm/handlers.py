@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, update_wrapper
-from types import MethodType
+from inspect import getattr_static
+from types import FunctionType, MethodType
 from typing import Any, overload
 
 __all__ = ["Handler", "bare", "handler", "name_handlers", "requires_trust"]
 
-#: A proxy may have any attribute, so that taking off its layers would never end.
+#: Decorators put around each other, perhaps in a circle.
 MANY_LAYERS = 100
 
 
@@ -95,17 +96,32 @@ def requires_trust(function: Callable[..., Any]) -> bool:
     """
     layer: Any = function
     for _ in range(MANY_LAYERS):
-        if isinstance(layer, Handler) and layer.require_trust:
-            return True
-        if isinstance(layer, partial):
+        if isinstance(layer, Handler):
+            if layer.require_trust:
+                return True
+            layer = layer.function
+        elif isinstance(layer, partial):
             layer = layer.func
-        elif isinstance(layer, MethodType):
-            layer = layer.__func__
+        elif isinstance(layer, MethodType):  # that of a Handler is its own __call__
+            layer = layer.__self__ if isinstance(layer.__self__, Handler) else layer.__func__
         else:
-            layer = getattr(layer, "__wrapped__", None)
+            layer = _inner(layer)
         if layer is None:
-            break
-    return False
+            return False
+    return True  # nobody knows what is behind so many
+
+
+def _inner(layer: Any) -> Any:
+    """Return what a function was put around, or what makes an object a function; None for neither.
+
+    It is looked for where it was stored: a proxy would return something for any name.
+    """
+    if isinstance(layer, FunctionType):
+        return layer.__dict__.get("__wrapped__")
+    inner = getattr_static(layer, "__wrapped__", None)
+    if inner is None and not isinstance(layer, type):
+        inner = getattr_static(type(layer), "__call__", None)
+    return inner if isinstance(inner, Handler | FunctionType | MethodType | partial) else None
 
 
 def name_handlers(

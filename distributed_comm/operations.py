@@ -6,16 +6,26 @@ before its arguments are decoded where it has an envelope.
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import partial
 from typing import Any, Protocol
 
-from .envelope import ITEMS, NOTHING, ONE, Request, decode_request, encode_request, is_request
+from .calls import is_error
+from .envelope import (
+    ITEMS,
+    LONGEST,
+    NOTHING,
+    ONE,
+    Request,
+    decode_request,
+    encode_request,
+    is_request,
+)
 from .errors import UntrustedError
 from .handlers import bare, requires_trust
 from .wire.proof import REMEDY
 
-__all__ = ["EITHER", "Call", "Operation", "Operations", "drive"]
+__all__ = ["EITHER", "Call", "Operation", "Operations", "drive", "list_names"]
 
 #: First parameters by whose name a handler asks for the connection.
 COMM_NAMES = ("comm", "stream")
@@ -25,6 +35,8 @@ EITHER = 3
 MISSING = object()
 #: Heads are remembered that are no longer, and as many as this.
 BRIEF, MANY = 256, 10_000
+#: How many ops an error names.
+SHOWN = 20
 
 Handler = Callable[..., Any]
 
@@ -89,10 +101,11 @@ class Call:
 
     ``wants`` is NOTHING, ONE message, ITEMS, or EITHER; ``close`` ends the connection behind
     the answer, for which only ``families`` may be used. With a ``refusal`` there is nothing to
-    call. It is the same for many requests, and is never changed.
+    call. It is the same for many requests, and is never changed. ``head`` is that of its
+    envelope, None where it came without.
     """
 
-    __slots__ = ("close", "direct", "enveloped", "families", "operation", "refusal", "wants")
+    __slots__ = ("close", "direct", "families", "head", "operation", "refusal", "wants")
 
     def __init__(
         self,
@@ -100,15 +113,14 @@ class Call:
         wants: int,
         close: bool,
         families: Any,
-        *,
-        enveloped: bool,
+        head: bytes | None,
         refusal: Exception | None = None,
     ) -> None:
         self.operation: Operation = operation  # type: ignore[assignment] # None beside a refusal
         self.wants = wants
         self.close = close
         self.families = families
-        self.enveloped = enveloped
+        self.head = head
         self.refusal = refusal
         #: Whether a function that returned has been answered by its result, and that is all.
         self.direct = not (close or wants == NOTHING or operation is None or operation.takes_comm)
@@ -152,14 +164,14 @@ class Operations:
             request = decode_request(head)
         except ValueError as exc:  # an answer to what is no request could go on for ever
             answered = ONE if is_request(head) else NOTHING
-            return Call(None, answered, True, None, enveloped=True, refusal=exc)
+            return Call(None, answered, True, None, bytes(head[:LONGEST]), exc)
         wants = request.wants
         close = request.close or wants == ITEMS or request.op == "close"
         try:
             operation = self.find(request.op, trusted)
-        except (ValueError, UntrustedError) as exc:
-            return Call(None, wants, close, None, enveloped=True, refusal=exc)
-        call = Call(operation, wants, close, request.families, enveloped=True)
+        except Exception as exc:  # a handler that is an odd object, too
+            return Call(None, wants, close, None, head, exc)
+        call = Call(operation, wants, close, request.families, head)
         if len(head) <= BRIEF and len(self._calls) < MANY and _is_usual(request, head):
             self._calls[head] = call
         return call
@@ -178,9 +190,12 @@ class Operations:
             if error is None:
                 kind = type(message).__name__
                 error = TypeError(f"a request is a dict with the key 'op', not a {kind}")
-                return Call(None, ONE, False, None, enveloped=False, refusal=error), {}
+                return Call(None, ONE, False, None, None, error), {}
             # Nobody knows whether it wanted a reply: the next one must not be taken for it.
-            return Call(None, ONE, True, None, enveloped=False, refusal=error), {}
+            return Call(None, ONE, True, None, None, error), {}
+        if is_error(message):  # by another server, perhaps: the two would answer for ever
+            error = TypeError("an error instead of a request")
+            return Call(None, NOTHING, True, None, None, error), {}
         arguments = dict(message)
         op = arguments.pop("op", None)
         reply = arguments.pop("reply", MISSING)
@@ -195,7 +210,7 @@ class Operations:
         except Exception as exc:  # what came has no truth, as an array has none
             error = exc
             wants, close = int(_is_true(reply, True)), _is_true(close, False)
-        return Call(operation, wants, close, families, enveloped=False, refusal=error), arguments
+        return Call(operation, wants, close, families, None, error), arguments
 
     # -- ops -----------------------------------------------------------------------------------
 
@@ -216,12 +231,23 @@ class Operations:
         return operation
 
     def _unknown(self, what: str) -> ValueError:
-        known = ", ".join(sorted(self._owner.handlers))
+        known = list_names(self._owner.handlers)
         return ValueError(f"no op {what} on this {type(self._owner).__name__}, only: {known}")
 
     def stats(self) -> dict[str, dict[str, float]]:
         """Return the counts of each op that was called."""
         return {op: operation.stats() for op, operation in self._known.items()}
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Return the names of ops for an error, of which a stranger may ask for many.
+
+    >>> list_names(["b", "a"]), list_names([])
+    ('a, b', 'none at all')
+    """
+    names = sorted(names)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(f"{name:.60}" for name in names[:SHOWN]) + more or "none at all"
 
 
 def _is_usual(request: Request, head: bytes) -> bool:

@@ -122,13 +122,15 @@ class Push:
             self._decoding = None
             if self._receiver is None or done.cancelled():
                 return
-            error = done.exception()
+            error, head = done.exception(), decoding.head
             if error is None:
-                self._hand_on(done.result(), None, decoding.head)
-            elif isinstance(error, Exception):
+                self._hand_on(done.result(), None, head)
+            else:
+                if not isinstance(error, Exception):  # SystemExit: in a thread it ends nothing
+                    error = MessageError(f"the message cannot be decoded: {error!r}")
                 name_ends(error, self._channel)
-                unopened = frames and not decoding.head and self._unopened(frames)
-                self._hand_on(unopened or None, error, decoding.head)
+                message = None if frames is None or head else self._unopened(frames)
+                self._hand_on(message, error, head)
             if self._receiver is not None:
                 self._channel.push(self._receive)
 

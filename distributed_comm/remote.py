@@ -3,22 +3,29 @@
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
-from .calls import is_error, unpack_error
 from .core import Comm
 from .envelope import (
     END,
-    ERROR,
+    EXTRA,
     ITEM,
     ITEMS,
     NOTHING,
     ONE,
+    OWN,
     REPLY,
     Request,
     Wants,
     encode_request,
 )
 from .errors import CommClosedError
-from .exchange import abandon, choose_families, for_dask, open_answer, wrong_answer
+from .exchange import (
+    abandon,
+    check_op,
+    choose_families,
+    for_dask,
+    is_the_last,
+    open_answer,
+)
 
 __all__ = ["Comms", "Method", "Remote"]
 
@@ -105,9 +112,8 @@ class Method:
         serializers: Iterable[str] | None,
         deserializers: Iterable[str] | None,
     ) -> None:
-        if not isinstance(op, str):
-            raise TypeError(f"the op {op!r:.60}, expected a str")
-        self._op = op
+        check_op(op)
+        self._op = str.__str__(op)
         self._address = address
         self._pool = pool
         self._serializers = serializers
@@ -162,7 +168,7 @@ class Method:
         pool, address = self._pool, self._address
         comm, written = None, False
         answer: bytes | None = None  # the head of the answer …
-        result: Any = None  # … and what is in it
+        result = error = None  # … what is in it, and why that could not be opened
         try:
             comm = pool.take(address) or await pool.connect(address)
             if comm.enveloped:
@@ -173,7 +179,9 @@ class Method:
                 await rest
             written = True
             if reply:
-                answer, result = await comm.read_enveloped(families)
+                answer, result, error = await comm.read_enveloped(families)
+                while answer != REPLY and answer == EXTRA:
+                    answer, result, error = await comm.read_enveloped(families)
         except BaseException as exc:
             if isinstance(exc, CommClosedError):
                 self._note(exc, comm)
@@ -181,13 +189,15 @@ class Method:
                 abandon(comm, exc, written)
                 pool.reuse(address, comm)
             raise
-        if answer == REPLY and not close:
+        if answer == REPLY and error is None and not close:
             pool.reuse_sound(address, comm)
             return result
         try:
             if close:
                 await comm.close()
-            return open_answer((answer, result), comm) if reply else None
+            elif reply and not is_the_last(answer, comm):
+                comm.abort()
+            return open_answer((answer, result, error), comm) if reply else None
         finally:  # cancelled, too: its room in the pool is somebody else's now
             pool.reuse(address, comm)
 
@@ -220,25 +230,25 @@ class Method:
                 rest = comm.send(for_dask(self._op, arguments, None, True, families), serializers)
             if rest is not None:
                 await rest
-            clean_end = True  # a handler may end its connection; a generator's end is said
+            # The end is said, but by Dask's peers, and handlers that write and close themselves.
+            clean_end = not comm.enveloped
             while True:
                 try:
-                    head, item = await comm.read_enveloped(families)
+                    head, item, error = await comm.read_enveloped(families)
                 except CommClosedError as exc:
                     if exc.clean and clean_end:
                         break
                     self._note(exc, comm)
                     raise
+                if head == EXTRA:
+                    continue
                 if head == END:
                     break
-                if head == ERROR or (head is None and not comm.enveloped and is_error(item)):
-                    raise unpack_error(item, comm)
-                if head not in {None, ITEM, REPLY}:
-                    raise wrong_answer(head, comm)
-                yield item
+                answer = head, item, error
+                yield item if head == ITEM and error is None else open_answer(answer, comm)
                 if head == REPLY:
                     break
-                clean_end = head is None
+                clean_end = head in (None, OWN)
         finally:
             comm.abort()  # what comes after is nobody's
             self._pool.reuse(self._address, comm)

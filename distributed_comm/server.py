@@ -76,8 +76,7 @@ class Server(Listening):
         self.blocked_handlers = list(blocked_handlers or ())
         self.stream_handlers = dict(stream_handlers or {})
         expect_no_items(self.stream_handlers)
-        #: Those of `handlers` and `stream_handlers` that only trusted peers may call.
-        self.trusted_ops = self._check_ops(trusted_ops)
+        self._trusted_ops = self._check_ops(trusted_ops)
         self.id = f"{type(self).__name__}-{uuid.uuid4()}"
         if max_buffer_size is not None:
             arguments["options"] = limited(arguments.get("options"), max_buffer_size)
@@ -88,7 +87,7 @@ class Server(Listening):
             connection_limit, deserialize, serializers, deserializers, timeout=timeout,
             **arguments,
         )  # fmt: skip
-        self._operations = Operations(self, self.trusted_ops)
+        self._operations = Operations(self, self._trusted_ops)
         self._servings: set[Serving] = set()
         self._past: Counter[str] = Counter()  # what comms that have ended had moved
         self._closing: asyncio.Task[None] | None = None
@@ -110,6 +109,11 @@ class Server(Listening):
             known = ", ".join(sorted({*self.handlers, *self.stream_handlers}))
             raise ValueError(f"trusted_ops has {sorted(map(repr, unknown))}, expected of: {known}")
         return ops
+
+    @property
+    def trusted_ops(self) -> frozenset[str]:
+        """Those of `handlers` and `stream_handlers` that only trusted peers may call."""
+        return self._trusted_ops
 
     # -- life ----------------------------------------------------------------------------
 
@@ -258,7 +262,7 @@ class Server(Listening):
         handled ends the stream, so that its sender learns of it. "OK", which older peers send
         first, is skipped, and so is, with a line in the log, a message whose op is empty.
         """
-        await Streaming(comm, self.stream_handlers, self.trusted_ops, extra or {}).run()
+        await Streaming(comm, self.stream_handlers, self._trusted_ops, extra or {}).run()
         return NO_REPLY
 
     # -- figures -------------------------------------------------------------------------

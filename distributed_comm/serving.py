@@ -113,7 +113,7 @@ class Serving(Answering):
             while not isinstance(error, OSError):
                 head = message = error = None
                 try:
-                    head, message = await self.comm.read_enveloped()
+                    head, message, error = await self.comm.read_enveloped(None, self._admit)
                 except (OSError, TypeError, ValueError) as exc:
                     error = exc
                 self._receive(message, error, None if head is None else self._admit(head))
@@ -132,7 +132,7 @@ class Serving(Answering):
                 held, self._held = self._held, None
                 if held is None or self._deaf:
                     break
-                work = self._take_last(*held) if self._leaving else self._take(*held)
+                work = self._take_held(*held)
             if self._deaf:
                 await self.comm.close()
         except OSError:  # the connection has ended
@@ -143,6 +143,14 @@ class Serving(Answering):
         finally:
             self.task = self.call = None
             self._go_on()
+
+    def _take_held(self, message: Any, error: Exception | None, call: Call | None) -> Work | None:
+        """Answer a request that had to wait, by what may be called now."""
+        if call is not None and call.head is not None and call.refusal is None:
+            call = self._admit(call.head)
+        if self._leaving:
+            return self._take_last(message, error, call)
+        return self._take(message, error, call)
 
     def _go_on(self) -> None:
         """Have requests pushed again, or end where none can come."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from .core import Comm
 from .handlers import bare, requires_trust
-from .operations import drive
+from .operations import drive, list_names
 
 __all__ = ["Streaming", "expect_no_items"]
 
@@ -77,7 +77,7 @@ class Streaming:
         """Return why an op cannot be called, None where it can."""
         if function is None:
             what = "a message without an op" if op is MISSING else f"no op {op!r:.60}"
-            return f"{what}, only: {', '.join(sorted(self._handlers)) or 'none at all'}"
+            return f"{what}, only: {list_names(self._handlers)}"
         if not self._comm.trusted and (op in self._trusted_ops or requires_trust(function)):
             return f"the op {op!r} is for trusted peers"
         return None

@@ -147,7 +147,7 @@ def test_any_other_message_of_a_call_is_an_error_to_a_plain_reader(run, where, p
 
             request = encode_request(Request("f"))
             for head, message in (
-                *((head, {"x": 1}) for head in HEADS),
+                *((head, {"x": 1}) for head in (REPLY, ERROR, ITEM, END)),
                 (request, {"op": 1}),
                 (request, [1]),
                 (request[:-1], {}),
@@ -272,7 +272,7 @@ def test_a_pickle_in_an_error_is_opened_for_trusted_peers_alone(run):
 
 
 @everywhere
-def test_a_reply_by_hand_is_a_value_and_its_connection_is_not_used_again(run, where):
+def test_a_reply_by_hand_is_a_value_whatever_follows_it(run, where):
     async def chatty(comm):
         await comm.write({"status": "uncaught-error"})
         await comm.write("for nobody")
@@ -298,7 +298,7 @@ def test_what_is_no_request_is_the_end_of_the_connection(run, where, head):
         async with serve({}, where) as (server, remote), dial(server) as comm:
             await post(comm, head, {"x": 1})
             if head[:2] == b"\xc1\x01":  # one that was meant for a request is told why not
-                answer, error = await comm.read_enveloped()
+                answer, error, _ = await comm.read_enveloped()
                 assert answer == ERROR
                 assert "malformed" in error["exception_text"]
             with pytest.raises(dc.CommClosedError):  # and no answer, which could go on for ever
@@ -314,7 +314,7 @@ def test_a_head_of_any_size_is_refused(run):
             for size in (LONGEST, 64 * 1024, 1024 * 1024):
                 async with dial(server) as comm:
                     comm._channel.send([b"\xc1\x01" + bytes(size), b"\x80"])
-                    answer, error = await comm.read_enveloped()
+                    answer, error, _ = await comm.read_enveloped()
                     assert (answer, "expected at most" in error["exception_text"]) == (ERROR, True)
 
     run(main())
@@ -325,14 +325,14 @@ def test_a_request_is_refused_before_its_arguments_are_decoded(run):
         async with serve() as (server, _), dial(server) as comm:
             no_msgpack = b"\xc1\xc1\xc1"
             comm._channel.send([encode_request(Request("nowhere")), no_msgpack])
-            _, error = await comm.read_enveloped()
+            _, error, _ = await comm.read_enveloped()
             assert "no op 'nowhere'" in error["exception_text"]
             comm._channel.send([encode_request(Request("echo")), no_msgpack])
-            _, error = await comm.read_enveloped()
+            _, error, _ = await comm.read_enveloped()
             assert "cannot be decoded" in error["exception_text"]
             comm._channel.send([encode_request(Request("nowhere", NOTHING)), no_msgpack])
             comm._channel.send([encode_request(Request("echo")), b"\x81\xa4data\x07"])
-            assert await comm.read_enveloped() == (REPLY, 7)
+            assert await comm.read_enveloped() == (REPLY, 7, None)
 
     run(main())
 
@@ -379,7 +379,7 @@ def test_arguments_that_are_none_are_an_error_of_their_call(run, where, argument
         async with serve({}, where) as (server, _), dial(server) as comm:
             for _ in range(2):
                 await post(comm, encode_request(Request("identity")), arguments)
-                answer, error = await comm.read_enveloped()
+                answer, error, _ = await comm.read_enveloped()
                 assert (answer, "TypeError" in error["exception_text"]) == (ERROR, True)
 
     run(main())
@@ -396,7 +396,7 @@ def test_only_usual_heads_are_remembered(run):
                 await comm.read_enveloped()
                 odd = b"\xc1\x01\x96\xa4echo\x01\xc2\xc0\xcd" + extra.to_bytes(2, "big") + b"\x00"
                 await post(comm, odd, {})
-                assert await comm.read_enveloped() == (REPLY, None)
+                assert await comm.read_enveloped() == (REPLY, None, None)
             assert len(server._operations._calls) == known
 
     run(main())

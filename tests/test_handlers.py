@@ -255,7 +255,7 @@ def test_a_stranger_is_refused_and_a_trusted_peer_is_not(run, way):
                     assert "is for trusted peers" in (await comm.read())["exception_text"]
                 head = encode_request(Request("note"))
                 comm._channel.send([head, b"\xc1 no msgpack"])  # refused before it is decoded
-                answer, error = await comm.read_enveloped()
+                answer, error, _ = await comm.read_enveloped()
                 assert answer == ERROR
                 assert "trusted peers" in error["exception_text"]
             assert [*NOTES] == CALLED

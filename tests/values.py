@@ -25,7 +25,14 @@ class Opened(Exception):
         return note, ("a pickle of a stranger's",)
 
 
-HEADS = [envelope.REPLY, envelope.ERROR, envelope.ITEM, envelope.END]
+HEADS = [
+    envelope.REPLY,
+    envelope.ERROR,
+    envelope.ITEM,
+    envelope.END,
+    envelope.OWN,
+    envelope.EXTRA,
+]
 REQUEST = envelope.encode_request(envelope.Request("get", envelope.ONE, True, ("pickle",)))
 PICKLE = pickle.dumps(Opened())
 

@@ -61,7 +61,9 @@ def loads(
         return unpackb(frame, use_list=False, strict_map_key=False)
     except (MessageError, UnserializableError, UntrustedError, Lengthy):
         raise
-    except Exception as exc:  # msgpack's own, ValueError, TypeError for an unhashable key
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:  # msgpack's own, a TypeError for an unhashable key, a family's
         raise MessageError(f"the message cannot be decoded: {str(exc) or repr(exc)}") from exc
 
 

@@ -163,7 +163,9 @@ def loads(data: Any, buffers: list[Buffer], trusted: bool) -> Any:
         if len(data) < LONG:
             return pickle.loads(data, buffers=buffers)
         return pickle.Unpickler(_Source(data), buffers=buffers).load()
-    except Exception as exc:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:  # a CancelledError of the pickle's is none of who opens it
         raise MessageError(
             f"a pickle in the message cannot be opened: {str(exc) or repr(exc)}"
         ) from exc

@@ -4,7 +4,7 @@ from operator import is_
 from typing import Any
 
 from ..errors import MessageError, UnserializableError, UntrustedError
-from .markers import Pickled, Serialize, Serialized, ToPickle
+from .markers import Pickled, Serialize, Serialized, ToPickle, Unsendable
 from .opening import Opener
 from .settings import LoadOptions
 
@@ -57,8 +57,11 @@ def _items(objs: Any, options: LoadOptions) -> list[Any] | None:
 def _content(obj: Any, options: LoadOptions) -> Any:
     while isinstance(obj, Serialize):
         obj = obj.data
+    bare = obj.data if isinstance(obj, ToPickle) else obj
+    if isinstance(bare, Unsendable):
+        bare.__reduce_ex__(0)  # raises
     if isinstance(obj, ToPickle):
-        return obj.data
+        return bare
     if isinstance(obj, Pickled):
         return Opener([b""], options).open_pickled(obj.header, obj.frames)
     if isinstance(obj, Serialized):

@@ -19,8 +19,8 @@ from threading import get_ident
 from typing import Any
 
 from .._kernels import mailbox as kernel
-from ..core import Comm, Connector, HandleComm, Listener
-from ..envelope import Envelope, as_data
+from ..core import Admit, Comm, Connector, Enveloped, HandleComm, Listener
+from ..envelope import Envelope, as_data, is_request
 from ..errors import FatalCommClosedError, MessageError
 from ..pushing import REFUSED, name_ends
 from ..registry import Backend
@@ -88,7 +88,10 @@ class InProc(Comm):
                 raise
         return self._unwrapped(message, deserializers) if wrappers_made else message
 
-    async def read_enveloped(self, deserializers: Any = None) -> tuple[bytes | None, Any]:
+    # What `read` does, once more: another coroutine would cost as much as the rest.
+    async def read_enveloped(
+        self, deserializers: Any = None, admit: Admit | None = None
+    ) -> Enveloped:
         if deserializers is not None:
             check_choice(deserializers=deserializers)
         box = self._box
@@ -102,7 +105,14 @@ class InProc(Comm):
         head = None
         if type(message) is Envelope:
             head, message = message.head, message.message
-        return head, self._unwrapped(message, deserializers) if wrappers_made else message
+        if not wrappers_made:
+            return head, message, None
+        if head is not None and admit is not None and admit(head).refusal is not None:
+            return head, None, None
+        try:
+            return head, self._unwrapped(message, deserializers), None
+        except REFUSED as exc:
+            return head, None, exc
 
     def _unwrapped(self, message: Any, deserializers: Iterable[str] | None) -> Any:
         if not self._deserialize:
@@ -124,6 +134,8 @@ class InProc(Comm):
             check_choice(serializers, on_error)
         if isinstance(msg, Unsendable):
             msg.__reduce_ex__(0)  # raises
+        if self.own_heads is not None:
+            msg = Envelope(next(self.own_heads), msg)
         if not self._box.post(msg):
             await self._end.write(msg)
         return 0
@@ -135,8 +147,10 @@ class InProc(Comm):
             return self.write(msg, serializers)
         if serializers is not None:
             check_choice(serializers)
-        if isinstance(msg, Unsendable):
-            msg.__reduce_ex__(0)  # raises
+        # A handler may return an argument; what else they are in is not looked through.
+        for part in msg.values() if is_request(head) and type(msg) is dict else (msg,):
+            if isinstance(part, Unsendable):
+                part.__reduce_ex__(0)  # raises
         return self._post(Envelope(head, msg))
 
     async def _post(self, envelope: Envelope) -> None:

@@ -177,7 +177,8 @@ class Connection:
         self._move(HELLO)
         self.receive = self._framing.receive
         limit = self._limits.message
-        return NO_CAP if limit is None else limit, self._limits.frames
+        frames = self._limits.frames + remote.enveloped  # the head is none of the user's
+        return NO_CAP if limit is None else limit, frames
 
     def share(self, budget: Budget) -> None:
         """Take the memory for messages from the budget of all who are not trusted."""

@@ -7,7 +7,9 @@ from distributed_comm.core import Comm
 from distributed_comm.envelope import (
     END,
     ERROR,
+    EXTRA,
     ITEM,
+    OWN,
     REPLY,
     Request,
     as_data,
@@ -66,7 +68,7 @@ def seeds() -> list[bytes]:
     """Return requests, answers, and what looks like one, each with a message behind it."""
     heads = [encode_request(Request(op)) for op in ("echo", "many", "stop", "nowhere", "")]
     heads += [encode_request(Request("echo", 2, True, ("msgpack", "pickle")))]
-    heads += [REPLY, ERROR, ITEM, END, b"\xc1", b"\xc1\x07", b"\xc1\x01\xc0"]
+    heads += [REPLY, ERROR, ITEM, END, OWN, EXTRA, b"\xc1", b"\xc1\x07", b"\xc1\x01\xc0"]
     error = {"status": "uncaught-error", "exception": b"x", "causes": [b"y", 1]}
     messages = [{}, {"data": [1, {2}]}, {"op": 1, "reply": 2}, None, 1, error]
     messages += [{"exception_text": 10**30, "traceback_text": {}}, {"exception_text": "x" * 200}]
@@ -107,19 +109,19 @@ def _read(head: bytes, message: Any) -> None:
         request = as_data(head, message)
     except MessageError:
         return
-    assert isinstance(request["op"], str)
+    assert head in {OWN, EXTRA} or isinstance(request["op"], str)
 
 
 def _answer(head: bytes, message: Any) -> None:
     """Take it for an answer."""
     try:
-        assert open_answer((head, message), COMM) is message
+        assert open_answer((head, message, None), COMM) is message
     except RemoteError:
         assert head == ERROR
     except OSError:
-        assert head not in {REPLY, ERROR}
+        assert head not in {REPLY, ERROR, OWN}
     else:
-        assert head == REPLY
+        assert head in {REPLY, OWN}
     error = unpack_error(message, COMM)
     assert isinstance(error, RemoteError)
     assert len(str(error)) < 25_000

@@ -82,7 +82,8 @@ class Stream:
         messages = feed(connection, self.data, sizes)
         firsts = [frames[0] for frames in messages]
         assert all(type(first) is bytes or len(first) >= framing_py.LARGE for first in firsts)
-        assert all(not memoryview(frame).readonly for frames in messages for frame in frames[1:])
+        behind = [frame for frames in messages for frame in frames[_first_of_their_own(frames) :]]
+        assert all(not memoryview(frame).readonly for frame in behind)
         connection.end()
         error = connection.closed_error()
         assert type(error) in {CommClosedError, RemoteProtocolError}
@@ -111,7 +112,8 @@ def draw_stream(
         at, filling = draws.number(1 << 20) % len(data), draws.take(1 + draws.number(16))
         stream.data = data[:at] + filling + data[at + draws.choice([len(filling), 0, 1, 8]) :]
     elif greeting and not proving and not any(map(_is_refused, sent)):
-        fits = [_fits(message, limits) for message in [*sent, []]]
+        most = limits.frames + hello.decode(greeting).enveloped  # whose head is none of the user's
+        fits = [_fits(message, most, limits) for message in [*sent, []]]
         stream.sent = sent[: fits.index(False)]
     return stream
 
@@ -128,9 +130,14 @@ def _is_refused(message: list[bytes]) -> bool:
     return len(message) == 1 and message[0][:1] == b"\xc7"
 
 
-def _fits(message: list[bytes], limits: Limits) -> bool:
+def _fits(message: list[bytes], most: int, limits: Limits) -> bool:
     size = sum(map(len, message))
-    return 0 < len(message) <= limits.frames and (limits.message is None or size <= limits.message)
+    return 0 < len(message) <= most and (limits.message is None or size <= limits.message)
+
+
+def _first_of_their_own(frames: Frames) -> int:
+    """Return the first frame that is memory to be written to: none of those that are decoded."""
+    return 2 if bytes(frames[0][:1]) == framing_py.ENVELOPE else 1
 
 
 def _plain(messages: list[Frames]) -> list[list[bytes]]:

@@ -1,0 +1,48 @@
+"""What the log and the caller are told of a handler that failed, or a reply that cannot be sent.
+
+Both may be of any type, and have methods that fail as well.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+from .calls import pack_error
+from .core import Comm
+from .errors import CommClosedError, RemoteError
+from .operations import Operation
+
+__all__ = ["failed", "unsendable"]
+
+logger = logging.getLogger("distributed_comm")
+
+
+def failed(operation: Operation, exc: BaseException, comm: Comm, trusted: bool) -> dict[str, Any]:
+    """Take note that a handler raised; return the error for its caller."""
+    operation.errors += 1
+    if issubclass(type(exc), asyncio.CancelledError):
+        return pack_error(RemoteError(f"{operation.op}: cancelled at the server"), False)
+    try:
+        if exc.__traceback__ is not None:  # without the line that called it
+            BaseException.with_traceback(exc, exc.__traceback__.tb_next)
+        if operation.takes_comm and isinstance(exc, CommClosedError) and comm.closed():
+            logger.info("the handler of %r lost its connection: %s", operation.op, exc)
+        else:
+            logger.error("the handler of %r failed", operation.op, exc_info=exc)
+        return pack_error(exc, trusted)
+    except BaseException:  # its own methods fail, too
+        error = RemoteError(f"{operation.op}: {type(exc).__name__}, which cannot be shown")
+        logger.error("the handler of %r failed: %s", operation.op, error)
+        return pack_error(error, False)
+
+
+def unsendable(exc: BaseException, comm: Comm, trusted: bool) -> dict[str, Any]:
+    """Take note that a reply cannot be serialized; return the error for who waits for it."""
+    try:
+        logger.warning("a reply to %s cannot be sent: %.500s", comm.peer_address, exc)
+        if isinstance(exc, Exception):
+            return pack_error(exc, trusted)
+        error = RemoteError(f"the reply cannot be sent: {exc!r}")
+    except BaseException:  # its own methods fail, too
+        error = RemoteError(f"the reply cannot be sent: {type(exc).__name__}")
+    return pack_error(error, False)
