@@ -58,6 +58,7 @@ class ChannelComm(Comm):
         self._channel = channel
         self.closed = channel.closed  # type: ignore[method-assign] # one call less
         self.enveloped = channel.enveloped
+        self.own_heads = None
         self._dump_options = _dump_options(
             trusted=trusted,
             typed=channel.typed,
@@ -83,15 +84,16 @@ class ChannelComm(Comm):
         options = self._load_options if deserializers is None else self._opening(deserializers)
         if self._decoding is None:
             frames = await self._channel.read()
-            head = take_head(frames) if len(frames) > 1 else None
             try:
-                message = loads(frames, options)
-                return message if head is None else as_data(head, message)
+                return loads(frames, options)
             except Lengthy as lengthy:
-                self._decode(frames, options, lengthy, head)
+                self._decode(frames, options, lengthy.opened, None)
             except REFUSED as exc:
-                name_ends(exc, self._channel)
-                raise
+                head = take_head(frames)
+                if head is None:
+                    name_ends(exc, self._channel)
+                    raise
+                self._decode(frames, options, [], head)
         head, message, error = await self._decoded()
         if error is not None:
             raise error
@@ -110,12 +112,12 @@ class ChannelComm(Comm):
         options = self._load_options if deserializers is None else self._opening(deserializers)
         if self._decoding is None:
             frames = await self._channel.read()
-            # that is `take_head`, whose call would cost 120 instructions
+            # `take_head`, whose call costs 120 instructions
             head: Any = frames.pop(0) if len(frames) > 1 and frames[0][:1] == MARK else None
             try:
                 return head, loads(frames, options), None
             except Lengthy as lengthy:
-                self._decode(frames, options, lengthy, head)
+                self._decode(frames, options, lengthy.opened, head)
             except REFUSED as exc:
                 name_ends(exc, self._channel)
                 return head, None, exc
@@ -126,11 +128,11 @@ class ChannelComm(Comm):
         return replace(self._load_options, deserializers=tuple(deserializers))
 
     def _decode(
-        self, frames: Frames, options: LoadOptions, lengthy: Lengthy, head: bytes | None
+        self, frames: Frames, options: LoadOptions, opened: list[Any] | None, head: bytes | None
     ) -> None:
         """Decode a message in a thread, for `_decoded` to wait for."""
         options = replace(options, most=None)
-        self._decoding = Decoding(in_thread(loads, frames, options, lengthy.opened), head)
+        self._decoding = Decoding(in_thread(loads, frames, options, opened), head)
 
     async def _decoded(self) -> Enveloped:
         """Wait for a message that is decoded in a thread; cancelled, leave it to the next read."""

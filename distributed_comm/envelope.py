@@ -125,7 +125,7 @@ def kind_of(head: bytes) -> str:
 
 def take_head(frames: list[Any]) -> bytes | None:
     """Take the head from the frames of a message, of which it is never the only one, or None."""
-    if frames[0][:1] == MARK:
+    if len(frames) > 1 and frames[0][:1] == MARK:
         head: bytes = frames.pop(0)
         return head
     return None

@@ -27,6 +27,8 @@ class OwnMessages:
 
     def begin(self, call: Call) -> None:
         """Set the heads for what is written from now on."""
+        if call.head is None and not self.marked:
+            return
         self.marked = call.head is not None
         wants = call.wants if call.operation.takes_comm else NOTHING
         self._answer = iter((OWN,) if wants == ONE else ())

@@ -68,6 +68,7 @@ class InProc(Comm):
         self._end = end
         self._box = end.box
         self._deserialize = deserialize
+        self.own_heads = None
 
     async def read(self, deserializers: Any = None) -> Any:
         if deserializers is not None:
