@@ -21,7 +21,7 @@ from typing import Any
 
 from .calls import Status, pack_error, seems_error
 from .core import Comm
-from .envelope import END, ERROR, ITEM, ITEMS, NO_REPLY, NOTHING, REPLY
+from .envelope import END, ERROR, EXTRA, ITEM, ITEMS, NO_REPLY, NOTHING, REPLY
 from .errors import RemoteError
 from .failures import failed, unsendable
 from .operations import EITHER, Call, Operation, Operations, drive
@@ -151,10 +151,10 @@ class Answering:
         except BaseException as exc:
             if self._is_lost(exc):
                 return None
-            work = self._post(call, ERROR, unsendable(exc, self.comm, self._trusted))
+            work = self._post(call, _error_for(head), unsendable(exc, self.comm, self._trusted))
             _raise_if_fatal(exc)
             return work
-        return None if rest is None else self._write(call, rest)
+        return None if rest is None else self._write(call, rest, head)
 
     def _send_plain(self, call: Call, result: Any) -> Awaitable[Any] | None:
         """Send a reply, or an item, as it is, but for what a Dask peer would take for an error."""
@@ -179,16 +179,16 @@ class Answering:
                 rest = self.comm.send(message)
         except OSError:  # the connection has ended, as its receiver will hear
             return None
-        return None if rest is None else self._write(call, rest)
+        return None if rest is None else self._write(call, rest, head)
 
-    async def _write(self, call: Call, writing: Awaitable[Any]) -> None:
+    async def _write(self, call: Call, writing: Awaitable[Any], head: bytes) -> None:
         """Wait for a reply to be written; one that cannot be is an error at the caller."""
         try:
             await writing
         except BaseException as exc:
             if self._is_lost(exc) or self._is_for_us(exc):
                 raise
-            work = self._post(call, ERROR, unsendable(exc, self.comm, self._trusted))
+            work = self._post(call, _error_for(head), unsendable(exc, self.comm, self._trusted))
             if work is not None:
                 await work
             _raise_if_fatal(exc)
@@ -300,6 +300,11 @@ def _has_to_wait(result: Any) -> bool:
 def _is_no_reply(operation: Operation, result: Any) -> bool:
     """Whether a handler says that it has replied itself, as only one with the connection can."""
     return operation.takes_comm and (result is NO_REPLY or result is DONT_REPLY)
+
+
+def _error_for(head: bytes) -> bytes:
+    """Return the head of the error that goes instead of a message of this head."""
+    return EXTRA if head == EXTRA else ERROR
 
 
 def _is_a_stream(op: str) -> TypeError:

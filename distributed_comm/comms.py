@@ -107,13 +107,15 @@ class ChannelComm(Comm):
     async def read_enveloped(
         self,
         deserializers: Iterable[str] | None = None,
-        admit: Admit | None = None,  # noqa: ARG002 - servers have requests pushed
+        admit: Admit | None = None,
     ) -> Enveloped:
         options = self._load_options if deserializers is None else self._opening(deserializers)
         if self._decoding is None:
             frames = await self._channel.read()
             # `take_head`, whose call costs 120 instructions
             head: Any = frames.pop(0) if len(frames) > 1 and frames[0][:1] == MARK else None
+            if admit is not None and head is not None and admit(head).refusal is not None:
+                return head, None, None
             try:
                 return head, loads(frames, options), None
             except Lengthy as lengthy:

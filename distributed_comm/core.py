@@ -190,8 +190,8 @@ class Comm(ABC):
         NotImplementedError where a comm can only be read.
 
         With ``admit`` a message may come in an envelope: ``admit(head)`` is called before it is
-        decoded, and what that returns is the receiver's third argument. If it has a refusal, the
-        message is not decoded, and that is the error.
+        decoded, and what that returns is the receiver's third argument. If that has a refusal,
+        the message is not decoded, and both other arguments are None.
         """
         raise NotImplementedError
 

@@ -11,7 +11,7 @@ a user sends is data, and nothing that a user sends is taken for a request, an e
 4 ITEM     … one of many that the function gives
 5 END      … None: there are no more items
 6 OWN      … one that the handler has written to its connection, as an answer
-7 EXTRA    … such a one that answers nothing: its call has an answer, or wants none
+7 EXTRA    … a further one of such a handler, after the answer, or where none is wanted
 =========  ========================================================================
 
 Within one process the same head travels beside the message, in an `Envelope`. A message
@@ -132,7 +132,7 @@ def take_head(frames: list[Any]) -> bytes | None:
 
 
 def as_data(head: bytes, message: Any) -> Any:
-    """Return what a reader gets that is neither a `Server` nor waits for the answer to a call.
+    """Return what `Comm.read` gives for a message in an envelope.
 
     That is a handler's own message, or a request as the dict that Dask's would be. Raises
     MessageError for any other message of a call, and for arguments that have the names of what

@@ -28,10 +28,11 @@ from .errors import RemoteProtocolError
 from .serialize.settings import check_choice
 
 __all__ = [
-    "abandon", "check_op", "choose_families", "for_dask", "is_the_last", "open_answer", "send_recv",
-    "wrong_answer",
+    "abandon", "check_op", "choose_families", "for_dask", "open_answer", "send_recv",
 ]  # fmt: skip
 
+#: Heads of an answer. A tuple, for the head that a peer sends may be no bytes, and have no hash.
+ANSWERS = (REPLY, ERROR, OWN)
 #: What `Comm.write` raises where nothing was sent.
 UNSENT: tuple[type[Exception], ...] = (TypeError, ValueError)
 
@@ -60,7 +61,8 @@ async def send_recv(
     answer: Enveloped = None, None, None
     try:
         if comm.enveloped:
-            head = encode_request(Request(op, ONE if reply else NOTHING, bool(close), families))
+            wants = ONE if reply else NOTHING
+            head = encode_request(Request(str.__str__(op), wants, bool(close), families))
             rest = comm.send(kwargs, serializers, head)
         else:
             rest = comm.send(for_dask(op, kwargs, reply, close, families), serializers)
@@ -82,7 +84,7 @@ async def send_recv(
 def check_op(op: Any) -> None:
     """Raise a TypeError for an op that is no str."""
     if not isinstance(op, str):
-        raise TypeError(f"the op {op!r:.60} is a {type(op).__name__}, expected a str")
+        raise TypeError(f"an op that is a {type(op).__name__}, expected a str")
 
 
 def choose_families(
@@ -94,9 +96,9 @@ def choose_families(
     if families is None:
         return None
     names = tuple(families)
-    if not {str}.issuperset(map(type, names)):
-        raise TypeError(f"serializers={names!r:.60}, expected a list of names")
-    return names
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError("serializers, or deserializers, that are no names: expected a list of str")
+    return tuple(map(str.__str__, names))
 
 
 def for_dask(
@@ -129,24 +131,14 @@ def open_answer(answer: Enveloped, comm: Comm) -> Any:
     looks like. What is no answer at all is a RemoteProtocolError, and the comm is aborted.
     """
     head, message, error = answer
+    if head is not None and head not in ANSWERS:
+        comm.abort()
+        raise wrong_answer(head, comm)
     if error is not None:
         raise error
-    if head in (REPLY, OWN) or (head is None and comm.enveloped):
-        return message
-    if head == ERROR or (head is None and is_error(message)):
+    if head == ERROR or (head is None and not comm.enveloped and is_error(message)):
         raise unpack_error(message, comm)
-    if head is None:
-        return message
-    comm.abort()
-    raise wrong_answer(head, comm)
-
-
-def is_the_last(head: bytes | None, comm: Comm) -> bool:
-    """Whether nothing can follow an answer that would be taken for that of the next call.
-
-    Who has no envelopes for a peer that has may write more; of a Dask peer nobody can know.
-    """
-    return head in (REPLY, ERROR, OWN) or not comm.enveloped
+    return message
 
 
 def wrong_answer(head: bytes, comm: Comm) -> RemoteProtocolError:

@@ -1,6 +1,6 @@
 """What the log and the caller are told of a handler that failed, or a reply that cannot be sent.
 
-Both may be of any type, and have methods that fail as well.
+Either may be of any type, and its methods may fail.
 """
 
 import asyncio
@@ -25,7 +25,8 @@ def failed(operation: Operation, exc: BaseException, comm: Comm, trusted: bool) 
     try:
         if exc.__traceback__ is not None:  # without the line that called it
             BaseException.with_traceback(exc, exc.__traceback__.tb_next)
-        if operation.takes_comm and isinstance(exc, CommClosedError) and comm.closed():
+        ends = f"{comm.local_address} -> {comm.peer_address}"
+        if isinstance(exc, CommClosedError) and comm.closed() and ends in str(exc):
             logger.info("the handler of %r lost its connection: %s", operation.op, exc)
         else:
             logger.error("the handler of %r failed", operation.op, exc_info=exc)

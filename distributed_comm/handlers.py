@@ -1,9 +1,10 @@
 """What a handler is besides its function: the options that `handler` gives it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial, update_wrapper
 from inspect import getattr_static
-from types import FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, overload
 
 __all__ = ["Handler", "bare", "handler", "name_handlers", "requires_trust"]
@@ -92,36 +93,41 @@ def bare(function: Callable[..., Any]) -> Callable[..., Any]:
 def requires_trust(function: Callable[..., Any]) -> bool:
     """Whether a handler is for trusted peers.
 
-    It is, too, where a partial, a method or another decorator was put around one that says so.
+    Wrapping it in a partial, a method or a decorator does not lift that.
     """
-    layer: Any = function
-    for _ in range(MANY_LAYERS):
-        if isinstance(layer, Handler):
-            if layer.require_trust:
-                return True
-            layer = layer.function
-        elif isinstance(layer, partial):
-            layer = layer.func
-        elif isinstance(layer, MethodType):  # that of a Handler is its own __call__
-            layer = layer.__self__ if isinstance(layer.__self__, Handler) else layer.__func__
-        else:
-            layer = _inner(layer)
-        if layer is None:
+    layers: list[Any] = [function]
+    for seen in range(MANY_LAYERS):
+        if seen == len(layers):
             return False
+        layer = layers[seen]
+        if isinstance(layer, Handler) and layer.require_trust:
+            return True
+        layers += [inner for inner in _inside(layer) if inner is not None]
     return True  # nobody knows what is behind so many
 
 
-def _inner(layer: Any) -> Any:
-    """Return what a function was put around, or what makes an object a function; None for neither.
+def _inside(layer: Any) -> Iterator[Any]:
+    """Yield what a function was put around, and what makes an object a function.
 
-    It is looked for where it was stored: a proxy would return something for any name.
+    A proxy would have something by any name: so only what is stored is looked for.
     """
-    if isinstance(layer, FunctionType):
-        return layer.__dict__.get("__wrapped__")
-    inner = getattr_static(layer, "__wrapped__", None)
-    if inner is None and not isinstance(layer, type):
-        inner = getattr_static(type(layer), "__call__", None)
-    return inner if isinstance(inner, Handler | FunctionType | MethodType | partial) else None
+    if isinstance(layer, Handler):
+        yield layer.function
+    elif isinstance(layer, partial):
+        yield layer.func
+    elif isinstance(layer, staticmethod | classmethod):
+        yield layer.__func__
+    elif isinstance(layer, MethodType):
+        yield layer.__func__
+        if isinstance(layer.__self__, Handler):  # and this is its __call__
+            yield layer.__self__
+        return
+    elif not isinstance(layer, type | FunctionType | BuiltinFunctionType):
+        call = getattr_static(type(layer), "__call__", None)
+        yield call if isinstance(call, Handler | FunctionType | partial) else None
+    if getattr_static(layer, "__wrapped__", None) is not None:
+        with suppress(Exception):  # of a property
+            yield layer.__wrapped__
 
 
 def name_handlers(
@@ -129,7 +135,8 @@ def name_handlers(
 ) -> dict[str, Callable[..., Any]]:
     """Return handlers by their ops; a function's name is its op unless `handler` gave it one.
 
-    Raises TypeError for what is no function or has no name, ValueError for a name given twice.
+    Raises TypeError for what is no function or has no name in an iterable, ValueError for a name
+    given twice there.
     """
     if isinstance(handlers, Mapping):
         return dict(handlers)

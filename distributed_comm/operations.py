@@ -29,11 +29,11 @@ __all__ = ["EITHER", "Call", "Operation", "Operations", "drive", "list_names"]
 
 #: First parameters by whose name a handler asks for the connection.
 COMM_NAMES = ("comm", "stream")
-#: How many messages who leaves ``reply`` out waits for: as many as the function gives.
+#: Of a request without ``reply``: the caller takes as many messages as the function gives.
 EITHER = 3
 #: What stands for a key that is missing.
 MISSING = object()
-#: Heads are remembered that are no longer, and as many as this.
+#: The longest head that is remembered, and how many are.
 BRIEF, MANY = 256, 10_000
 #: How many ops an error names.
 SHOWN = 20
@@ -193,7 +193,9 @@ class Operations:
                 return Call(None, ONE, False, None, None, error), {}
             # Nobody knows whether it wanted a reply: the next one must not be taken for it.
             return Call(None, ONE, True, None, None, error), {}
-        if is_error(message):  # by another server, perhaps: the two would answer for ever
+        if "op" not in message and is_error(
+            message
+        ):  # by another server, perhaps: the two would answer for ever
             error = TypeError("an error instead of a request")
             return Call(None, NOTHING, True, None, None, error), {}
         arguments = dict(message)

@@ -46,8 +46,9 @@ class Rules(NamedTuple):
 
 
 def resolve(path: Path, home: Path | None, rules: Rules) -> Path:
-    """Return where an absolute path leads; KeyFileError where others can change that, OSError.
+    """Return where an absolute path leads, through every link.
 
+    Raises KeyFileError where others can change that, OSError where it cannot be followed.
     Folders above the home are not checked for what is below it: the home is given, not chosen.
     """
     if not UNIX:
@@ -67,9 +68,10 @@ def resolve(path: Path, home: Path | None, rules: Rules) -> Path:
 
 
 def make_folder(folder: Path, home: Path | None, rules: Rules) -> None:
-    """Make a resolved folder, and what is missing above it, all 0700; KeyFileError, OSError.
+    """Make a resolved folder, and what is missing above it, all 0700.
 
-    It is checked again, for in a sticky folder somebody may have been faster.
+    It is checked again, for in a sticky folder somebody may have been faster: then it raises
+    KeyFileError. Raises OSError where a folder cannot be made.
     """
     missing = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
     for each in reversed(missing):
@@ -161,7 +163,10 @@ def write_once(path: Path, text: str) -> bool:
 
 
 def read(path: Path, rules: Rules) -> bytes:
-    """Return what is in the file at a resolved path, stripped; KeyFileError if unsafe, OSError."""
+    """Return what is in the file at a resolved path, without white space around it.
+
+    Raises KeyFileError where that is unsafe or no key, OSError where it cannot be read.
+    """
     if UNIX:  # before opening it, which may be refused, or block, or move a tape
         _check_file(path, os.lstat(path), rules)
     descriptor = os.open(path, FLAGS)

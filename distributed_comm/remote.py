@@ -18,14 +18,7 @@ from .envelope import (
     encode_request,
 )
 from .errors import CommClosedError
-from .exchange import (
-    abandon,
-    check_op,
-    choose_families,
-    for_dask,
-    is_the_last,
-    open_answer,
-)
+from .exchange import abandon, check_op, choose_families, for_dask, open_answer
 
 __all__ = ["Comms", "Method", "Remote"]
 
@@ -68,9 +61,10 @@ class Remote:
     sends many. ``remote["op"]`` is the same function by any name, such as one that begins with
     an underscore or is that of an attribute here.
 
-    Four names are not the function's: ``reply=False`` waits for no reply, ``close=True`` closes
-    the connection behind the call, ``serializers=`` and ``deserializers=`` name the families that
-    may be used. ``remote["op"].call({"reply": 1})`` passes arguments by any name.
+    Four names are options of a call, and no arguments: ``reply=False`` waits for no reply,
+    ``close=True`` closes the connection behind the call, ``serializers=`` and ``deserializers=``
+    name the families that may be used, also in a stream. ``remote["op"].call({"reply": 1})``
+    passes arguments by any name.
     """
 
     def __init__(
@@ -145,9 +139,9 @@ class Method:
         serializers: Iterable[str] | None = None,
         deserializers: Iterable[str] | None = None,
     ) -> Coroutine[Any, Any, Any]:
-        """Call the function with arguments by any name; what else can be said is no argument.
+        """Call the function with the arguments in a mapping, whose keys may be any names.
 
-        What ``remote.op(...)`` does, whose names of these four are the options here.
+        The keyword arguments here are the options of a call, as in ``remote.op(...)``.
         """
         serializers = serializers or self._serializers
         deserializers = deserializers or self._deserializers
@@ -195,8 +189,6 @@ class Method:
         try:
             if close:
                 await comm.close()
-            elif reply and not is_the_last(answer, comm):
-                comm.abort()
             return open_answer((answer, result, error), comm) if reply else None
         finally:  # cancelled, too: its room in the pool is somebody else's now
             pool.reuse(address, comm)
@@ -230,7 +222,7 @@ class Method:
                 rest = comm.send(for_dask(self._op, arguments, None, True, families), serializers)
             if rest is not None:
                 await rest
-            # The end is said, but by Dask's peers, and handlers that write and close themselves.
+            # Our peers say END. Dask's do not, nor do handlers that write and close themselves.
             clean_end = not comm.enveloped
             while True:
                 try:
@@ -244,8 +236,9 @@ class Method:
                     continue
                 if head == END:
                     break
-                answer = head, item, error
-                yield item if head == ITEM and error is None else open_answer(answer, comm)
+                if head == ITEM and error is not None:
+                    raise error
+                yield item if head == ITEM else open_answer((head, item, error), comm)
                 if head == REPLY:
                     break
                 clean_end = head in (None, OWN)

@@ -32,16 +32,16 @@ class Server(Listening):
     """Answers requests on any number of addresses; to be subclassed or used as it is.
 
     ``handlers`` maps the name of each op to a function, a coroutine function or an async
-    generator function (each of its items is a message); or they are functions, whose names are
-    the ops. A handler whose first parameter is named ``comm`` or ``stream`` gets the connection;
-    the other parameters come from the request. It returns `NO_REPLY` where it has replied itself.
-    ``identity``, ``echo`` and ``connection_stream`` are there already.
+    generator function (each of its items is a message); or is an iterable of functions, whose
+    names are the ops. A handler whose first parameter is named ``comm`` or ``stream`` gets the
+    connection; the other parameters come from the request. It returns NO_REPLY where it has
+    replied itself. ``identity``, ``echo`` and ``connection_stream`` are there already.
 
     >>> def add(x, y):
     ...     return x + y
     >>> server = Server([add])
 
-    Whoever can reach the server can call an op, but those in ``trusted_ops`` and those of a
+    Whoever can reach the server can call any op except those in ``trusted_ops`` and those of a
     `handler` with ``require_trust=True``, which are for trusted peers. ``require_trust=True``
     keeps everybody else out.
 
@@ -107,7 +107,8 @@ class Server(Listening):
         unknown = ops - self.handlers.keys() - self.stream_handlers.keys()
         if unknown:
             known = ", ".join(sorted({*self.handlers, *self.stream_handlers}))
-            raise ValueError(f"trusted_ops has {sorted(map(repr, unknown))}, expected of: {known}")
+            wrong = ", ".join(sorted(map(repr, unknown)))
+            raise ValueError(f"trusted_ops names {wrong}, no op of this server; it has: {known}")
         return ops
 
     @property

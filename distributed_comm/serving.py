@@ -241,7 +241,8 @@ class Serving(Answering):
         if call is None:
             task.cancel()
         elif self._wanted and self._verdict is not None:
-            rest = self._post(call, ERROR, pack_error(self._verdict, False))
+            head = self._own.head_for(call, ERROR)
+            rest = self._post(call, head, pack_error(self._verdict, False))
             if rest is not None:
                 with suppress(OSError, TimeoutError):
                     async with asyncio.timeout(PATIENCE):

@@ -76,8 +76,6 @@ async def exchange(remote, value):
     assert same([item async for item in remote.items.stream(key=1)], [value, [value], value])
     assert same([item async for item in remote.write_many.stream(key=1)], [value, value])
     assert same([item async for item in remote.get.stream(key=1)], [value])
-    if not isinstance(remote, dc.rpc):
-        return
     async with await dc.connect(remote.address, **remote._own._arguments) as comm:
         assert same(await dc.send_recv(comm, op="get", key=1), value)
         await comm.write({"op": "get", "key": 1})  # by hand: nothing of ours looks at the reply

@@ -91,9 +91,9 @@ FAILURES = {
     "no answer": (("call", "{address}", "wait"), "TimeoutError: no answer in 0.5 s$"),
     "an error without a text": (("call", "{address}", "give_up"), "^RemoteError: AssertionError$"),
     "its own TimeoutError": (("call", "--trusted", "{address}", "time_out"), "^TimeoutError$"),
-    "an argument named op": (
-        ("call", "{address}", "add", "op=1"),
-        "^RemoteError: TypeError: add: .*'op'",
+    "an argument that there is not": (
+        ("call", "{address}", "add", "x=1", "y=2", "op=1"),
+        "^RemoteError: TypeError: add: .*'op'$",
     ),
 }
 

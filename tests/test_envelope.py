@@ -440,7 +440,7 @@ def test_no_reply_is_said_by_a_handler_with_the_connection_alone(run, where):
 def test_the_end_of_a_stream_is_said_and_a_server_that_vanishes_says_none(run, where):
     cut = asyncio.Event()
 
-    async def items(comm, many):
+    async def items(comm):
         await comm.write("plain")
         return dc.NO_REPLY
 
@@ -450,7 +450,7 @@ def test_the_end_of_a_stream_is_said_and_a_server_that_vanishes_says_none(run, w
 
     async def main():
         async with serve({"items": items, "endless": endless}, where) as (server, remote):
-            assert [item async for item in remote.items.stream(many=1)] == ["plain"]
+            assert [item async for item in remote.items.stream()] == ["plain"]
             stream = remote.endless.stream()
             assert await anext(stream) == 1
             closing = asyncio.ensure_future(server.close(grace=0.01))

@@ -171,7 +171,42 @@ def logged(function):
     return call
 
 
+class Slotted:
+    __slots__ = ("__wrapped__",)
+
+    def __init__(self, function):
+        self.__wrapped__ = function
+
+    def __call__(self, *args, **kwargs):
+        return self.__wrapped__(*args, **kwargs)
+
+
+class Delegate:
+    """A decorator as a class, which stores what it was put around as functools does."""
+
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args, **kwargs):
+        return self.__wrapped__(*args, **kwargs)
+
+
+class Called:
+    @dc.handler(require_trust=True)
+    def __call__(self, x=None):
+        return x
+
+
 GUARDED = {
+    "static": staticmethod(guarded),
+    "decorated static": staticmethod(logged(guarded)),
+    "decorated twice": logged(logged(guarded)),
+    "cached twice": functools.lru_cache(functools.lru_cache(guarded)),
+    "slotted": Slotted(guarded),
+    "delegated twice": Delegate(Delegate(guarded)),
+    "decorated partial": functools.update_wrapper(functools.partial(double), guarded),
+    "called": Called(),
+    "its __call__": guarded.__call__,
     "itself": guarded,
     "renamed": dc.handler(guarded, name="other"),
     "partial": functools.partial(guarded, x=1),
@@ -188,6 +223,18 @@ GUARDED = {
 @pytest.mark.parametrize("name", GUARDED)
 def test_trust_is_required_whatever_is_put_around_it(name):
     assert requires_trust(GUARDED[name])
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_a_stranger_calls_none_of_them(run, name):
+    async def main():
+        async with serve({"f": GUARDED[name]}) as (server, remote), dial(server) as comm:
+            with pytest.raises(dc.RemoteError, match="trusted peers"):
+                await remote.f()
+            await comm.write({"op": "f"})
+            assert "trusted peers" in (await comm.read())["exception_text"]
+
+    run(main())
 
 
 @pytest.mark.parametrize("function", [double, logged(double), print, dc.handler(max), triple])
@@ -321,7 +368,7 @@ def test_stream_handlers_may_require_trust_too(run, way, caplog):
 @pytest.mark.parametrize(
     ("ops", "error", "text"),
     [
-        (["nowhere", "f"], ValueError, "'nowhere'.* expected of: .*f"),
+        (["nowhere", "f"], ValueError, "'nowhere', no op of this server; it has: .*f"),
         ("f", TypeError, r"expected a list of names: \['f'\]"),
     ],
 )

@@ -1,6 +1,7 @@
 """What a handler with the connection writes itself: for whom it is, and for whom it never is."""
 
 import asyncio
+import pickle
 
 import pytest
 from calling import dial, everywhere, serve
@@ -8,7 +9,9 @@ from loops import settle, until
 from lying import post
 
 import distributed_comm as dc
+from distributed_comm import comms
 from distributed_comm.envelope import EXTRA, NOTHING, OWN, REPLY, Request, encode_request
+from distributed_comm.transports.reader import Reader
 
 WRONG = dc.Serialized({"serializer": "nope"}, [b"x"])
 
@@ -53,12 +56,16 @@ class Writers:
         await comm.write(WRONG)
         return "reply"
 
+    async def unsendable(self, comm):
+        await comm.write("own")
+        return [dc.NO_REPLY]
+
     async def later(self, comm):
         await wait_for(self.go)
         await comm.write("late")
 
     def handlers(self):
-        names = ["once", "twice", "before", "after", "at_once", "fails", "unopened"]
+        names = ["once", "twice", "before", "after", "at_once", "fails", "unopened", "unsendable"]
         return {name: getattr(self, name) for name in names}
 
 
@@ -73,7 +80,7 @@ def test_it_is_never_the_reply_of_another_call(run, where, limit):
         ):
             for op, expected in {
                 "once": "own", "twice": "own", "before": "own", "after": "reply",
-                "at_once": "own", "fails": KeyError, "unopened": TypeError,
+                "at_once": "own", "fails": KeyError, "unopened": TypeError, "unsendable": "own",
             }.items():  # fmt: skip
                 for reply in (True, False):
                     writers.go.clear()
@@ -280,3 +287,180 @@ def test_two_servers_do_not_answer_each_other_for_ever(run, where, message):
             await other.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("reply", [True, False])
+@everywhere
+def test_what_a_task_of_an_earlier_call_writes_is_not_the_answer_to_a_later_one(run, where, reply):
+    async def main():
+        go, tasks = asyncio.Event(), []
+
+        async def write_late(comm):
+            await go.wait()
+            await comm.write("late")
+
+        async def first(comm):
+            tasks.append(asyncio.ensure_future(write_late(comm)))
+            return "first"
+
+        async def second(comm):
+            go.set()
+            await asyncio.gather(*tasks)
+            await comm.write("second")
+            return dc.NO_REPLY
+
+        async with serve({"first": first, "second": second}, where) as (_, remote):
+            for _ in range(2):
+                go.clear()
+                assert await remote.first(reply=reply) == ("first" if reply else None)
+                assert await remote.second() == "second"
+                assert await remote.echo(data=1) == 1
+                tasks.clear()
+            assert remote._own.open == 1
+
+    run(main())
+
+
+@everywhere
+def test_a_task_that_was_there_before_may_write_the_answer(run, where):
+    async def main():
+        waiting = asyncio.Queue()
+
+        async def answer():
+            while True:
+                await (await waiting.get()).write("answered")
+
+        def ask(comm):
+            waiting.put_nowait(comm)
+            return dc.NO_REPLY
+
+        answering = asyncio.ensure_future(answer())
+        async with serve({"ask": ask}, where) as (_, remote):
+            for number in range(3):
+                assert await remote.ask() == "answered"
+                assert await remote.echo(data=number) == number
+            assert remote._own.open == 1
+        answering.cancel()
+        await asyncio.wait({answering})
+
+    run(main())
+
+
+@everywhere
+def test_a_call_that_is_cut_behind_its_answer_is_no_error_of_another(run, where):
+    async def stays(comm):
+        await comm.write("answer")
+        await asyncio.Event().wait()
+
+    async def main():
+        async with serve({"stays": stays}, where) as (server, _), dial(server) as comm:
+            await post(comm, encode_request(Request("stays")), {})
+            assert await comm.read_enveloped() == (OWN, "answer", None)
+            closing = asyncio.ensure_future(server.close(grace=0.01))
+            head, _, _ = await comm.read_enveloped()
+            assert head == EXTRA
+            await closing
+
+    run(main())
+
+
+@everywhere
+def test_a_listener_that_answers_by_hand_may_be_called_over_one_comm(run, where):
+    async def by_hand(comm):
+        async with comm:
+            async for message in comm:
+                await comm.write(message["x"])
+
+    async def main():
+        async with dc.listen(where, by_hand) as listener:
+            async with (
+                await dc.connect(listener.contact_address) as comm,
+                dc.rpc(comm=comm) as remote,
+            ):
+                for number in range(3):
+                    assert await remote.f(x=number) == number
+            async with dc.rpc(listener.contact_address) as remote:
+                for number in range(3):
+                    assert await remote.f(x=number) == number
+                assert remote._own.open == 1
+
+    run(main())
+
+
+@everywhere
+def test_an_argument_may_be_named_as_what_dask_knows_an_error_by(run, where):
+    got = []
+
+    async def main():
+        handlers = {"put": lambda status, exception="x": got.append(status)}
+        async with serve(handlers, where) as (server, remote), dial(server) as comm:
+            await remote.put(status="uncaught-error", exception=1)
+            await comm.write({"op": "put", "status": "uncaught-error"})
+            assert await comm.read() is None
+        assert got == ["uncaught-error"] * 2
+
+    run(main())
+
+
+def test_a_channel_that_can_only_be_read_refuses_before_it_decodes(run, monkeypatch):
+    decoded = []
+
+    def loads(frames, options, *rest):
+        decoded.append(frames)
+        return comms_loads(frames, options, *rest)
+
+    def push(self, receiver):
+        raise NotImplementedError
+
+    comms_loads = comms.loads
+    monkeypatch.setattr(comms, "loads", loads)
+    monkeypatch.setattr(Reader, "push", push)
+
+    async def main():
+        guarded = dc.handler(lambda x: x, require_trust=True)
+        async with serve({"guarded": guarded}) as (_, remote):
+            with pytest.raises(dc.RemoteError, match="trusted peers"):
+                await remote.guarded(x=1)
+            assert len(decoded) == 1  # the answer
+            assert await remote.echo(data=1) == 1
+
+    run(main())
+
+
+@everywhere
+def test_a_stream_handlers_own_error_is_in_the_log(run, where, caplog):
+    def fail():
+        raise dc.CommClosedError("the database went away")
+
+    async def main():
+        async with (
+            serve({}, where, stream_handlers={"fail": fail}) as (server, _),
+            dial(server) as comm,
+        ):
+            await comm.write({"op": "connection_stream", "reply": False})
+            await comm.write([{"op": "fail"}])
+            await until(lambda: [r for r in caplog.records if r.levelname == "ERROR"])
+
+    run(main())
+    assert "the database went away" in caplog.text
+
+
+@everywhere
+def test_what_ends_tasks_is_an_error_where_it_is_opened(run, where):
+    class Cancels:
+        def __reduce__(self):
+            return cancel, ()
+
+    async def main():
+        async with serve({}, where, trusted=True) as (_, remote):
+            for size in (0, 12_000_000):
+                pickled = pickle.dumps([Cancels(), bytes(size)])
+                with pytest.raises(dc.MessageError, match="cannot be"):
+                    await remote.echo(data=dc.Pickled({"pickled-obj": pickled}, []))
+                assert await remote.echo(data=1) == 1
+
+    run(main())
+
+
+def cancel():
+    raise asyncio.CancelledError

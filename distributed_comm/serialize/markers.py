@@ -98,5 +98,9 @@ class Unsendable:
 
     __slots__ = ()
 
-    def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
+    def refuse(self) -> NoReturn:
+        """Raise the error for whoever would send it."""
         raise UnserializableError(f"{self!r} cannot be sent: it is no data")
+
+    def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
+        self.refuse()

@@ -59,7 +59,7 @@ def dumps(obj: Any, trusted: bool, protocol: int, most: int | None = None) -> tu
     pickle gets longer than ``most`` bytes.
     """
     if isinstance(obj, Unsendable):
-        obj.__reduce_ex__(protocol)  # raises: whom it would go to does not matter
+        obj.refuse()
     check_trust(trusted, f"{describe(obj)} can only be sent as a pickle")
     if not cloudpickle.list_registry_pickle_by_value():
         try:

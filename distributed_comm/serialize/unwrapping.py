@@ -28,7 +28,9 @@ def unwrap(msg: Any, options: LoadOptions) -> Any:
         return msg
     except (MessageError, UnserializableError, UntrustedError):
         raise
-    except Exception as exc:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:
         raise MessageError(f"the message cannot be decoded: {str(exc) or repr(exc)}") from exc
 
 
@@ -59,7 +61,7 @@ def _content(obj: Any, options: LoadOptions) -> Any:
         obj = obj.data
     bare = obj.data if isinstance(obj, ToPickle) else obj
     if isinstance(bare, Unsendable):
-        bare.__reduce_ex__(0)  # raises
+        bare.refuse()
     if isinstance(obj, ToPickle):
         return bare
     if isinstance(obj, Pickled):

@@ -134,7 +134,7 @@ class InProc(Comm):
         if serializers is not None or on_error is not None:
             check_choice(serializers, on_error)
         if isinstance(msg, Unsendable):
-            msg.__reduce_ex__(0)  # raises
+            msg.refuse()
         if self.own_heads is not None:
             msg = Envelope(next(self.own_heads), msg)
         if not self._box.post(msg):
@@ -151,7 +151,7 @@ class InProc(Comm):
         # A handler may return an argument; what else they are in is not looked through.
         for part in msg.values() if is_request(head) and type(msg) is dict else (msg,):
             if isinstance(part, Unsendable):
-                part.__reduce_ex__(0)  # raises
+                part.refuse()
         return self._post(Envelope(head, msg))
 
     async def _post(self, envelope: Envelope) -> None:
