@@ -54,7 +54,7 @@ class Answering:
         self.call: Call | None = None
         self.task: asyncio.Task[None] | None = None  # what answers a request that has to wait
         self._operations = operations
-        self._trusted = comm.trusted
+        self._trusted = bool(comm.trusted)
         self._own = OwnMessages(comm)
         self._streaming = False  # it is sending the items of a stream …
         self._wanted = False  # … or something that waits for the reply of its call

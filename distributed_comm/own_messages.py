@@ -18,10 +18,11 @@ class OwnMessages:
     another call, also where a task that the handler has begun writes it later.
     """
 
-    __slots__ = ("_comm", "_heads", "marked")
+    __slots__ = ("_comm", "_connection", "_heads", "marked")
 
     def __init__(self, comm: Comm) -> None:
         self._comm = comm
+        self._connection = object()  # in contexts, which would keep the comm
         self._heads: _Heads | None = None  # those of the call under way, or the last one
         self.marked = False  # what is written gets a head
 
@@ -31,7 +32,7 @@ class OwnMessages:
             return
         self.marked = call.head is not None
         wants = call.wants if call.operation.takes_comm else NOTHING
-        self._heads = _Heads(self, wants)
+        self._heads = _Heads(self._connection, wants)
         self._comm.own_heads = self._heads if self.marked else None
         _heads.set(self._heads)
 
@@ -46,10 +47,10 @@ class OwnMessages:
 class _Heads:
     """The heads of one call, of which ``next`` returns one for a message that is written now."""
 
-    __slots__ = ("_owner", "_wants")
+    __slots__ = ("_connection", "_wants")
 
-    def __init__(self, owner: OwnMessages, wants: int) -> None:
-        self._owner = owner
+    def __init__(self, connection: object, wants: int) -> None:
+        self._connection = connection
         self._wants = wants
 
     def __iter__(self) -> Self:
@@ -57,7 +58,7 @@ class _Heads:
 
     def __next__(self) -> bytes:
         writer = _heads.get()
-        if writer is not None and writer is not self and writer._owner is self._owner:
+        if writer is not None and writer is not self and writer._connection is self._connection:
             return EXTRA  # by a task that an earlier call on this connection has begun
         return OWN if self._wants == ITEMS else self.settle(OWN)
 
