@@ -31,8 +31,8 @@ from .serialize.tags import MARK
 
 __all__ = [
     "END", "ERROR", "EXTRA", "ITEM", "ITEMS", "LONGEST", "NOTHING", "NO_REPLY", "ONE", "OWN",
-    "REPLY", "RESERVED", "Envelope", "Request", "Wants", "as_data", "as_dict", "decode_request",
-    "encode_request", "is_request", "kind_of", "take_head",
+    "REPLY", "RESERVED", "UNSENDABLE", "Envelope", "Request", "Wants", "as_data", "as_dict",
+    "decode_request", "encode_request", "is_request", "kind_of", "take_head",
 ]  # fmt: skip
 
 _REQUEST = MARK + b"\x01"
@@ -176,17 +176,14 @@ def as_dict(
     return message
 
 
-class Envelope(Unsendable):
+class Envelope(Unsendable, Struct):
     """A message of a call and its head, on their way from one task of a process to another."""
 
-    __slots__ = ("head", "message")
-
-    def __init__(self, head: bytes, message: Any) -> None:
-        self.head = head
-        self.message = message
+    head: bytes
+    message: Any
 
 
-class _NoReply(Unsendable):
+class NoReply(Unsendable):
     """The class of NO_REPLY."""
 
     __slots__ = ()
@@ -196,4 +193,7 @@ class _NoReply(Unsendable):
 
 
 #: What a handler that takes the connection returns where it has replied itself.
-NO_REPLY = _NoReply()
+NO_REPLY = NoReply()
+
+#: What is no data, of whatever it is a part.
+UNSENDABLE = frozenset({Envelope, NoReply})

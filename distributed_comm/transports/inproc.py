@@ -20,11 +20,10 @@ from typing import Any
 
 from .._kernels import mailbox as kernel
 from ..core import Admit, Comm, Connector, Enveloped, HandleComm, Listener
-from ..envelope import Envelope, as_data, is_request
+from ..envelope import NO_REPLY, UNSENDABLE, Envelope, as_data, is_request
 from ..errors import FatalCommClosedError, MessageError
 from ..pushing import REFUSED, name_ends
 from ..registry import Backend
-from ..serialize.markers import Unsendable
 from ..serialize.markers import made as wrappers_made
 from ..serialize.settings import LoadOptions, check_choice
 from ..serialize.unwrapping import unwrap
@@ -133,7 +132,7 @@ class InProc(Comm):
     async def write(self, msg: Any, serializers: Any = None, on_error: str | None = None) -> int:
         if serializers is not None or on_error is not None:
             check_choice(serializers, on_error)
-        if isinstance(msg, Unsendable):
+        if msg is NO_REPLY or type(msg) is Envelope:
             msg.refuse()
         if self.own_heads is not None:
             msg = Envelope(next(self.own_heads), msg)
@@ -149,9 +148,9 @@ class InProc(Comm):
         if serializers is not None:
             check_choice(serializers)
         # A handler may return an argument; what else they are in is not looked through.
-        for part in msg.values() if is_request(head) and type(msg) is dict else (msg,):
-            if isinstance(part, Unsendable):
-                part.refuse()
+        parts = msg.values() if type(msg) is dict and is_request(head) else (msg,)
+        if not UNSENDABLE.isdisjoint(map(type, parts)):
+            next(part for part in parts if type(part) in UNSENDABLE).refuse()
         return self._post(Envelope(head, msg))
 
     async def _post(self, envelope: Envelope) -> None:
