@@ -76,11 +76,18 @@ class Streaming:
     def _refusal(self, op: Any, function: Callable[..., Any] | None) -> str | None:
         """Return why an op cannot be called, None where it can."""
         if function is None:
-            what = f"no op {op!r:.60}" if isinstance(op, str) else "a message without an op"
+            what = "a message without an op" if op is MISSING else f"no op {_show(op)}"
             return f"{what}, only: {list_names(self._handlers)}"
         if not self._comm.trusted and (op in self._trusted_ops or requires_trust(function)):
             return f"the op {op!r} is for trusted peers"
         return None
+
+
+def _show(op: Any) -> str:
+    try:
+        return f"{op!r:.60}"
+    except ValueError:  # of an integer with too many digits
+        return f"of the type {type(op).__name__}"
 
 
 def _has_items(op: str) -> TypeError:

@@ -17,6 +17,7 @@ SKIPPED = [  # a message, and how often it is called odd
     ([{"op": None}, {"op": "", "x": "x" * 100_000}], 2),
 ]
 ENDING = [
+    ([{"op": 10**5000}], "no op of the type int"),
     ([{"op": "nosuch"}], "no op 'nosuch', only: note"),
     ([{"op": "n" * 100_000}], "no op 'nnn"),
     ([{"op": [1]}], r"no op [\[(]1"),
