@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import msgpack
 import pytest
@@ -264,6 +265,13 @@ async def write_on(comm: dc.Comm) -> None:
         await asyncio.sleep(0.01)
 
 
+def unacknowledged(sock):
+    """Return how many bytes have been sent that are not at the other end."""
+    fcntl, termios = import_module("fcntl"), import_module("termios")  # not on Windows
+    (size,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return size
+
+
 @linux
 @pytest.mark.parametrize("how", ["closed", "reset"])
 @pytest.mark.parametrize("options", [None, WATCHFUL], ids=["at once", "a beat later"])
@@ -275,6 +283,7 @@ def test_the_end_is_known_though_reading_has_paused(run, how, options):
             for _ in range(4):
                 await raw.send(message)
             await until(lambda: comm.stats()["messages_received"] == 3)
+            await until(lambda: not unacknowledged(raw.sock))  # which a reset would take back
             assert not comm.closed()
             if how == "reset":
                 raw.reset()
