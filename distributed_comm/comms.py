@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Awaitable, Iterable
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 from .core import Admit, Channel, Comm, Enveloped, Receiver
 from .envelope import as_data, take_head
@@ -26,8 +26,6 @@ from .serialize.tags import MARK
 from .threads import cancel_again, in_thread, outlast
 
 __all__ = ["ChannelComm"]
-
-T = TypeVar("T")
 
 # Those of one connection are mostly those of the last one.
 _dump_options = lru_cache(64)(DumpOptions)

@@ -41,7 +41,7 @@ NAMES = {
     _REQUEST: "request", REPLY: "reply", ERROR: "error", ITEM: "item", END: "end", OWN: "own",
     EXTRA: "extra",
 }  # fmt: skip
-#: What a user's `Comm.read` returns: to it a handler's own messages are data.
+#: What `Comm.read` returns as data, though it has a head.
 OWN_MESSAGES = (OWN, EXTRA)
 
 #: Keys of a request without an envelope that are no arguments.
@@ -195,5 +195,5 @@ class NoReply(Unsendable):
 #: What a handler that takes the connection returns where it has replied itself.
 NO_REPLY = NoReply()
 
-#: What is no data, of whatever it is a part.
+#: The classes of what is never sent.
 UNSENDABLE = frozenset({Envelope, NoReply})

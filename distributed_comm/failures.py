@@ -38,7 +38,7 @@ def failed(operation: Operation, exc: BaseException, comm: Comm, trusted: bool) 
 
 
 def unsendable(exc: BaseException, comm: Comm, trusted: bool) -> dict[str, Any]:
-    """Take note that a reply cannot be serialized; return the error for who waits for it."""
+    """Take note that a reply cannot be serialized; return the error for its caller."""
     try:
         logger.warning("a reply to %s cannot be sent: %.500s", comm.peer_address, exc)
         if isinstance(exc, Exception):
