@@ -132,19 +132,21 @@ def resident():
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
-async def exchange(comm):  # the first message, so that nothing that comes with it is missing
-    await comm.write("there")
-    await comm.read()
+async def exchange(comms):  # the first message, so that nothing that comes with it is missing
+    for comm in comms:  # all before any is read: the two sides may count them in another order
+        await comm.write("there")
+    for comm in comms:
+        await comm.read()
 
 
 async def listen():
     comms = []
     async with dc.listen(address, comms.append) as listener:
         print(listener.contact_address, flush=True)
-        for number in (100, count):
-            while len(comms) < number:
+        for first, last in ((0, 100), (100, count)):
+            while len(comms) < last:
                 await asyncio.sleep(0.01)
-            await asyncio.gather(*(exchange(comm) for comm in comms[-100:]))
+            await exchange(comms[first:last])
             print(resident(), flush=True)
             await asyncio.to_thread(sys.stdin.readline)
 
@@ -152,9 +154,9 @@ async def listen():
 async def dial():
     comms = []
     for number in (100, count):
-        while len(comms) < number:
-            comms.append(await dc.connect(address))
-        await asyncio.gather(*(exchange(comm) for comm in comms[-100:]))
+        opened = [await dc.connect(address) for _ in range(number - len(comms))]
+        await exchange(opened)
+        comms += opened
         print(resident(), flush=True)
         await asyncio.to_thread(sys.stdin.readline)
 
