@@ -4,10 +4,10 @@ Strategy: a handler that is a plain function is called and answered right where 
 arrived. Whatever has to wait (a coroutine, a stream, a peer that does not read its replies)
 is returned, as something to be awaited.
 
-What a handler returns or raises is data, whatever its type: that it is a reply, an error, an
-item or the end of a stream is said by the head of its envelope. A request that came without
-one is answered without, as Dask would be. Exceptions are asked for their type and not by
-isinstance(), for which they might have an answer of their own.
+Results and exceptions of a handler are data, whatever their type: the head of the envelope says
+whether a message is a reply, an error, an item or the end of a stream. A request that came
+without an envelope is answered without one, as Dask would. Exceptions are checked by their type
+and not by isinstance(), which they can override.
 """
 
 import asyncio
@@ -110,7 +110,7 @@ class Answering:
         return self._reply(call, result) if call.direct else self._conclude(call, result)
 
     def _conclude(self, call: Call, result: Any) -> Work | None:
-        """Send a reply, where one is to be sent, and close behind it, where that was asked for."""
+        """Send a reply if one is wanted, and then close the connection if that was asked for."""
         if call.wants == NOTHING or _is_no_reply(call.operation, result):
             ends = call.wants == ITEMS and call.head is not None
             work = self._post(call, END, None) if ends else None
@@ -157,26 +157,32 @@ class Answering:
         return None if rest is None else self._write(call, rest, head)
 
     def _send_plain(self, call: Call, result: Any) -> Awaitable[Any] | None:
-        """Send a reply, or an item, as it is, but for what a Dask peer would take for an error."""
+        """Send a reply or an item without a head; replace one that Dask would take for an error."""
         if not self.comm.enveloped and seems_error(result):
             op = call.operation.op
-            error = RemoteError(f"{op}: its result looks like an error, and was none")
+            error = RemoteError(f"{op}: its result looks like an error, but is not one")
             logger.warning("%s; %s was sent this text instead", error, self.comm.peer_address)
             result = pack_error(error, False)
-        return self.comm.send(result, call.families)
+        return self._send_bare(result, call.families)
+
+    def _send_bare(self, message: Any, families: Any = None) -> Awaitable[Any] | None:
+        """Send a message without a head: not even with that of a handler's own."""
+        if self.comm.enveloped:
+            return self.comm.send(message, families, b"")
+        return self.comm.send(message, families)
 
     def _fail(self, call: Call, error: dict[str, Any], head: bytes = ERROR) -> Work | None:
-        """Send an error, where the caller waits for one, and close where it asked for that."""
+        """Send an error if the caller waits for one, and then close if that was asked for."""
         work = None if call.wants == NOTHING else self._post(call, head, error)
         return self._close(work) if call.close else work
 
     def _post(self, call: Call, head: bytes, message: Any) -> Work | None:
-        """Send what is ours, and can be sent in any case; without an envelope just the message."""
+        """Send a message of our own, which always can be encoded; no head if the call has none."""
         try:
             if call.head is not None:
                 rest = self.comm.send(message, None, head)
             else:
-                rest = self.comm.send(message)
+                rest = self._send_bare(message)
         except OSError:  # the connection has ended, as its receiver will hear
             return None
         return None if rest is None else self._write(call, rest, head)
@@ -194,11 +200,11 @@ class Answering:
             _raise_if_fatal(exc)
 
     def _is_lost(self, exc: BaseException) -> bool:
-        """Whether a message could not be sent for the connection has ended."""
+        """Whether a message could not be sent because the connection has ended."""
         return issubclass(type(exc), OSError) and self.comm.closed()
 
     def _close(self, work: Work | None) -> Work:
-        """Drop what comes now; the task that awaits what this returns closes the comm."""
+        """Drop further requests; the task that awaits the returned work closes the comm."""
         self._deaf = True
         return _nothing() if work is None else work
 
@@ -208,8 +214,8 @@ class Answering:
         """Go on with a call that did not return at once."""
         operation, streams = call.operation, isinstance(result, AsyncGenerator)
         if streams:
-            if call.wants not in (ITEMS, EITHER):  # one reply: the next items would be others'
-                self.call = None  # for the replies of its next calls
+            if call.wants not in (ITEMS, EITHER):  # further items would pass for later replies
+                self.call = None
                 return self._refuse(call, _is_a_stream(operation.op))
             self._streaming = True
             self._push_again()  # what comes is dropped, but for the end
@@ -221,10 +227,11 @@ class Answering:
         return self._finish(call, result, streams)
 
     async def _finish(self, call: Call, work: Awaitable[Any], streams: bool) -> None:
-        """Wait for what a handler returns, and send it, or what it raised."""
+        """Wait for a handler, and send its result or its exception."""
         operation = call.operation
         started = clock()
         self._wanted = call.wants != NOTHING
+        heads = self._own.enter(call, streams=streams)
         raised = None
         result: Any = None
         try:
@@ -235,6 +242,7 @@ class Answering:
             raised = exc
         finally:
             operation.count(clock() - started)
+            heads.leave()
             self._streaming = False
             self.call = None
         if raised is not None:
@@ -253,7 +261,7 @@ class Answering:
             self._deaf = True
 
     def _fail_late(self, call: Call, exc: BaseException) -> Work | None:
-        """Send what a handler raised that had to wait."""
+        """Send the exception of a handler that had to wait."""
         operation = call.operation
         if issubclass(type(exc), asyncio.CancelledError) and self._verdict is not None:
             operation.errors += 1
@@ -293,17 +301,17 @@ class Answering:
 def _has_to_wait(result: Any) -> bool:
     try:
         return isawaitable(result) or isinstance(result, AsyncGenerator | Generator)
-    except Exception:  # of an object that does not even say what it is
+    except Exception:  # an object whose ``__class__`` raises, for example
         return False
 
 
 def _is_no_reply(operation: Operation, result: Any) -> bool:
-    """Whether a handler says that it has replied itself, as only one with the connection can."""
+    """Whether a result says that the handler, which has the connection, has replied itself."""
     return operation.takes_comm and (result is NO_REPLY or result is DONT_REPLY)
 
 
 def _error_for(head: bytes) -> bytes:
-    """Return the head of the error that goes instead of a message of this head."""
+    """Return the head of an error that replaces a message with this head."""
     return EXTRA if head == EXTRA else ERROR
 
 

@@ -1,9 +1,9 @@
-"""What a server says of an exception, and what its caller makes of that.
+"""Exceptions as messages: packed by the server, unpacked by its caller.
 
 An error is sent twice, as text and, to a trusted peer, as a pickle of the exception and of
-each of its causes. Whatever cannot be pickled here or opened there arrives as its text. The
-names are Dask's, whose servers and callers understand all of it; between our peers its envelope
-says that it is an error, towards Dask's the status "uncaught-error".
+each of its causes. One that cannot be pickled here or opened there arrives as its text. The
+names are Dask's, whose servers and callers understand all of it. Between our peers the envelope
+marks an error; for Dask's peers, the status "uncaught-error" does.
 """
 
 import traceback
@@ -33,9 +33,9 @@ FAILED = "uncaught-error"
 #: Bytes of a pickled exception, and characters of a text, above which it goes without.
 LARGE_PICKLE = 1024 * 1024
 LONG_TEXT = 20_000
-#: Causes of causes that are sent, and opened; a chain of exceptions may be a circle.
+#: Causes that are sent, and opened, at most; a chain of exceptions may be circular.
 MAX_CAUSES = 16
-#: How it is looked into what was not opened.
+#: How `seems_error` opens what was left unopened: without trust.
 UNTRUSTED = LoadOptions(max_message=16 * 1024 * 1024)
 
 
@@ -76,9 +76,9 @@ def is_error(reply: Any) -> bool:
 
 
 def seems_error(result: Any) -> bool:
-    """Whether a Dask peer would take what a function returned for an error.
+    """Whether a Dask peer would take the result of a function for an error.
 
-    Pickles are not opened for that: whoever can have a Dask peer open one needs no error.
+    Pickles are not opened to find out: anyone who can make a Dask peer open one needs no error.
     """
     result = _as_it_arrives(result)
     if not isinstance(result, dict):
@@ -93,7 +93,7 @@ def seems_error(result: Any) -> bool:
 
 
 def _as_it_arrives(obj: Any) -> Any:
-    """Return an object without what it is wrapped in."""
+    """Return an object without its wrappers."""
     while isinstance(obj, Wrapper):
         obj = obj.data
     if isinstance(obj, Serialized) and obj.header.get("serializer") not in {"pickle", "dask"}:
@@ -137,9 +137,9 @@ def pack_error(exc: BaseException, trusted: bool) -> dict[str, Any]:
 
 
 def unpack_error(reply: Any, comm: Comm) -> Exception:
-    """Return the exception that a reply stands for, as `RemoteError` where it is but text.
+    """Return the exception that a reply stands for; a `RemoteError` if only its text came.
 
-    The peer may have put anything into it, or into its place.
+    The reply may be anything, as a peer may send anything.
     """
     fields = reply if isinstance(reply, dict) else {}
     exc: BaseException | None = None
@@ -162,7 +162,7 @@ def unpack_error(reply: Any, comm: Comm) -> Exception:
 
 
 def _text(fields: dict[Any, Any], name: str) -> str:
-    """Return a field of an error, shortened; empty where it is no text."""
+    """Return a text field of an error, shortened; empty if it is not a text."""
     text = fields.get(name)
     return _shorten(str.__str__(text)) if isinstance(text, str) else ""
 
@@ -206,7 +206,7 @@ def _unpickle(data: Any, trusted: bool) -> BaseException | None:
 
 
 def _sendable(text: str) -> str:
-    """Return a text that is not too long, and without the surrogates that utf-8 does not have."""
+    """Shorten a text, and escape the surrogates that UTF-8 cannot encode."""
     return _shorten(text).encode(errors="backslashreplace").decode()
 
 

@@ -18,21 +18,21 @@ __all__ = [
     "Receiver",
 ]  # fmt: skip
 
-#: Called with a message, an exception or None, and what an Admit has said: see `Comm.push`.
+#: Called with a message, an exception or None, and perhaps an Admission: see `Comm.push`.
 Receiver = Callable[..., None]
 
 
 class Admission(Protocol):
-    """What is said of a message by its head alone."""
+    """The verdict on a message, by its head alone."""
 
     @property
     def refusal(self) -> Exception | None:
-        """Why the message is not even decoded; None where it is."""
+        """Why the message is refused without decoding it; None if it is not."""
 
 
 #: Called with the head of a message that is in an envelope.
 Admit = Callable[[bytes], Admission]
-#: A head or None, a message, and why that could not be opened.
+#: A head or None, a message, and the reason why it could not be opened, or None.
 Enveloped = tuple[bytes | None, Any, Exception | None]
 
 
@@ -137,11 +137,11 @@ class Comm(ABC):
     #: Whether pickles are opened; else they arrive as they are.
     deserialize: bool = True
     same_host: bool = False
-    #: Whether calls go in envelopes, so that no data is taken for a part of one; where not, they
-    #: go as Dask's do, and `read_enveloped` and the arguments ``head`` and ``admit`` are unused.
+    #: Whether calls go in envelopes, so that no data is mistaken for a part of one. If not, they
+    #: use Dask's format: `read_enveloped` finds no heads, and ``head`` and ``admit`` are unused.
     enveloped: bool = False
-    #: Heads for what is written without one, where a server has set them for a handler that may
-    #: write. An enveloped comm has it, and not its class: then it is found 230 instructions sooner.
+    #: Heads for messages that are written without one; a server sets them for a handler that may
+    #: write. Enveloped comms set it on the instance: a class attribute costs 230 instructions more.
     own_heads: Iterator[bytes] | None
 
     @abstractmethod
@@ -168,12 +168,13 @@ class Comm(ABC):
         deserializers: Any = None,
         admit: Admit | None = None,  # noqa: ARG002 - for comms that have envelopes
     ) -> Enveloped:
-        """Return the next message, its head if it has one, and why it could not be opened.
+        """Return the head of the next message or None, the message, and why it cannot be opened.
 
-        With ``admit`` a message is not opened whose head has a refusal. `read` alone gets a
-        request as the dict that Dask's would be, and for what else may be in an envelope raises
-        a MessageError: it returns nothing but data. Raises what `read` does, but for an error of
-        this one message, which it returns.
+        With ``admit``, a message whose head is refused is not opened. An error that concerns only
+        this message is returned; other errors are raised, as by `read`.
+
+        `read` itself returns only data: a request in an envelope becomes Dask's dict, and for any
+        other message of a call it raises a MessageError.
         """
         try:
             return None, await self.read(deserializers), None
@@ -189,9 +190,9 @@ class Comm(ABC):
         ``push(None)`` goes back to `read`, and what has not been handed over waits for it.
         NotImplementedError where a comm can only be read.
 
-        With ``admit`` a message may come in an envelope: ``admit(head)`` is called before it is
-        decoded, and what that returns is the receiver's third argument. If that has a refusal,
-        the message is not decoded, and both other arguments are None.
+        With ``admit``, a message may come in an envelope: ``admit(head)`` is called before the
+        message is decoded, and its result is the receiver's third argument. If the result has a
+        refusal, the message is not decoded, and the other two arguments are None.
         """
         raise NotImplementedError
 
@@ -207,8 +208,8 @@ class Comm(ABC):
     ) -> Awaitable[Any] | None:
         """Do what `write` does, but return what is left to be awaited, None if nothing is.
 
-        Nothing may be written before that was awaited. ``head`` puts the message in an envelope.
-        A comm that has envelopes, or a way to write without waiting, overrides it.
+        Await it before you write anything else. ``head`` puts the message in an envelope. Comms
+        that have envelopes, or can write without waiting, override this method.
         """
         return self.write(msg, serializers)
 

@@ -1,21 +1,21 @@
-"""The envelope: what a message of a call says of itself, apart from what it holds.
+"""The envelope: the kind of a call's message, kept apart from its data.
 
-Between two peers of this library a message of a call has one frame in front of its own, the
-*head*: the byte MARK, with which no msgpack and thus no object begins, and a kind. So whatever
-a user sends is data, and nothing that a user sends is taken for a request, an error or an end.
+Between two peers of this library, each message of a call has one frame in front of its own, the
+*head*: the byte MARK, with which no msgpack and thus no object begins, and a kind. So anything
+that a user sends is data, and is never taken for a request, an error or an end.
 
 =========  ========================================================================
-1 REQUEST  behind the kind a `Request` in msgpack; the message is a dict, the arguments
-2 REPLY    the message is what the function returned
-3 ERROR    … what `calls.pack_error` says of its exception
-4 ITEM     … one of many that the function gives
-5 END      … None: there are no more items
-6 OWN      … one that the handler has written to its connection, as an answer
-7 EXTRA    … a further one of such a handler, after the answer, or where none is wanted
+1 REQUEST  a `Request` in msgpack follows the kind; the message is a dict, the arguments
+2 REPLY    the message is the value that the function returned
+3 ERROR    the message is what `calls.pack_error` returns for the exception
+4 ITEM     the message is one of many that the function yields
+5 END      the message is None: there are no more items
+6 OWN      the message was written by the handler to its connection, as an answer
+7 EXTRA    the message was written likewise, but after the answer, or where none is wanted
 =========  ========================================================================
 
 Within one process the same head travels beside the message, in an `Envelope`. A message
-without a head belongs to no call of ours: it was written by hand, or by a peer that knows no
+without a head belongs to no call of ours: it was written by hand, or by a peer without
 envelopes.
 """
 
@@ -41,10 +41,10 @@ NAMES = {
     _REQUEST: "request", REPLY: "reply", ERROR: "error", ITEM: "item", END: "end", OWN: "own",
     EXTRA: "extra",
 }  # fmt: skip
-#: What `Comm.read` returns as data, though it has a head.
+#: Heads of the messages that `Comm.read` returns as data.
 OWN_MESSAGES = (OWN, EXTRA)
 
-#: Keys of a request without an envelope that are no arguments.
+#: Keys of a request without an envelope that are not arguments.
 RESERVED = frozenset({"op", "reply", "close", "serializers"})
 
 #: How many messages a caller waits for.
@@ -53,14 +53,15 @@ NOTHING: Literal[0] = 0
 ONE: Literal[1] = 1
 ITEMS: Literal[2] = 2
 
-#: Bytes of a head.
+#: The most bytes of a head.
 LONGEST = 4096
 
 
 class Request(Struct, array_like=True, frozen=True):
-    """What is asked for; ``families`` are those that may be used for the answer.
+    """The head of a request: which op is called, and how it is to be answered.
 
-    ``close`` ends the connection behind the answer, as the end of a stream always does.
+    ``families`` are the only ones that may be used for the answer; None allows any. ``close``
+    closes the connection after the answer, as the end of a stream always does.
     """
 
     op: str
@@ -74,7 +75,7 @@ _decode = Decoder(Request).decode
 
 
 def encode_request(request: Request) -> bytes:
-    """Return the head of a request; ValueError where that is too long, or no str can be sent.
+    """Return the head of a request; ValueError if it is too long, or a str in it cannot be sent.
 
     >>> encode_request(Request("add")).hex(" ")
     'c1 01 94 a3 61 64 64 01 c2 c0'
@@ -83,7 +84,7 @@ def encode_request(request: Request) -> bytes:
     if len(head) > LONGEST:
         raise ValueError(
             f"the head of a request for {request.op!r:.60} has {len(head)} bytes, expected at "
-            f"most {LONGEST}: name the op and its serializers more briefly"
+            f"most {LONGEST}: use shorter names for the op and its serializers"
         )
     return head
 
@@ -110,7 +111,7 @@ def is_request(head: bytes) -> bool:
 
 
 def kind_of(head: bytes) -> str:
-    """Return what a message is by its head, for an error.
+    """Return the name of a message's kind, by its head, for an error.
 
     >>> kind_of(END), kind_of(b"\\xc1\\xff")
     ('an end', 'a message of the kind 255')
@@ -124,7 +125,7 @@ def kind_of(head: bytes) -> str:
 
 
 def take_head(frames: list[Any]) -> bytes | None:
-    """Take the head from the frames of a message, of which it is never the only one, or None."""
+    """Remove and return the head of a message's frames, or None; it is never the only frame."""
     if len(frames) > 1 and frames[0][:1] == MARK:
         head: bytes = frames.pop(0)
         return head
@@ -132,47 +133,34 @@ def take_head(frames: list[Any]) -> bytes | None:
 
 
 def as_data(head: bytes, message: Any) -> Any:
-    """Return what `Comm.read` gives for a message in an envelope.
+    """Return what `Comm.read` returns for a message in an envelope.
 
-    That is a handler's own message, or a request as the dict that Dask's would be. Raises
-    MessageError for any other message of a call, and for arguments that have the names of what
-    is not an argument there.
+    That is a handler's own message, or a request as Dask's dict. Raises MessageError for any
+    other message of a call, and for arguments whose names are reserved in that dict.
     """
     if head in OWN_MESSAGES:
         return message
     try:
         request = decode_request(head)
     except ValueError as exc:
-        raise MessageError(f"no data, but a message of a call: {exc}") from exc
+        raise MessageError(f"a message of a call where data was expected: {exc}") from exc
     if not isinstance(message, dict) or not RESERVED.isdisjoint(message):
         raise MessageError(
-            f"a request of the op {request.op!r:.60} whose arguments are no dict, or have one of "
-            f"the names {sorted(RESERVED)}, which only a Server can tell from its own"
+            f"a request for the op {request.op!r:.60} whose arguments are not a dict, or use one "
+            f"of the names {sorted(RESERVED)}, which only a Server can tell from its own"
         )
-    return as_dict(
-        request.op,
-        message,
-        None if request.wants == ITEMS else request.wants == ONE,
-        request.close,
-        request.families,
-    )
+    return as_dict(request, message)
 
 
-def as_dict(
-    op: str,
-    arguments: Mapping[str, Any],
-    reply: bool | None,
-    close: bool,
-    families: tuple[str, ...] | None,
-) -> dict[str, Any]:
-    """Return a request as Dask writes it; with ``reply=None`` for as many as there are."""
-    message: dict[str, Any] = {"op": op, **arguments}
-    if reply is not None:
-        message["reply"] = reply
-    if close:
+def as_dict(request: Request, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request in Dask's format, without ``reply`` if it asks for items."""
+    message: dict[str, Any] = {"op": request.op, **arguments}
+    if request.wants != ITEMS:
+        message["reply"] = request.wants == ONE
+    if request.close:
         message["close"] = True
-    if families is not None:
-        message["serializers"] = families
+    if request.families is not None:
+        message["serializers"] = request.families
     return message
 
 
@@ -192,8 +180,8 @@ class NoReply(Unsendable):
         return "NO_REPLY"
 
 
-#: What a handler that takes the connection returns where it has replied itself.
+#: Returned by a handler that takes the connection and has replied itself.
 NO_REPLY = NoReply()
 
-#: The classes of what is never sent.
+#: Classes whose instances are never sent.
 UNSENDABLE = frozenset({Envelope, NoReply})

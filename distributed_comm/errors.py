@@ -12,7 +12,7 @@
     ├── UnserializableError         an object that cannot be sent, here or at the peer
     └── UntrustedError              a pickle, to or from a peer that is not trusted
     ValueError
-    ├── KeyFileError                a key file that others can read or replace, or without a key
+    ├── KeyFileError                a key file that is unsafe or holds no key
     └── MessageError                a message that arrived whole and cannot be decoded
 
 After a CommClosedError the comm is of no more use; after any other the next message can

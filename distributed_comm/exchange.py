@@ -1,9 +1,9 @@
-"""One call over one comm: the request, and what its answer stands for.
+"""One call over one comm: sending the request, and opening the answer.
 
-Between our peers both are in envelopes (see `envelope`). To a Dask peer a request is a dict:
-its ``op`` names the function, ``reply``, ``close`` and ``serializers`` say how it is to be
-answered, every other key is an argument; a reply is what the function returned, or an error's
-dict (see `calls`). The names are Dask's, whose servers and callers understand all of it.
+Between our peers both are in envelopes (see `envelope`). For a Dask peer, a request is a dict:
+``op`` names the function; ``reply``, ``close`` and ``serializers`` say how to answer; every
+other key is an argument. A reply is the value that the function returned, or the dict of an
+error (see `calls`). The names are Dask's, whose servers and callers understand all of it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,9 +31,9 @@ __all__ = [
     "abandon", "check_op", "choose_families", "for_dask", "open_answer", "send_recv",
 ]  # fmt: skip
 
-#: Heads of an answer. A tuple, for the head that a peer sends may be no bytes, and have no hash.
+#: Heads of an answer. A tuple, because the head that a peer sends may not be hashable bytes.
 ANSWERS = (REPLY, ERROR, OWN)
-#: What `Comm.write` raises where nothing was sent.
+#: Raised by `Comm.write` if nothing was sent.
 UNSENT: tuple[type[Exception], ...] = (TypeError, ValueError)
 
 
@@ -47,12 +47,12 @@ async def send_recv(
 ) -> Any:
     """Send a request, ``op=`` and its arguments, and return the reply.
 
-    ``close=True`` closes the comm behind it. Raises what the handler raised: the same exception
+    ``close=True`` closes the comm after the call. Raises the handler's exception: the same one
     between peers that trust each other, else a RemoteError. A message that cannot be sent or
-    opened raises what `Comm.write` and `Comm.read` say, and the comm goes on. After any other
-    failure, or when cancelled, the comm is aborted: a reply may be on its way that must not be
-    taken for another's. A handler that takes the connection may write its answer itself; what
-    else it writes is for `Comm.read`.
+    opened raises the errors of `Comm.write` and `Comm.read`, and the comm stays usable. After any
+    other failure, or when cancelled, the comm is aborted, because a late reply must not be taken
+    for another's. A handler that takes the connection may write its answer itself; its other
+    messages are left to `Comm.read`.
     """
     op, close = kwargs.pop("op", None), kwargs.pop("close", False)
     check_op(op)
@@ -60,12 +60,11 @@ async def send_recv(
     written = False
     answer: Enveloped = None, None, None
     try:
+        request = Request(str.__str__(op), ONE if reply else NOTHING, bool(close), families)
         if comm.enveloped:
-            wants = ONE if reply else NOTHING
-            head = encode_request(Request(str.__str__(op), wants, bool(close), families))
-            rest = comm.send(kwargs, serializers, head)
+            rest = comm.send(kwargs, serializers, encode_request(request))
         else:
-            rest = comm.send(for_dask(op, kwargs, reply, close, families), serializers)
+            rest = comm.send(for_dask(request, kwargs), serializers)
         if rest is not None:
             await rest
         written = True
@@ -84,7 +83,7 @@ async def send_recv(
 def check_op(op: Any) -> None:
     """Raise a TypeError for an op that is no str."""
     if not isinstance(op, str):
-        raise TypeError(f"an op that is a {type(op).__name__}, expected a str")
+        raise TypeError(f"op must be a str, not {type(op).__name__}")
 
 
 def choose_families(
@@ -97,25 +96,19 @@ def choose_families(
         return None
     names = tuple(families)
     if not all(isinstance(name, str) for name in names):
-        raise TypeError("serializers, or deserializers, that are no names: expected a list of str")
+        raise TypeError("serializers and deserializers must be lists of str")
     return tuple(map(str.__str__, names))
 
 
-def for_dask(
-    op: str,
-    arguments: Mapping[str, Any],
-    reply: bool | None,
-    close: bool,
-    families: tuple[str, ...] | None,
-) -> dict[str, Any]:
-    """Return a request as Dask reads it; TypeError for an argument that would mean something."""
+def for_dask(request: Request, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request in Dask's format; TypeError for an argument with a reserved name."""
     wrong = sorted(RESERVED & arguments.keys())
     if wrong:
         raise TypeError(
-            f"{op}({'=…, '.join(wrong)}=…): a peer that knows no envelopes, such as Dask's, takes "
-            f"no argument of this name"
+            f"{request.op}({'=…, '.join(wrong)}=…): a peer that knows no envelopes, such as "
+            f"Dask's, takes no argument of this name"
         )
-    return as_dict(op, arguments, reply, close, families)
+    return as_dict(request, arguments)
 
 
 def abandon(comm: Comm, exc: BaseException, written: bool) -> None:
@@ -125,10 +118,11 @@ def abandon(comm: Comm, exc: BaseException, written: bool) -> None:
 
 
 def open_answer(answer: Enveloped, comm: Comm) -> Any:
-    """Return the value of an answer, or raise what it stands for.
+    """Return the value of an answer, or raise the exception that it stands for.
 
-    What has no envelope, but could have one, was written by hand, and is a value whatever it
-    looks like. What is no answer at all is a RemoteProtocolError, and the comm is aborted.
+    On an enveloped comm, a message without an envelope was written by hand, and is a value
+    whatever it looks like. A message that is not an answer aborts the comm, and raises a
+    RemoteProtocolError.
     """
     head, message, error = answer
     if head is not None and head not in ANSWERS:
@@ -142,6 +136,6 @@ def open_answer(answer: Enveloped, comm: Comm) -> Any:
 
 
 def wrong_answer(head: bytes, comm: Comm) -> RemoteProtocolError:
-    """Return the error for what is no answer to a call."""
+    """Return the error for a message that is not an answer to a call."""
     ends = f"{comm.local_address} -> {comm.peer_address}"
     return RemoteProtocolError(f"{kind_of(head)} where a reply was expected: {ends}")

@@ -1,6 +1,6 @@
-"""What the log and the caller are told of a handler that failed, or a reply that cannot be sent.
+"""A handler that failed, or a reply that cannot be sent: the log line, and the caller's error.
 
-Either may be of any type, and its methods may fail.
+The exception and the reply may be of any type, and their methods may fail.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ logger = logging.getLogger("distributed_comm")
 
 
 def failed(operation: Operation, exc: BaseException, comm: Comm, trusted: bool) -> dict[str, Any]:
-    """Take note that a handler raised; return the error for its caller."""
+    """Count and log a handler's exception; return the error for its caller."""
     operation.errors += 1
     if issubclass(type(exc), asyncio.CancelledError):
         return pack_error(RemoteError(f"{operation.op}: cancelled at the server"), False)
@@ -38,7 +38,7 @@ def failed(operation: Operation, exc: BaseException, comm: Comm, trusted: bool) 
 
 
 def unsendable(exc: BaseException, comm: Comm, trusted: bool) -> dict[str, Any]:
-    """Take note that a reply cannot be serialized; return the error for its caller."""
+    """Log that a reply cannot be serialized; return the error for its caller."""
     try:
         logger.warning("a reply to %s cannot be sent: %.500s", comm.peer_address, exc)
         if isinstance(exc, Exception):

@@ -1,4 +1,4 @@
-"""What a handler is besides its function: the options that `handler` gives it."""
+"""Handlers: functions with the options that `handler` sets, and their names as ops."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -9,22 +9,23 @@ from typing import Any, overload
 
 __all__ = ["Handler", "bare", "handler", "name_handlers", "requires_trust"]
 
-#: Decorators put around each other, perhaps in a circle.
+#: The most wrappers that are looked through; they may form a cycle.
 MANY_LAYERS = 100
 
 
 class Handler:
-    """A function and its options as a handler, to be called like the function: see `handler`."""
+    """A handler: a function and its options, called like the function. See `handler`."""
+
+    name: str | None
+    require_trust: bool
+    function: Callable[..., Any]
 
     def __init__(
         self, function: Callable[..., Any], *, name: str | None, require_trust: bool
     ) -> None:
-        self.name: str | None
-        self.require_trust: bool
-        self.function: Callable[..., Any]
         if not callable(function) and not isinstance(function, classmethod):
-            raise TypeError(f"{function!r:.60} is no handler: expected a function")
-        if isinstance(function, Handler):  # its options hold on, where they are not replaced
+            raise TypeError(f"{function!r:.60} is not a handler: expected a function")
+        if isinstance(function, Handler):  # keep its options unless they are replaced
             name = name or function.name
             require_trust = require_trust or function.require_trust
             function = function.function
@@ -37,7 +38,7 @@ class Handler:
         return self.function(*args, **kwargs)
 
     def __get__(self, instance: Any, owner: type | None = None) -> "Handler":
-        """Bind the function, where it is one of a class."""
+        """Bind the function if it is a method of a class."""
         bind = getattr(type(self.function), "__get__", None)
         if bind is None:
             return self
@@ -67,12 +68,12 @@ def handler(
     name: str | None = None,
     require_trust: bool = False,
 ) -> Any:
-    """Give a function options as a handler of a `Server`: as a decorator, or by a call.
+    """Set a function's options as a handler of a `Server`: as a decorator, or by a call.
 
     ``name`` is its op where the server gets a list of functions, instead of the function's own.
-    With ``require_trust=True`` only trusted peers may call it. What is returned is called like
-    the function, which stays as it is and may have other options in another op. Methods,
-    builtins, partials and what is bound already may be given options as well.
+    With ``require_trust=True`` only trusted peers may call it. The result is called like the
+    function. The function itself is unchanged, and may have other options as another op. Methods,
+    builtins, partials and bound methods may be given options as well.
 
     >>> @handler(require_trust=True)
     ... def stop():
@@ -86,14 +87,14 @@ def handler(
 
 
 def bare(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function of a handler, whose parameters tell how it is called."""
+    """Return the function of a handler; its parameters decide how it is called."""
     return function.function if isinstance(function, Handler) else function
 
 
 def requires_trust(function: Callable[..., Any]) -> bool:
-    """Whether a handler is for trusted peers.
+    """Whether only trusted peers may call a handler.
 
-    Wrapping it in a partial, a method or a decorator does not lift that.
+    Wrapping it in a partial, a method or a decorator does not lift the requirement.
     """
     layers: list[Any] = [function]
     for seen in range(MANY_LAYERS):
@@ -103,18 +104,20 @@ def requires_trust(function: Callable[..., Any]) -> bool:
         if isinstance(layer, Handler) and layer.require_trust:
             return True
         layers += [inner for inner in _inside(layer) if inner is not None]
-    return True  # nobody knows what is behind so many
+    return True  # too many to look through: assume that it does
 
 
 def _inside(layer: Any) -> Iterator[Any]:
-    """Yield what a function was put around, and what makes an object a function.
+    """Yield the functions that a callable wraps, and the ``__call__`` of an object.
 
-    A proxy would have something by any name: so only what is stored is looked for.
+    A proxy would return something for any name, so attributes are looked up statically.
     """
     if isinstance(layer, Handler):
         yield layer.function
     elif isinstance(layer, partial):
         yield layer.func
+        for argument in (*layer.args, *layer.keywords.values()):  # as of asyncio.to_thread
+            yield argument if isinstance(argument, Handler | MethodType | partial) else None
     elif isinstance(layer, staticmethod | classmethod):
         yield layer.__func__
     elif isinstance(layer, MethodType):
@@ -126,17 +129,17 @@ def _inside(layer: Any) -> Iterator[Any]:
         call = getattr_static(type(layer), "__call__", None)
         yield call if isinstance(call, Handler | FunctionType | partial) else None
     if getattr_static(layer, "__wrapped__", None) is not None:
-        with suppress(Exception):  # of a property
+        with suppress(Exception):  # a property may raise
             yield layer.__wrapped__
 
 
 def name_handlers(
     handlers: Mapping[str, Callable[..., Any]] | Iterable[Callable[..., Any]],
 ) -> dict[str, Callable[..., Any]]:
-    """Return handlers by their ops; a function's name is its op unless `handler` gave it one.
+    """Return handlers by their ops; a function's name is its op unless `handler` set another.
 
-    Raises TypeError for what is no function or has no name in an iterable, ValueError for a name
-    given twice there.
+    In an iterable, an item that is not a function or has no name raises TypeError, and a duplicate
+    name raises ValueError.
     """
     if isinstance(handlers, Mapping):
         return dict(handlers)

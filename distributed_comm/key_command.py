@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _find() -> str:
-    """Return the file that a connect or listen of this user would read, and if it is new."""
+    """Return which file a connect or listen of this user would read, and whether it is new."""
     if named := os.environ.get(FILE_VARIABLE):
         read_named_key(named)
         return f"{named}: there, named by {FILE_VARIABLE}"

@@ -1,8 +1,8 @@
-"""The ops of a server: a handler, looked at once; a request, and what of it names the handler.
+"""The ops of a server: handlers, inspected once, and the requests that name them.
 
-A request comes in an envelope, or as the dict that Dask's callers send, whose keys ``op``,
-``reply``, ``close`` and ``serializers`` are no arguments. Either way it becomes a `Call`,
-before its arguments are decoded where it has an envelope.
+A request comes in an envelope, or as the dict that Dask's callers send, in which ``op``,
+``reply``, ``close`` and ``serializers`` are not arguments. Either way it becomes a `Call`; with
+an envelope, this happens before its arguments are decoded.
 """
 
 import inspect
@@ -29,11 +29,11 @@ __all__ = ["EITHER", "Call", "Operation", "Operations", "drive", "list_names"]
 
 #: First parameters by whose name a handler asks for the connection.
 COMM_NAMES = ("comm", "stream")
-#: Of a request without ``reply``: the caller takes as many messages as the function gives.
+#: ``wants`` of a request without ``reply``: as many messages as the function gives.
 EITHER = 3
 #: What stands for a key that is missing.
 MISSING = object()
-#: The longest head that is remembered, and how many are.
+#: The longest head that is cached, and how many heads are.
 BRIEF, MANY = 256, 10_000
 #: How many ops an error names.
 SHOWN = 20
@@ -99,10 +99,10 @@ class Operation:
 class Call:
     """A request without its arguments: what is called, and what its caller waits for.
 
-    ``wants`` is NOTHING, ONE message, ITEMS, or EITHER; ``close`` ends the connection behind
-    the answer, for which only ``families`` may be used. With a ``refusal`` there is nothing to
-    call. It is the same for many requests, and is never changed. ``head`` is that of its
-    envelope, None where it came without.
+    ``wants`` is NOTHING, ONE, ITEMS or EITHER. ``close`` closes the connection after the answer,
+    for which only ``families`` may be used. A Call with a ``refusal`` has no operation. ``head``
+    is that of its envelope, None if it came without one. A Call is shared by many requests, and
+    never changed.
     """
 
     __slots__ = ("close", "direct", "families", "head", "operation", "refusal", "wants")
@@ -122,12 +122,12 @@ class Call:
         self.families = families
         self.head = head
         self.refusal = refusal
-        #: Whether a function that returned has been answered by its result, and that is all.
+        #: Whether a result that was returned only has to be sent as the reply.
         self.direct = not (close or wants == NOTHING or operation is None or operation.takes_comm)
 
 
 class Owner(Protocol):
-    """What is asked of a server: which may be changed while it runs."""
+    """The attributes of a server that are used here; they may change while it runs."""
 
     handlers: dict[str, Handler]
     blocked_handlers: list[str]
@@ -140,8 +140,8 @@ class Operations:
         self._owner = owner
         self._trusted_ops = trusted_ops
         self._known: dict[str, Operation] = {}
-        self._calls: dict[bytes, Call] = {}  # by their heads, those that were not refused
-        #: ``admit[trusted](head)`` returns what a head asks for, perhaps with a refusal.
+        self._calls: dict[bytes, Call] = {}  # by their heads; refused ones are not kept
+        #: ``admit[trusted](head)`` returns the Call of a head, perhaps with a refusal.
         self.admit = partial(self._admit, False), partial(self._admit, True)
 
     # -- requests in envelopes -------------------------------------------------------------
@@ -150,10 +150,10 @@ class Operations:
         call = self._calls.get(head) if len(head) <= BRIEF else None
         if call is not None:
             operation = call.operation
-            owner = self._owner
+            owner, op = self._owner, operation.op
             if (
-                owner.handlers.get(operation.op) is operation.handler
-                and not owner.blocked_handlers
+                owner.handlers.get(op) is operation.handler
+                and op not in owner.blocked_handlers
                 and (trusted or not operation.require_trust)
             ):
                 return call
@@ -162,14 +162,14 @@ class Operations:
     def _read_head(self, head: bytes, trusted: bool) -> Call:
         try:
             request = decode_request(head)
-        except ValueError as exc:  # an answer to what is no request could go on for ever
+        except ValueError as exc:  # answering anything but a request could go on for ever
             answered = ONE if is_request(head) else NOTHING
             return Call(None, answered, True, None, bytes(head[:LONGEST]), exc)
         wants = request.wants
         close = request.close or wants == ITEMS or request.op == "close"
         try:
             operation = self.find(request.op, trusted)
-        except Exception as exc:  # a handler that is an odd object, too
+        except Exception as exc:  # an odd object as a handler may raise anything
             return Call(None, wants, close, None, head, exc)
         call = Call(operation, wants, close, request.families, head)
         if len(head) <= BRIEF and len(self._calls) < MANY and _is_usual(request, head):
@@ -181,21 +181,20 @@ class Operations:
     def read(
         self, message: Any, error: Exception | None, trusted: bool
     ) -> tuple[Call, dict[str, Any]]:
-        """Return what a message asks for, and its arguments.
+        """Return the Call of a message, and its arguments.
 
-        ``error`` says why it could not be decoded; it may have come nevertheless, with its
-        pickles unopened, and then tells whether an answer is wanted.
+        ``error`` says why the message could not be decoded. It may be given nevertheless, with its
+        pickles unopened, to tell whether an answer is wanted.
         """
         if not isinstance(message, dict):
             if error is None:
                 kind = type(message).__name__
                 error = TypeError(f"a request is a dict with the key 'op', not a {kind}")
                 return Call(None, ONE, False, None, None, error), {}
-            # Nobody knows whether it wanted a reply: the next one must not be taken for it.
+            # Close behind the error: if no reply was wanted, it would be taken for the next one.
             return Call(None, ONE, True, None, None, error), {}
-        if "op" not in message and is_error(
-            message
-        ):  # by another server, perhaps: the two would answer for ever
+        # Perhaps another server sent it: the two would answer each other for ever.
+        if "op" not in message and is_error(message):
             error = TypeError("an error instead of a request")
             return Call(None, NOTHING, True, None, None, error), {}
         arguments = dict(message)
@@ -209,7 +208,7 @@ class Operations:
                 operation = self.find(op, trusted)
             wants: int = EITHER if reply is MISSING else ONE if reply else NOTHING
             close = type(op) is str and op == "close" if close is None else bool(close)
-        except Exception as exc:  # what came has no truth, as an array has none
+        except Exception as exc:  # a value without a truth value, such as an array
             error = exc
             wants, close = int(_is_true(reply, True)), _is_true(close, False)
         return Call(operation, wants, close, families, None, error), arguments
@@ -217,7 +216,7 @@ class Operations:
     # -- ops -----------------------------------------------------------------------------------
 
     def find(self, op: Any, trusted: bool) -> Operation:
-        """Return what an op names. ValueError, or UntrustedError, says why it cannot be called."""
+        """Return the operation of an op; ValueError or UntrustedError if it may not be called."""
         if not isinstance(op, str):
             raise self._unknown("None" if op is None else f"of the type {type(op).__name__}")
         if op in self._owner.blocked_handlers:
@@ -242,7 +241,7 @@ class Operations:
 
 
 def list_names(names: Iterable[str]) -> str:
-    """Return the names of ops for an error, of which a stranger may ask for many.
+    """Return the names of ops for an error, shortened: strangers can cause many errors.
 
     >>> list_names(["b", "a"]), list_names([])
     ('a, b', 'none at all')
@@ -253,7 +252,7 @@ def list_names(names: Iterable[str]) -> str:
 
 
 def _is_usual(request: Request, head: bytes) -> bool:
-    """Whether a head is one of the few that callers send for an op: a stranger has others."""
+    """Whether a head is one of the few usual ones of an op; strangers can invent any number."""
     return request.families is None and encode_request(request) == head
 
 

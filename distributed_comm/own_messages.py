@@ -1,74 +1,109 @@
-"""What a handler that takes the connection writes to it: an answer to its call, or not."""
+"""The messages that a handler with the connection writes to it: answers to its call, or not."""
 
 from contextvars import ContextVar
 from typing import Self
 
 from .core import Comm
-from .envelope import EXTRA, ITEMS, NOTHING, ONE, OWN
+from .envelope import EXTRA, NOTHING, ONE, OWN
 from .operations import Call
 
-__all__ = ["OwnMessages"]
+__all__ = ["Heads", "OwnMessages"]
 
 
 class OwnMessages:
-    """The heads of what the handlers of one connection write themselves.
+    """The heads of the messages that the handlers of one connection write themselves.
 
-    The first message is the answer, where the caller waits for one, and each is where it waits
-    for items. Whatever else a handler writes answers nothing: so it is not taken for the reply of
-    another call, also where a task that the handler has begun writes it later.
+    The first message answers the call, if its caller waits for one reply; every message does,
+    if it waits for items. All others answer nothing, so that none is taken for the reply of
+    another call.
     """
 
     __slots__ = ("_comm", "_connection", "_heads", "marked")
 
     def __init__(self, comm: Comm) -> None:
         self._comm = comm
-        self._connection = object()  # in contexts, which would keep the comm
-        self._heads: _Heads | None = None  # those of the call under way, or the last one
-        self.marked = False  # what is written gets a head
+        self._connection = object()  # for contexts, which would keep the comm alive
+        self._heads: Heads | None = None  # of the call under way, or of the last one
+        self.marked = False  # a handler has had the comm, and may write to it at any time
 
     def begin(self, call: Call) -> None:
-        """Set the heads for what is written from now on."""
-        if call.head is None and not self.marked:
+        """Choose the heads of all messages that are written from now on."""
+        if not self._comm.enveloped:
             return
-        self.marked = call.head is not None
-        wants = call.wants if call.operation.takes_comm else NOTHING
-        self._heads = _Heads(self._connection, wants)
-        self._comm.own_heads = self._heads if self.marked else None
-        _heads.set(self._heads)
+        if call.operation.takes_comm:
+            self.marked = True
+            heads = Heads(self._connection, call.wants, by_hand=call.head is None)
+        else:
+            heads = Heads(None, NOTHING)
+        self._heads = self._comm.own_heads = heads
+        _heads.set(heads)
+
+    def enter(self, call: Call, *, streams: bool) -> "Heads":
+        """Return the heads of a call whose handler goes on in this task; it runs until `leave`."""
+        heads = self._heads
+        if heads is None or not call.operation.takes_comm:
+            heads = Heads(None, NOTHING)
+            _heads.set(heads)
+        heads.runs = True
+        heads.streams = streams
+        return heads
 
     def head_for(self, call: Call, head: bytes) -> bytes:
-        """Return the head of what a handler returns or raises: EXTRA where it has answered."""
-        if not self.marked or call.wants != ONE or not call.operation.takes_comm:
+        """Return the head of a handler's result or error: EXTRA if it has answered already."""
+        if self._heads is None or call.wants != ONE or not call.operation.takes_comm:
             return head
-        assert self._heads is not None
         return self._heads.settle(head)
 
 
-class _Heads:
-    """The heads of one call, of which ``next`` returns one for a message that is written now."""
+class Heads:
+    """The heads of one call: ``next`` returns that of the message that is being written.
 
-    __slots__ = ("_connection", "_wants")
+    It is empty for what answers a request without an envelope, while its handler runs.
+    """
 
-    def __init__(self, connection: object, wants: int) -> None:
-        self._connection = connection
+    __slots__ = ("_by_hand", "_connection", "_wants", "runs", "streams")
+
+    def __init__(self, connection: object, wants: int, *, by_hand: bool = False) -> None:
+        self._connection = connection  # None for a call whose handler does not get it
         self._wants = wants
+        self._by_hand = by_hand
+        self.runs = False  # its handler waits for something …
+        self.streams = False  # … and is an async generator
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> bytes:
         writer = _heads.get()
-        if writer is not None and writer is not self and writer._connection is self._connection:
-            return EXTRA  # by a task that an earlier call on this connection has begun
-        return OWN if self._wants == ITEMS else self.settle(OWN)
+        if writer is not None and writer is not self and self._is_foreign(writer):
+            return EXTRA
+        head = OWN
+        if self._by_hand:  # later a caller may wait for something else, and would take it for that
+            head = b"" if self.runs else EXTRA
+        return self.settle(head) if self._wants in (NOTHING, ONE) else head
+
+    def _is_foreign(self, writer: "Heads") -> bool:
+        """Whether a message that another call's handler, or its task, writes is no answer to this.
+
+        A task of an earlier call on the same connection writes for that call. The handler of
+        another connection may answer, or publish, but not in the place of a handler that has
+        yet to return, or yields the items itself.
+        """
+        if writer._connection is self._connection:
+            return True
+        return writer.runs and self.runs and (self._wants == ONE or self.streams)
 
     def settle(self, head: bytes) -> bytes:
-        """Return this head for the answer, EXTRA where there has been one or none is wanted."""
+        """Return this head for the answer, EXTRA if there has been one or none is wanted."""
         if self._wants != ONE:
             return EXTRA
         self._wants = NOTHING
         return head
 
+    def leave(self) -> None:
+        """Take note that the handler has returned; anybody may answer now, if it has not."""
+        self.runs = False
 
-#: Those of the call in whose handler, or in a task of whose handler, code runs.
-_heads: ContextVar[_Heads | None] = ContextVar("distributed_comm_heads", default=None)
+
+#: Those of the call whose handler runs in this context, or has begun the task that does.
+_heads: ContextVar[Heads | None] = ContextVar("distributed_comm_heads", default=None)

@@ -1,8 +1,8 @@
 """Files that nobody else can have written, in folders that nobody else can change.
 
-Whoever can write to a folder can replace everything in it, links too. So every folder that a
-path leads through is checked, and so is the owner of every link: it must be this user or root.
-On Windows nothing is checked, for there the folders of a user are closed to others by default.
+Anyone who can write to a folder can replace everything in it, links too. So every folder that a
+path leads through is checked, and so is the owner of every link, which must be this user or root.
+On Windows nothing is checked: there the folders of a user are closed to others by default.
 """
 
 import errno
@@ -26,14 +26,14 @@ UNIX = os.name != "nt"
 LONGEST = 4096
 #: As many as Linux follows in one path.
 MOST_LINKS = 40
-#: Not to follow a link that took the file's place, and not to wait for the writer of a pipe.
+#: Neither follow a link that took the file's place, nor wait for the writer of a pipe.
 FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Rules(NamedTuple):
-    """What is expected of a private file, and how to do without it."""
+    """The requirements for a private file, and the alternatives to it."""
 
-    mounted: bool  # as secrets are: it is there, may be root's, and others may read it
+    mounted: bool  # like a secret: it must exist, may be root's, others may read it
     otherwise: str  # what an error suggests besides changing owners and modes
 
     @property
@@ -48,8 +48,8 @@ class Rules(NamedTuple):
 def resolve(path: Path, home: Path | None, rules: Rules) -> Path:
     """Return where an absolute path leads, through every link.
 
-    Raises KeyFileError where others can change that, OSError where it cannot be followed.
-    Folders above the home are not checked for what is below it: the home is given, not chosen.
+    Raises KeyFileError if others can change where it leads, OSError if it cannot be followed.
+    For a path below the home, folders above the home are not checked: users do not choose those.
     """
     if not UNIX:
         return path
@@ -68,10 +68,10 @@ def resolve(path: Path, home: Path | None, rules: Rules) -> Path:
 
 
 def make_folder(folder: Path, home: Path | None, rules: Rules) -> None:
-    """Make a resolved folder, and what is missing above it, all 0700.
+    """Create a resolved folder, and its missing parents, with mode 0700.
 
-    It is checked again, for in a sticky folder somebody may have been faster: then it raises
-    KeyFileError. Raises OSError where a folder cannot be made.
+    It is checked again, because in a sticky folder another user may have been faster: that is a
+    KeyFileError. Raises OSError if a folder cannot be created.
     """
     missing = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
     for each in reversed(missing):
@@ -88,9 +88,9 @@ def _check_again(path: Path, home: Path | None, rules: Rules) -> None:
 
 
 def _follow(path: Path) -> tuple[Path, dict[Path, os.stat_result]]:
-    """Return where a path leads, and the status of all it leads through, as far as that exists.
+    """Return where a path leads, and the status of everything on the way that exists.
 
-    realpath() follows as well; but it does not tell the links, and the folders that they are in.
+    realpath() follows links, too, but does not report them or the folders that they are in.
     """
     here, links = Path(path.anchor), 0
     passed = {here: os.lstat(here)}
@@ -119,7 +119,7 @@ def _follow(path: Path) -> tuple[Path, dict[Path, os.stat_result]]:
 
 
 def _check_place(place: Path, status: os.stat_result, rules: Rules, *, is_parent: bool) -> None:
-    """Raise KeyFileError if others could put something else in the place of a folder or link."""
+    """Raise KeyFileError if others could replace a link, or the contents of a folder."""
     is_link = stat.S_ISLNK(status.st_mode)
     if not is_link and not stat.S_ISDIR(status.st_mode):
         return
@@ -128,11 +128,11 @@ def _check_place(place: Path, status: os.stat_result, rules: Rules, *, is_parent
             f"the {'link' if is_link else 'folder'} {place} belongs to user {status.st_uid}, who "
             f"can change it: expected user {os.geteuid()} or root; {rules.otherwise}"
         )
-    # In a sticky folder, /tmp for one, others can add, but not replace what is not theirs.
+    # In a sticky folder, such as /tmp, others can add files, but replace only their own.
     sticky = is_parent and status.st_mode & stat.S_ISVTX
     if not is_link and status.st_mode & 0o022 and not sticky:
         raise KeyFileError(
-            f"the folder {place} has mode {_mode(status)}, others can replace what is in it: "
+            f"the folder {place} has mode {_mode(status)}, so others can replace what is in it: "
             f"`chmod go-w {quote(str(place))}`, or {rules.otherwise}"
         )
 
@@ -141,9 +141,10 @@ def _check_place(place: Path, status: os.stat_result, rules: Rules, *, is_parent
 
 
 def write_once(path: Path, text: str) -> bool:
-    """Write a file of mode 0600 where there is none; return whether there was none. OSError.
+    """Create a file of mode 0600 unless there is one; return whether it was created.
 
-    It appears with all its bytes or not at all, and of two processes one comes first.
+    It appears with all its bytes or not at all, and only one of two processes creates it. Raises
+    OSError if that fails.
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -163,11 +164,11 @@ def write_once(path: Path, text: str) -> bool:
 
 
 def read(path: Path, rules: Rules) -> bytes:
-    """Return what is in the file at a resolved path, without white space around it.
+    """Return the contents of the file at a resolved path, stripped of white space.
 
-    Raises KeyFileError where that is unsafe or no key, OSError where it cannot be read.
+    Raises KeyFileError if it is unsafe or holds no key, OSError if it cannot be read.
     """
-    if UNIX:  # before opening it, which may be refused, or block, or move a tape
+    if UNIX:  # before opening it, which may fail, block, or rewind a tape
         _check_file(path, os.lstat(path), rules)
     descriptor = os.open(path, FLAGS)
     with open(descriptor, "rb") as file:
@@ -191,19 +192,19 @@ def _check_file(path: Path, status: os.stat_result, rules: Rules) -> None:
     if stat.S_ISLNK(status.st_mode):
         raise KeyFileError(f"the key file {path} is a link: {rules.instead}")
     if not stat.S_ISREG(status.st_mode):
-        raise KeyFileError(f"the key file {path} is no regular file: {rules.instead}")
+        raise KeyFileError(f"the key file {path} is not a regular file: {rules.instead}")
     if not UNIX:
         return
     if status.st_uid != os.geteuid() and not (rules.mounted and status.st_uid == 0):
         raise KeyFileError(
-            f"the key file {path} belongs to user {status.st_uid}: expected one of user "
+            f"the key file {path} belongs to user {status.st_uid}: expected user "
             f"{os.geteuid()}{' or root' if rules.mounted else ''}; {rules.otherwise}"
         )
     forbidden, mode = (0o022, "go-w") if rules.mounted else (0o077, "600")
     if status.st_mode & forbidden:
         raise KeyFileError(
-            f"the key file {path} has mode {_mode(status)}, others may have read or written it: "
-            f"{rules.instead}; where nobody has, `chmod {mode} {quote(str(path))}`"
+            f"the key file {path} has mode {_mode(status)}, so others may have read or "
+            f"written it: {rules.instead}; if nobody has, `chmod {mode} {quote(str(path))}`"
         )
 
 

@@ -99,7 +99,7 @@ class Push:
                 receiver(message, None, call)
 
     def _hand_on(self, message: Any, error: Exception | None, head: bytes | None) -> None:
-        """Call the receiver, where the fast way in `_receive` is not open."""
+        """Call the receiver with a message that does not take the fast path in `_receive`."""
         receiver = self._receiver
         assert receiver is not None
         if head is None:

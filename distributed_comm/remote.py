@@ -14,7 +14,6 @@ from .envelope import (
     OWN,
     REPLY,
     Request,
-    Wants,
     encode_request,
 )
 from .errors import CommClosedError
@@ -23,7 +22,7 @@ from .exchange import abandon, check_op, choose_families, for_dask, open_answer
 __all__ = ["Comms", "Method", "Remote"]
 
 
-#: Names that say how a call is to be made, and are no arguments of the function.
+#: Names of options of a call, which are not arguments of the function.
 OPTIONS = frozenset({"reply", "close", "serializers", "deserializers"})
 FAMILIES = frozenset({"serializers", "deserializers"})
 
@@ -56,15 +55,15 @@ class Comms(Protocol):
 class Remote:
     """Calls the functions of the server at an address, over the comms of a pool.
 
-    A call, ``await remote.op(x=1)``, takes keyword arguments only and returns, or raises, what
-    the function did. ``remote.op.stream(...)`` iterates over the messages of a function that
-    sends many. ``remote["op"]`` is the same function by any name, such as one that begins with
-    an underscore or is that of an attribute here.
+    A call, ``await remote.op(x=1)``, takes keyword arguments only, and returns or raises what the
+    function did. ``remote.op.stream(...)`` iterates over the messages of a function that sends
+    many. ``remote["op"]`` reaches an op of any name, including one that begins with an underscore
+    or is the name of an attribute here.
 
-    Four names are options of a call, and no arguments: ``reply=False`` waits for no reply,
-    ``close=True`` closes the connection behind the call, ``serializers=`` and ``deserializers=``
+    Four names are options of a call, not arguments: ``reply=False`` waits for no reply,
+    ``close=True`` closes the connection after the call, ``serializers=`` and ``deserializers=``
     name the families that may be used, also in a stream. ``remote["op"].call({"reply": 1})``
-    passes arguments by any name.
+    passes arguments of any name.
     """
 
     def __init__(
@@ -112,12 +111,8 @@ class Method:
         self._pool = pool
         self._serializers = serializers
         self._deserializers = deserializers
-        self._head = self._request(ONE)
+        self._head = encode_request(Request(self._op))
         self._usual = not (serializers or deserializers)
-
-    def _request(self, wants: Wants, close: bool = False, families: Any = None) -> bytes:
-        """Return the head of a request."""
-        return encode_request(Request(self._op, wants, close, families))
 
     def __call__(self, /, *values: Any, **arguments: Any) -> Coroutine[Any, Any, Any]:
         if values:
@@ -146,7 +141,7 @@ class Method:
         serializers = serializers or self._serializers
         deserializers = deserializers or self._deserializers
         families = choose_families(serializers, deserializers)
-        head = self._request(ONE if reply else NOTHING, bool(close), families)
+        head = encode_request(Request(self._op, ONE if reply else NOTHING, bool(close), families))
         return self._perform(dict(arguments), head, reply, close, serializers, families)
 
     # What `send_recv` does, once more: another coroutine in between took 2,000 instructions.
@@ -161,20 +156,21 @@ class Method:
     ) -> Any:
         pool, address = self._pool, self._address
         comm, written = None, False
-        answer: bytes | None = None  # the head of the answer …
-        result = error = None  # … what is in it, and why that could not be opened
+        answer: bytes | None = None  # the head of the answer
+        result = error = None  # its value, and why it could not be opened
         try:
             comm = pool.take(address) or await pool.connect(address)
             if comm.enveloped:
                 rest = comm.send(arguments, serializers, head)
             else:
-                rest = comm.send(for_dask(self._op, arguments, reply, close, families), serializers)
+                request = Request(self._op, ONE if reply else NOTHING, bool(close), families)
+                rest = comm.send(for_dask(request, arguments), serializers)
             if rest is not None:
                 await rest
             written = True
             if reply:
                 answer, result, error = await comm.read_enveloped(families)
-                while answer != REPLY and answer == EXTRA:
+                while answer == EXTRA:
                     answer, result, error = await comm.read_enveloped(families)
         except BaseException as exc:
             if isinstance(exc, CommClosedError):
@@ -190,7 +186,7 @@ class Method:
             if close:
                 await comm.close()
             return open_answer((answer, result, error), comm) if reply else None
-        finally:  # cancelled, too: its room in the pool is somebody else's now
+        finally:  # cancelled, too: others may use its slot in the pool now
             pool.reuse(address, comm)
 
     def _note(self, exc: CommClosedError, comm: Comm | None) -> None:
@@ -206,7 +202,7 @@ class Method:
     async def stream(self, /, *values: Any, **arguments: Any) -> AsyncIterator[Any]:
         """Iterate over the messages of a stream, on a comm of its own, until the server ends it.
 
-        What a function returns that sends no stream is the only item. ``serializers=`` and
+        If the function sends no stream, its result is the only item. ``serializers=`` and
         ``deserializers=`` are as in a call.
         """
         if values:
@@ -214,12 +210,13 @@ class Method:
         chosen = {name: arguments.pop(name) for name in FAMILIES & arguments.keys()}
         serializers = chosen.get("serializers", self._serializers)
         families = choose_families(serializers, chosen.get("deserializers", self._deserializers))
+        request = Request(self._op, ITEMS, True, families)
         comm = await self._pool.connect(self._address)
         try:
             if comm.enveloped:
-                rest = comm.send(arguments, serializers, self._request(ITEMS, True, families))
+                rest = comm.send(arguments, serializers, encode_request(request))
             else:
-                rest = comm.send(for_dask(self._op, arguments, None, True, families), serializers)
+                rest = comm.send(for_dask(request, arguments), serializers)
             if rest is not None:
                 await rest
             # Our peers say END. Dask's do not, nor do handlers that write and close themselves.

@@ -1,9 +1,9 @@
-"""Whom we trust, and the key by which the processes of one user know each other.
+"""Whom we trust, and the key by which the processes of one user recognize each other.
 
-The key is ``key=``, else the environment's DISTRIBUTED_COMM_KEY, else in the file that its
-DISTRIBUTED_COMM_KEY_FILE names, else that of the user: a file that only they can read, made on
-first use, so that all programs of one user on one machine, or on a shared home, have the same.
-A file is read once, by the first connect or listen.
+The key is ``key=``, else the value of DISTRIBUTED_COMM_KEY, else in the file that
+DISTRIBUTED_COMM_KEY_FILE names, else in the user's own file: one that only they can read, created
+on first use, so that all programs of one user on one machine, or on a shared home, have the same
+key. A file is read once, by the first connect or listen.
 """
 
 import logging
@@ -32,9 +32,9 @@ logger = logging.getLogger("distributed_comm")
 
 #: The key itself; empty for none.
 VARIABLE = "DISTRIBUTED_COMM_KEY"
-#: The absolute path of a file with the key; empty as if it were not set.
+#: The absolute path of a file with the key; an empty one counts as unset.
 FILE_VARIABLE = "DISTRIBUTED_COMM_KEY_FILE"
-#: Those of the user's own file.
+#: The rules for the user's own file.
 OWN = Rules(mounted=False, otherwise=f"set {VARIABLE}, {FILE_VARIABLE} or XDG_CONFIG_HOME")
 REFUSAL = "the peer is not trusted, and require_trust=True was passed"
 
@@ -97,9 +97,10 @@ def find_key(given: str | bytes | None = None) -> bytes | None:
 
 @cache
 def _key_of_user(named: str) -> bytes | None:
-    """Read the named file, else the user's own, or make that; the answer is kept, an error not.
+    """Read the key from the named file, else from the user's own, which is created if missing.
 
-    Where the own one has no place there is no key, and a warning says so, once.
+    The result is cached, an error is not. Without a place for the user's own file there is no key,
+    and a single warning says so.
     """
     if named:
         return derive(read_named_key(named))
@@ -120,13 +121,14 @@ def _key_of_user(named: str) -> bytes | None:
 
 
 def key_file() -> Path:
-    """Return where the user's own key is, or will be; KeyFileError if unsafe, OSError if nowhere.
+    """Return the path of the user's own key file, which may not exist yet.
 
-    All links on the way are followed, so that what was checked is what is used.
+    All links on the way are resolved, so that the path that was checked is the one that is used.
+    Raises KeyFileError if the path is unsafe, OSError if there is no place for the file.
     """
     variable, home = "APPDATA" if os.name == "nt" else "XDG_CONFIG_HOME", _home()
     folder = os.environ.get(variable, "")
-    if not os.path.isabs(folder):  # then it means nothing, as the XDG specification has it
+    if not os.path.isabs(folder):  # unset or relative: ignored, as in the XDG specification
         if home is None:
             given = repr(os.environ["HOME"]) if "HOME" in os.environ else "not set"
             raise FileNotFoundError(
@@ -138,7 +140,7 @@ def key_file() -> Path:
 
 
 def make_key(path: Path) -> bool:
-    """Write a new key where key_file() says; return whether there was none. Raises as that."""
+    """Create the file of key_file() unless it exists; return whether it was created."""
     make_folder(path.parent, _home(), OWN)
     if os.path.lexists(path):
         return False
@@ -146,12 +148,12 @@ def make_key(path: Path) -> bool:
 
 
 def read_key(path: Path) -> bytes:
-    """Return the secret in the user's own file; KeyFileError if it is unsafe, OSError."""
+    """Return the secret in the user's own file; KeyFileError if unsafe, OSError if unreadable."""
     return read(path, OWN)
 
 
 def read_named_key(named: str) -> bytes:
-    """Return the secret in the file that DISTRIBUTED_COMM_KEY_FILE names; KeyFileError."""
+    """Return the secret in the file that DISTRIBUTED_COMM_KEY_FILE names; else KeyFileError."""
     rules = Rules(mounted=True, otherwise=f"set {FILE_VARIABLE}, now {named}, to another file")
     if not os.path.isabs(named):
         raise KeyFileError(f"{FILE_VARIABLE} is {named}: expected an absolute path")
@@ -162,7 +164,7 @@ def read_named_key(named: str) -> bytes:
 
 
 def _home() -> Path | None:
-    """Return the home where it is a folder; a useless HOME goes before passwd's entry, too."""
+    """Return the home if it is a folder; HOME, even a useless one, replaces the entry in passwd."""
     home = os.environ.get("HOME") if os.name != "nt" else None
     if home is None:
         home = os.path.expanduser("~")  # "~" where the user has no entry

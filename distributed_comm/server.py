@@ -32,18 +32,18 @@ class Server(Listening):
     """Answers requests on any number of addresses; to be subclassed or used as it is.
 
     ``handlers`` maps the name of each op to a function, a coroutine function or an async
-    generator function (each of its items is a message); or is an iterable of functions, whose
-    names are the ops. A handler whose first parameter is named ``comm`` or ``stream`` gets the
-    connection; the other parameters come from the request. It returns NO_REPLY where it has
-    replied itself. ``identity``, ``echo`` and ``connection_stream`` are there already.
+    generator function (each of its items is a message). It may also be an iterable of functions,
+    whose names are the ops. A handler whose first parameter is named ``comm`` or ``stream`` gets
+    the connection, and returns NO_REPLY if it has replied itself; the other parameters come from
+    the request. ``identity``, ``echo`` and ``connection_stream`` are built in.
 
     >>> def add(x, y):
     ...     return x + y
     >>> server = Server([add])
 
-    Whoever can reach the server can call any op except those in ``trusted_ops`` and those of a
-    `handler` with ``require_trust=True``, which are for trusted peers. ``require_trust=True``
-    keeps everybody else out.
+    Anyone who can reach the server can call any op except those in ``trusted_ops`` and those of a
+    `handler` with ``require_trust=True``, which are for trusted peers. Pass
+    ``require_trust=True`` to refuse everybody else altogether.
 
     ``max_buffer_size`` limits a message in bytes, ``contact_host`` is that of `listen`. Other
     ``arguments``, such as ``trusted=`` and ``options=``, are those of `listen` and, for the
@@ -97,9 +97,9 @@ class Server(Listening):
         self._finished = asyncio.Event()
 
     def _check_ops(self, names: Iterable[str]) -> frozenset[str]:
-        """Return the names of ops; TypeError, or ValueError for an op that there is not.
+        """Return the names as a set; TypeError for a str, ValueError for an unknown op.
 
-        A name that was mistyped would leave its op to everybody.
+        A mistyped name would leave the intended op open to everybody.
         """
         if isinstance(names, str):
             raise TypeError(f"trusted_ops={names!r:.60}, expected a list of names: [{names!r:.60}]")
@@ -108,12 +108,12 @@ class Server(Listening):
         if unknown:
             known = ", ".join(sorted({*self.handlers, *self.stream_handlers}))
             wrong = ", ".join(sorted(map(repr, unknown)))
-            raise ValueError(f"trusted_ops names {wrong}, no op of this server; it has: {known}")
+            raise ValueError(f"trusted_ops names {wrong}, unknown here; this server has: {known}")
         return ops
 
     @property
     def trusted_ops(self) -> frozenset[str]:
-        """Those of `handlers` and `stream_handlers` that only trusted peers may call."""
+        """The ops that ``trusted_ops=`` reserved for trusted peers."""
         return self._trusted_ops
 
     # -- life ----------------------------------------------------------------------------

@@ -25,7 +25,7 @@ __all__ = ["Serving"]
 
 logger = logging.getLogger("distributed_comm")
 
-#: What a comm pushes: a message, why it could not be decoded, what its head asks for.
+#: As a comm pushes it: a message, why it could not be decoded, and the Call of its head.
 Message = tuple[Any, Exception | None, Call | None]
 
 #: Seconds that a handler has for its end once it was cancelled.
@@ -145,7 +145,7 @@ class Serving(Answering):
             self._go_on()
 
     def _take_held(self, message: Any, error: Exception | None, call: Call | None) -> Work | None:
-        """Answer a request that had to wait, by what may be called now."""
+        """Answer a request that had to wait; whether it is allowed is decided now."""
         if call is not None and call.head is not None and call.refusal is None:
             call = self._admit(call.head)
         if self._leaving:

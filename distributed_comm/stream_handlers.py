@@ -36,6 +36,7 @@ class Streaming:
         self._handlers = handlers
         self._trusted_ops = trusted_ops
         self._extra = extra  # arguments for all of them
+        self._guarded: dict[str, tuple[Callable[..., Any], bool]] = {}  # that were asked for
 
     async def run(self) -> None:
         """Handle each message, or each of a batch, until the peer is done; then close the comm."""
@@ -65,7 +66,7 @@ class Streaming:
             logger.error("ended a stream from %s: %s", self._comm.peer_address, why)
             return False
         result = function(**{**self._extra, **arguments})
-        if isinstance(result, AsyncGenerator):  # of a handler that was added later, or hid it
+        if isinstance(result, AsyncGenerator):  # from a handler added later, or one that hid it
             raise _has_items(op)
         if isinstance(result, Generator):
             result = drive(result)
@@ -78,9 +79,16 @@ class Streaming:
         if function is None:
             what = "a message without an op" if op is MISSING else f"no op {_show(op)}"
             return f"{what}, only: {list_names(self._handlers)}"
-        if not self._comm.trusted and (op in self._trusted_ops or requires_trust(function)):
+        if not self._comm.trusted and self._is_guarded(op, function):
             return f"the op {op!r} is for trusted peers"
         return None
+
+    def _is_guarded(self, op: str, function: Callable[..., Any]) -> bool:
+        known, guarded = self._guarded.get(op, (None, False))
+        if known is not function:
+            guarded = op in self._trusted_ops or requires_trust(function)
+            self._guarded[op] = function, guarded
+        return guarded
 
 
 def _show(op: Any) -> str:

@@ -80,7 +80,7 @@ def test_any_value_of_ours_arrives_at_their_rpc_but_for_what_would_be_an_error()
                 runner.run(exchange(remote, OURS, value))
                 return
             for op in OURS:
-                with pytest.raises(Exception, match="looks like an error, and was none"):
+                with pytest.raises(Exception, match="looks like an error, but is not one"):
                     runner.run(exchange(remote, [op], value))
 
         check_values(check)
@@ -145,7 +145,7 @@ def test_what_dask_would_take_for_an_error_is_replaced_in_every_wrapper(run, val
 
 
 def test_it_is_replaced_where_a_relay_did_not_open_it(run):
-    """A server that opens nothing keeps what a stranger has wrapped, and Dask would open it."""
+    """A server that opens nothing keeps a stranger's wrapped object, which Dask would open."""
     store = {}
 
     async def main():
@@ -205,7 +205,7 @@ def test_a_dask_server_takes_no_argument_that_means_something_there(run):
 
 
 def test_a_peer_that_says_it_is_of_dask_gets_no_envelope(run):
-    """Only who has offered it in the hello is sent one."""
+    """An envelope is sent only to a peer that has offered it in its hello."""
 
     async def main():
         async with liar((None, {"status": "uncaught-error", "exception_text": "x"})) as listener:

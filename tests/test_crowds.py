@@ -132,8 +132,8 @@ def resident():
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
-async def exchange(comms):  # the first message, so that nothing that comes with it is missing
-    for comm in comms:  # all before any is read: the two sides may count them in another order
+async def exchange(comms):  # the first message, so that the memory that it takes is counted
+    for comm in comms:  # write all before reading: the two sides may have another order
         await comm.write("there")
     for comm in comms:
         await comm.read()

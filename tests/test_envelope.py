@@ -1,4 +1,4 @@
-"""The envelope of a call, and what a peer gets that puts something else into it."""
+"""Envelopes, and how a peer that sends a wrong one is treated."""
 
 import asyncio
 import copy
@@ -74,7 +74,7 @@ def test_later_versions_may_say_more_in_it():
     assert decode_request(head) == Request("f")
 
 
-def test_what_tells_something_is_no_data(run):
+def test_signals_cannot_be_sent_as_data(run):
     for thing in (dc.NO_REPLY, Envelope(REPLY, 1)):
         for copied in (pickle.dumps, cloudpickle.dumps, copy.deepcopy):
             with pytest.raises(TypeError, match="cannot be sent"):
@@ -96,7 +96,7 @@ def test_what_tells_something_is_no_data(run):
         run(main(where, False))
 
 
-# -- who does not answer requests -------------------------------------------------------------
+# -- a peer that is not a server --------------------------------------------------------------
 
 
 @everywhere
@@ -179,7 +179,7 @@ def test_arguments_that_have_the_names_of_dasks_keys_are_for_a_server_alone():
 
 @everywhere
 @pytest.mark.parametrize("head", [END, ITEM, encode_request(Request("f")), b"\xc1\xff", b"\xc1"])
-def test_what_is_no_answer_is_the_end_of_the_connection(run, where, head):
+def test_anything_but_an_answer_ends_the_connection(run, where, head):
     async def main():
         async with (
             liar((head, {"x": 1}), where=where) as listener,
@@ -293,7 +293,7 @@ def test_a_reply_by_hand_is_a_value_whatever_follows_it(run, where):
 
 @everywhere
 @pytest.mark.parametrize("head", [*HEADS, b"\xc1\xff", b"\xc1", b"\xc1\x01", b"\xc1\x01\xc0"])
-def test_what_is_no_request_is_the_end_of_the_connection(run, where, head):
+def test_anything_but_a_request_ends_the_connection(run, where, head):
     async def main():
         async with serve({}, where) as (server, remote), dial(server) as comm:
             await post(comm, head, {"x": 1})
@@ -301,7 +301,7 @@ def test_what_is_no_request_is_the_end_of_the_connection(run, where, head):
                 answer, error, _ = await comm.read_enveloped()
                 assert answer == ERROR
                 assert "malformed" in error["exception_text"]
-            with pytest.raises(dc.CommClosedError):  # and no answer, which could go on for ever
+            with pytest.raises(dc.CommClosedError):  # not answered: that could go on for ever
                 await comm.read_enveloped()
             assert await remote.echo(data=1) == 1
 
@@ -406,7 +406,7 @@ def test_only_usual_heads_are_remembered(run):
 
 
 @everywhere
-def test_no_reply_is_said_by_a_handler_with_the_connection_alone(run, where):
+def test_only_a_handler_with_the_connection_can_return_no_reply(run, where):
     async def by_hand(comm, reply):
         await comm.write("by hand")
         return reply
@@ -437,7 +437,7 @@ def test_no_reply_is_said_by_a_handler_with_the_connection_alone(run, where):
 
 
 @everywhere
-def test_the_end_of_a_stream_is_said_and_a_server_that_vanishes_says_none(run, where):
+def test_a_stream_ends_explicitly_and_not_when_its_server_vanishes(run, where):
     cut = asyncio.Event()
 
     async def items(comm):
@@ -462,7 +462,7 @@ def test_the_end_of_a_stream_is_said_and_a_server_that_vanishes_says_none(run, w
 
 
 @everywhere
-def test_a_clean_end_of_the_connection_is_none_of_a_stream_of_items(run, where):
+def test_a_clean_close_does_not_end_a_stream_of_items(run, where):
     async def main():
         async def answer(comm):
             await comm.read()

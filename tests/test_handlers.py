@@ -153,7 +153,7 @@ def test_what_is_no_handler_is_named(functions, error, text):
 
 def test_only_what_can_be_called_is_given_options():
     for wrong in (1, "f", [double]):
-        with pytest.raises(TypeError, match="is no handler"):
+        with pytest.raises(TypeError, match="is not a handler"):
             dc.handler(wrong)
 
 
@@ -182,7 +182,7 @@ class Slotted:
 
 
 class Delegate:
-    """A decorator as a class, which stores what it was put around as functools does."""
+    """A decorator class that stores the function it wraps, as functools does."""
 
     def __init__(self, function):
         functools.update_wrapper(self, function)
@@ -210,6 +210,8 @@ GUARDED = {
     "itself": guarded,
     "renamed": dc.handler(guarded, name="other"),
     "partial": functools.partial(guarded, x=1),
+    "argument of a partial": functools.partial(asyncio.to_thread, guarded),
+    "named argument of a partial": functools.partial(triple, x=guarded),
     "partial of a partial": functools.partial(functools.partial(guarded), x=1),
     "given options": dc.handler(functools.partial(guarded, x=1)),
     "decorated": logged(guarded),
@@ -368,16 +370,16 @@ def test_stream_handlers_may_require_trust_too(run, way, caplog):
 @pytest.mark.parametrize(
     ("ops", "error", "text"),
     [
-        (["nowhere", "f"], ValueError, "'nowhere', no op of this server; it has: .*f"),
+        (["nowhere", "f"], ValueError, "'nowhere', unknown here; this server has: .*f"),
         ("f", TypeError, r"expected a list of names: \['f'\]"),
     ],
 )
-def test_an_op_that_is_mistyped_is_no_hole(ops, error, text):
+def test_a_mistyped_op_is_an_error(ops, error, text):
     with pytest.raises(error, match=text):
         dc.Server({"f": double}, trusted_ops=ops)
 
 
-def test_those_that_every_server_has_may_be_for_trusted_peers(run):
+def test_built_in_ops_may_require_trust(run):
     async def main():
         ops = ["identity", "echo", "connection_stream"]
         async with serve({}, trusted_ops=ops) as (server, remote), dial(server) as comm:

@@ -283,7 +283,7 @@ def test_the_end_is_known_though_reading_has_paused(run, how, options):
             for _ in range(4):
                 await raw.send(message)
             await until(lambda: comm.stats()["messages_received"] == 3)
-            await until(lambda: not unacknowledged(raw.sock))  # which a reset would take back
+            await until(lambda: not unacknowledged(raw.sock))  # a reset would discard them
             assert not comm.closed()
             if how == "reset":
                 raw.reset()

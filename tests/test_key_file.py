@@ -160,7 +160,7 @@ def test_one_that_is_empty_is_refused(home):
 def test_a_pipe_in_its_place_is_refused_and_not_waited_for(home):
     key_file().parent.mkdir(parents=True)
     os.mkfifo(key_file(), 0o600)
-    with pytest.raises(dc.KeyFileError, match="no regular file"):
+    with pytest.raises(dc.KeyFileError, match="not a regular file"):
         find_key()
 
 

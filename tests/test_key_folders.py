@@ -1,4 +1,4 @@
-"""The folders that lead to the user's key: nobody else may put another in place of it."""
+"""The folders that lead to the user's key: nobody else may be able to replace it."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ def home(tmp_path):
         yield folder
 
 
-def test_what_is_there_is_left_as_it_is_and_the_rest_is_theirs_alone(home):
+def test_existing_folders_are_unchanged_and_new_ones_are_private(home):
     config = home / ".config"
     config.mkdir()
     for readable in (0o755, 0o711, 0o750):
@@ -86,7 +86,7 @@ def test_a_folder_that_others_can_write_to_is_refused_with_what_mends_it(home, f
 
 
 def test_a_key_that_was_there_is_refused_as_well(home):
-    """For who can write to the folder can put a link to another file there."""
+    """Anyone who can write to the folder can put a link to another file there."""
     assert command("key").returncode == 0
     key_file().parent.chmod(0o777)
     with pytest.raises(dc.KeyFileError, match="has mode 0777"):
@@ -105,7 +105,7 @@ def test_a_sticky_folder_is_fine_above_it_and_not_as_the_last(home):
         key_file()
 
 
-def test_what_is_above_the_home_matters_to_what_is_outside_of_it_alone(home, monkeypatch):
+def test_folders_above_the_home_matter_only_to_paths_outside_it(home, monkeypatch):
     home.parent.chmod(0o777)
     assert find_key()
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "other"))
@@ -193,7 +193,7 @@ def test_one_of_root_in_its_place_is_refused():
         security._key_of_user.cache_clear()
         with (
             acting_as(SOMEBODY),
-            pytest.raises(dc.KeyFileError, match="belongs to user 0: expected one of user"),
+            pytest.raises(dc.KeyFileError, match="belongs to user 0: expected user"),
         ):
             find_key()
 
@@ -205,7 +205,7 @@ def squat(place: Path, own: Path, kind: str) -> None:
     (own / "distributed_comm/key").chmod(0o600)
     if kind == "link":
         place.symlink_to(own)
-    else:  # with another name of that file, as old systems let everybody give
+    else:  # with a hard link to that file, which old systems let everybody make
         (place / "distributed_comm").mkdir(parents=True)
         os.link(own / "distributed_comm/key", place / "distributed_comm/key")
         os.chown(place / "distributed_comm", STRANGER, STRANGER)
@@ -214,7 +214,7 @@ def squat(place: Path, own: Path, kind: str) -> None:
 
 @needs_root
 @pytest.mark.parametrize("kind", ["folder", "link"])
-def test_what_another_user_has_put_in_a_sticky_folder_is_refused(home, tmp_path, kind):
+def test_another_users_entry_in_a_sticky_folder_is_refused(home, tmp_path, kind):
     home.chmod(0o1777)
     squat(home / ".config", tmp_path / "own", kind)
     with pytest.raises(dc.KeyFileError, match=f"{kind} .*config belongs to user {STRANGER}"):
@@ -223,7 +223,7 @@ def test_what_another_user_has_put_in_a_sticky_folder_is_refused(home, tmp_path,
 
 @needs_root
 @pytest.mark.parametrize("kind", ["folder", "link"])
-def test_who_is_faster_than_the_first_folder_that_is_made_is_noticed(home, tmp_path, kind):
+def test_a_folder_that_another_user_makes_first_is_refused(home, tmp_path, kind):
     home.chmod(0o1777)
     path = key_file()
     squat(home / ".config", tmp_path / "own", kind)
@@ -233,7 +233,7 @@ def test_who_is_faster_than_the_first_folder_that_is_made_is_noticed(home, tmp_p
 
 @needs_root
 @pytest.mark.parametrize("kind", ["folder", "link"])
-def test_who_comes_between_looking_and_making_is_noticed(home, tmp_path, monkeypatch, kind):
+def test_a_change_between_check_and_creation_is_detected(home, tmp_path, monkeypatch, kind):
     def mkdir(path, mode):
         monkeypatch.undo()
         squat(home / ".config", tmp_path / "own", kind)
@@ -263,7 +263,7 @@ def test_nothing_is_made_where_another_user_leads(home, tmp_path, monkeypatch):
 
 
 def test_a_link_of_our_own_that_appears_while_it_is_made_is_not_followed(home, monkeypatch):
-    """Where links can be linked, a stranger can give one of ours another name."""
+    """Where symbolic links can be hard-linked, a stranger can put one of ours there."""
 
     def mkdir(path, mode):
         monkeypatch.undo()

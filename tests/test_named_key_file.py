@@ -132,7 +132,7 @@ def test_one_without_a_key_is_an_error_and_none_is_made(file, wrong):
 
 
 def test_one_that_appears_behind_the_look_at_its_folders_is_not_read(file, monkeypatch):
-    """For the folders that appeared with it have not been looked at."""
+    """The folders that appeared with it have not been checked."""
 
     def read(path, rules):
         pytest.fail(f"{path} was read")
@@ -241,7 +241,7 @@ def test_one_of_another_user_is_refused(mounted):
     for user in (0, SOMEBODY):
         with acting_as(user), pytest.raises(dc.KeyFileError) as caught:
             find_key()
-        assert f"belongs to user {STRANGER}: expected one of user {user} or" in str(caught.value)
+        assert f"belongs to user {STRANGER}: expected user {user} or" in str(caught.value)
 
 
 @needs_root
@@ -255,7 +255,7 @@ def test_one_that_cannot_be_read_is_an_error(mounted):
 
 @needs_root
 def test_the_accounts_of_the_machine_are_no_key(mounted):
-    """Which belong to root, and everybody knows them: so it matters who made the link."""
+    """They belong to root, and everybody knows them, so the owner of the link matters."""
     mounted.chmod(0o1777)
     (mounted / "key").symlink_to("/etc/passwd")
     os.chown(mounted / "key", STRANGER, STRANGER, follow_symlinks=False)

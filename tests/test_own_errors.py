@@ -97,7 +97,7 @@ def test_it_is_raised_as_it_is_and_ends_and_repeats_nothing(run, where, kind, tr
 
 
 @everywhere
-def test_what_ends_iterations_ends_none_of_ours(run, where):
+def test_stop_iteration_ends_none_of_our_loops(run, where):
     handlers = {
         "stop": raising(StopIteration(1)),
         "stop_later": raising(StopAsyncIteration(1)),
@@ -121,7 +121,7 @@ def test_what_ends_iterations_ends_none_of_ours(run, where):
 
 
 def test_one_from_another_server_is_passed_on_as_an_answer(run):
-    """Its class says that a connection is closed: that of a server behind this one."""
+    """Its class reports a closed connection, which is that of a server behind this one."""
 
     async def main():
         async with serve({}, trusted=True) as (behind, _):
@@ -160,7 +160,7 @@ def test_a_handler_whose_own_connection_has_ended_is_no_error_in_the_log(run, wh
 
 
 class Odd(dict):
-    """A result that fails as a connection does while it is encoded."""
+    """A result that raises a connection's error while it is encoded."""
 
     def keys(self):
         raise ConnectionResetError("mine")

@@ -1,4 +1,4 @@
-"""What a handler with the connection writes itself: for whom it is, and for whom it never is."""
+"""Messages that a handler with the connection writes itself: which call they answer, if any."""
 
 import asyncio
 import pickle
@@ -105,7 +105,7 @@ def test_it_is_never_the_reply_of_another_call(run, where, limit):
 
 @everywhere
 def test_send_recv_leaves_the_rest_to_read(run, where):
-    """As Dask's users do: a call begins what then comes on the connection."""
+    """As Dask's users do: a call starts a conversation on its connection."""
 
     async def subscribe(comm, n):
         for number in range(n):

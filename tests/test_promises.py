@@ -1,4 +1,4 @@
-"""Each promise of docs/security.md names the tests that show it, and they are there."""
+"""Each promise in docs/security.md names the tests that show it, and they exist."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Other users, whom root can play, and a process of theirs that has read no key yet."""
+"""Acting as other users, which root can do, in a process that has read no key yet."""
 
 import os
 import stat
@@ -23,7 +23,7 @@ needs_root = pytest.mark.skipif(
 
 @contextmanager
 def acting_as(user: int) -> Iterator[None]:
-    """Let this process do for a while what a user may do, and no more."""
+    """Give this process only the rights of a user, for a while."""
     group = os.getegid()
     os.setegid(user)
     os.seteuid(user)
@@ -45,7 +45,7 @@ def masking(umask: int) -> Iterator[None]:
 
 @contextmanager
 def without_keys(**environment: str) -> Iterator[None]:
-    """Let the key be that of a file, and this process have read none."""
+    """Have the key come from a file, in a process that has read none."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("DISTRIBUTED_COMM_KEY", "DISTRIBUTED_COMM_KEY_FILE", "XDG_CONFIG_HOME"):
             patch.delenv(name, raising=False)
@@ -58,7 +58,7 @@ def without_keys(**environment: str) -> Iterator[None]:
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """A folder that every user can look into; those of pytest are closed."""
+    """A folder that every user can read; those of pytest are closed."""
     with TemporaryDirectory() as name:
         folder = Path(name).resolve()
         folder.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Values that look like what this library says of itself, for hypothesis: all of them are data."""
+"""Values that look like this library's own signals, for hypothesis: all of them are data."""
 
 import pickle
 from typing import Any
@@ -10,7 +10,7 @@ from distributed_comm import envelope
 from distributed_comm.serialize.markers import MARKERS
 from distributed_comm.wire.control import Kind
 
-#: What a pickle has run: nothing may.
+#: Pickles that were opened: none may be.
 opened: list[str] = []
 
 

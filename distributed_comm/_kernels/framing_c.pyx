@@ -65,7 +65,7 @@ def pack(list frames not None):
             PyBytes_CheckExact(head) and PyBytes_GET_SIZE(head) < LARGE_FRAME
             and PyBytes_CheckExact(frame) and PyBytes_GET_SIZE(frame) < LARGE_FRAME
         ):
-            # nearly every other one: a small frame behind the head of its envelope
+            # nearly every other message: the head of an envelope and one small frame
             before, length = PyBytes_GET_SIZE(head), PyBytes_GET_SIZE(frame)
             message = PyBytes_FromStringAndSize(NULL, 32 + before + length)
             out = <uint8_t*>PyBytes_AS_STRING(message)

@@ -22,7 +22,7 @@ CONTROL = 0xBC
 #: The bytes of the longest one; a longer frame is none, whatever it begins with.
 CONTROL_SIZE = 3 + 255
 
-#: What the head of an envelope begins with, a frame in front of a message's own.
+#: The first byte of an envelope's head, the frame in front of a message's own.
 ENVELOPE = b"\xc1"
 
 #: Frames below this are copied together with their neighbours when they are sent, and
@@ -93,8 +93,8 @@ def unpack(
 ) -> tuple[list[Frames], int]:
     """Copy the whole messages out of ``data[start:end]``; return them and where they end.
 
-    Frame 0 of each is bytes, the others are memory of their own that may be written; but of two
-    frames, the first of which begins with ENVELOPE, the second is a message's frame 0.
+    Frame 0 of each is bytes, the others are writable memory of their own. If the first of two
+    frames begins with ENVELOPE, the second is the message's frame 0, and bytes as well.
     Stops without a word after ``max_count`` messages, and before a message that is
     incomplete, a control message, or not allowed: `inspect` tells which.
     """

@@ -63,7 +63,7 @@ def loads(
         raise
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as exc:  # msgpack's own, a TypeError for an unhashable key, a family's
+    except BaseException as exc:  # of msgpack, of an unhashable key, or of a family
         raise MessageError(f"the message cannot be decoded: {str(exc) or repr(exc)}") from exc
 
 

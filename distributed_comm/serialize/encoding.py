@@ -225,7 +225,7 @@ def dumps(msg: Any, options: DumpOptions = DUMP_DEFAULTS) -> Frames:
         encoder.discard()
         if isinstance(exc, ValueError | BufferError | OverflowError | RecursionError):
             raise ValueError(f"the message cannot be encoded: {exc}") from exc
-        if isinstance(exc, OSError):  # of the object's own methods: else it would end the comm
+        if isinstance(exc, OSError):  # from the object's own methods; it must not end the comm
             raise UnserializableError(f"the message cannot be encoded: {exc!r}") from exc
         raise
     if len(frame) <= KEEP:

@@ -94,13 +94,13 @@ class Serialized(Unopened):
 
 
 class Unsendable:
-    """What tells this library something and is never part of a message; it has no pickle."""
+    """A signal to this library, which is never part of a message and cannot be pickled."""
 
     __slots__ = ()
 
     def refuse(self) -> NoReturn:
-        """Raise the error for whoever would send it."""
-        raise UnserializableError(f"{self!r} cannot be sent: it is no data")
+        """Raise the error for an attempt to send it."""
+        raise UnserializableError(f"{self!r} cannot be sent: it is not data")
 
     def __reduce_ex__(self, _protocol: SupportsIndex) -> NoReturn:
         self.refuse()

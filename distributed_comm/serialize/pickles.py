@@ -165,7 +165,7 @@ def loads(data: Any, buffers: list[Buffer], trusted: bool) -> Any:
         return pickle.Unpickler(_Source(data), buffers=buffers).load()
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as exc:  # a CancelledError of the pickle's is none of who opens it
+    except BaseException as exc:  # a CancelledError in a pickle must not cancel its reader
         raise MessageError(
             f"a pickle in the message cannot be opened: {str(exc) or repr(exc)}"
         ) from exc

@@ -88,7 +88,7 @@ class InProc(Comm):
                 raise
         return self._unwrapped(message, deserializers) if wrappers_made else message
 
-    # What `read` does, once more: another coroutine would cost as much as the rest.
+    # Repeats `read`: another coroutine would double the cost.
     async def read_enveloped(
         self, deserializers: Any = None, admit: Admit | None = None
     ) -> Enveloped:
@@ -134,8 +134,8 @@ class InProc(Comm):
             check_choice(serializers, on_error)
         if msg is NO_REPLY or type(msg) is Envelope:
             msg.refuse()
-        if self.own_heads is not None:
-            msg = Envelope(next(self.own_heads), msg)
+        if self.own_heads is not None and (head := next(self.own_heads)):
+            msg = Envelope(head, msg)
         if not self._box.post(msg):
             await self._end.write(msg)
         return 0
@@ -147,15 +147,15 @@ class InProc(Comm):
             return self.write(msg, serializers)
         if serializers is not None:
             check_choice(serializers)
-        # A handler may return an argument; what else they are in is not looked through.
+        # Each argument is checked, as a handler may return it; values inside them are not.
         parts = msg.values() if type(msg) is dict and is_request(head) else (msg,)
         if not UNSENDABLE.isdisjoint(map(type, parts)):
             next(part for part in parts if type(part) in UNSENDABLE).refuse()
-        return self._post(Envelope(head, msg))
+        return self._post(Envelope(head, msg) if head else msg)
 
-    async def _post(self, envelope: Envelope) -> None:
-        if not self._box.post(envelope):
-            await self._end.write(envelope)
+    async def _post(self, msg: Any) -> None:
+        if not self._box.post(msg):
+            await self._end.write(msg)
 
     async def close(self) -> None:
         if get_ident() != self._box.thread:

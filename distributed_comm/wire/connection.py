@@ -177,7 +177,7 @@ class Connection:
         self._move(HELLO)
         self.receive = self._framing.receive
         limit = self._limits.message
-        frames = self._limits.frames + remote.enveloped  # the head is none of the user's
+        frames = self._limits.frames + remote.enveloped  # the head is not a frame of the user's
         return NO_CAP if limit is None else limit, frames
 
     def share(self, budget: Budget) -> None:

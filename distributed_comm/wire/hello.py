@@ -18,7 +18,7 @@ from .._kernels import frame0 as kernel
 __all__ = ["NONCE", "Hello", "decode", "encode", "encode_local", "local_hello"]
 
 OURS = "distributed_comm"
-#: 2 since refusals are understood, 3 since envelopes are.
+#: 2 added refusals, 3 added envelopes.
 VERSION = 3
 TYPES = 1
 DEPTH = 8

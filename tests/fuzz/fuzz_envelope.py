@@ -1,4 +1,4 @@
-"""The envelope of a call: a server answers any head and arguments, or ends; a caller raises."""
+"""Envelopes: a server answers any head and arguments, or closes; a caller raises."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ REFUSED = (MessageError, UntrustedError, UnserializableError)
 
 
 class Silent(Comm):
-    """A comm to a stranger, as far as an answer needs one."""
+    """The parts of a comm to a stranger that are needed to open an answer."""
 
     enveloped = True
     local_address = peer_address = "silent://"  # type: ignore[assignment]
@@ -65,7 +65,7 @@ COMM = Silent()
 
 
 def seeds() -> list[bytes]:
-    """Return requests, answers, and what looks like one, each with a message behind it."""
+    """Return requests, answers and lookalikes, each with a message behind its head."""
     heads = [encode_request(Request(op)) for op in ("echo", "many", "stop", "nowhere", "")]
     heads += [encode_request(Request("echo", 2, True, ("msgpack", "pickle")))]
     heads += [REPLY, ERROR, ITEM, END, OWN, EXTRA, b"\xc1", b"\xc1\x07", b"\xc1\x01\xc0"]
@@ -93,7 +93,7 @@ def check(data: bytes) -> None:
     else:
         again = encode_request(request)
         assert decode_request(again) == request
-        # else a stranger could have ever new ones remembered
+        # else a stranger could grow the cache without end
         assert head not in OPERATIONS._calls or (head == again and request.families is None)
     try:
         message = loads(frames, STRANGER) if frames else None

@@ -112,7 +112,7 @@ def draw_stream(
         at, filling = draws.number(1 << 20) % len(data), draws.take(1 + draws.number(16))
         stream.data = data[:at] + filling + data[at + draws.choice([len(filling), 0, 1, 8]) :]
     elif greeting and not proving and not any(map(_is_refused, sent)):
-        most = limits.frames + hello.decode(greeting).enveloped  # whose head is none of the user's
+        most = limits.frames + hello.decode(greeting).enveloped  # the head is not counted
         fits = [_fits(message, most, limits) for message in [*sent, []]]
         stream.sent = sent[: fits.index(False)]
     return stream
@@ -136,7 +136,7 @@ def _fits(message: list[bytes], most: int, limits: Limits) -> bool:
 
 
 def _first_of_their_own(frames: Frames) -> int:
-    """Return the first frame that is memory to be written to: none of those that are decoded."""
+    """Return the index of the first writable frame; the frames before it are decoded."""
     return 2 if bytes(frames[0][:1]) == framing_py.ENVELOPE else 1
 
 
