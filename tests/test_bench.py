@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -210,8 +210,12 @@ def children_of(pid: int) -> list[int]:
 
 def sleeps(pid: int) -> int:
     """How often the threads of a process waited, all together: about once a round trip."""
-    texts = [file.read_text() for file in (PROC / str(pid) / "task").glob("*/status")]
-    return sum(int(re.search(r"\bvoluntary_ctxt_switches:\s+(\d+)", text)[1]) for text in texts)
+    switches = 0
+    for file in (PROC / str(pid) / "task").glob("*/status"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has just ended
+            text = file.read_text()
+            switches += int(re.search(r"\bvoluntary_ctxt_switches:\s+(\d+)", text)[1])
+    return switches
 
 
 # The order of things, and the table
