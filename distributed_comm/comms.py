@@ -70,6 +70,8 @@ class ChannelComm(Comm):
             deserialize=deserialize,
             max_header=limits.untrusted_header,
             max_depth=limits.untrusted_depth,
+            max_growth=limits.untrusted_growth,
+            max_work=limits.untrusted_work,
             max_message=_max_message(limits, trusted),
         )
         self._turn: asyncio.Lock | None = None  # held while a message is encoded in a thread …

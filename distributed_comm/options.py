@@ -35,6 +35,8 @@ class Limits:
     hello: int = 4 * KIB
     untrusted_header: int = 16 * MIB  # frame 0, whose decoding multiplies its size
     untrusted_depth: int = 512
+    untrusted_growth: int = 96  # times the bytes of a message: what may be made of it
+    untrusted_work: int = 10_000_000  # steps of about 2 ns for which decoding it may block others
     #: Held for all untrusted peers of a listener together; and what one message of theirs may
     #: become where it is decompressed.
     untrusted_memory: int = 256 * MIB

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 import pytest
+from gates import TRUSTED, gate_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typed import carry, from_dask, taken, there_and_back, to_dask
@@ -62,7 +63,7 @@ def test_the_columns_lie_in_the_frame():
     table = pa.table({"x": np.arange(1000), "y": [str(n) for n in range(1000)]})
     header, frames = carry(*find(pa.Table).serialize(table))
     frame = np.frombuffer(frames[0], "u1")
-    for column in find(pa.Table).deserialize(header, frames, False).columns:
+    for column in find(pa.Table).deserialize(header, frames, gate_of(stranger=True)).columns:
         for buffer in column.chunk(0).buffers():
             assert buffer is None or np.shares_memory(np.frombuffer(buffer, "u1"), frame)
 
@@ -70,7 +71,7 @@ def test_the_columns_lie_in_the_frame():
 def test_a_frame_at_an_odd_address_is_read():
     header, (frame,) = carry(*find(pa.Table).serialize(TABLE))
     odd = memoryview(b"x" + frame)[1:]
-    assert find(pa.Table).deserialize(header, [odd], False).schema == TABLE.schema
+    assert find(pa.Table).deserialize(header, [odd], gate_of(stranger=True)).schema == TABLE.schema
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def stream_of(table, **options):
 def test_a_compressed_stream_is_refused(codec, name, column):
     stream = stream_of(TABLE.select([column]), compression=codec)
     with pytest.raises(ValueError, match="that is compressed"):
-        find_named(name).deserialize({}, [stream], False)
+        find_named(name).deserialize({}, [stream], gate_of(stranger=True))
 
 
 def test_a_compressed_dictionary_is_refused():
@@ -113,7 +114,7 @@ def test_a_compressed_dictionary_is_refused():
     assert compressed.type == "dictionary"
     stream = schema.serialize().to_pybytes() + compressed.serialize().to_pybytes()
     with pytest.raises(ValueError, match="that is compressed"):
-        find(pa.Table).deserialize({}, [stream], False)
+        find(pa.Table).deserialize({}, [stream], gate_of(stranger=True))
 
 
 class Celsius(pa.ExtensionType):
@@ -141,11 +142,11 @@ def test_an_extension_type_is_for_the_trusted_alone(nested):
         reader = find_named("pyarrow.lib.Table")
         Celsius.opened = 0
         with pytest.raises(UntrustedError, match="a table with extension types"):
-            reader.deserialize(header, frames, False)
+            reader.deserialize(header, frames, gate_of(stranger=True))
         with pytest.raises(ValueError, match="of which the header says nothing"):
-            reader.deserialize({}, frames, True)
+            reader.deserialize({}, frames, TRUSTED)
         assert Celsius.opened == 0
-        assert reader.deserialize(header, frames, True).equals(table)
+        assert reader.deserialize(header, frames, TRUSTED).equals(table)
         assert Celsius.opened > 0
     finally:
         pa.unregister_extension_type("tests.celsius")
@@ -158,10 +159,10 @@ def test_columns_that_lie_about_themselves_are_refused():
         lying = stream.replace(struct.pack("<3i", 0, 3, 5), wrong)
         assert lying != stream
         with pytest.raises(ValueError, match="that Arrow cannot read"):
-            find(pa.Table).deserialize({}, [lying], False)
+            find(pa.Table).deserialize({}, [lying], gate_of(stranger=True))
     lying = stream.replace(b"abcde", b"ab\xff\xff\xff")
     with pytest.raises(ValueError, match="UTF8"):
-        find(pa.Table).deserialize({}, [lying], False)
+        find(pa.Table).deserialize({}, [lying], gate_of(stranger=True))
 
 
 def test_rows_of_nothing_have_a_limit():
@@ -169,10 +170,13 @@ def test_rows_of_nothing_have_a_limit():
     for table in (pa.table({"x": pa.nulls(rows - 1)}), pa.table({"x": pa.nulls(rows)})):
         header, frames = carry(*find(pa.Table).serialize(table))
         if table.num_rows < rows:
-            assert find(pa.Table).deserialize(header, frames, False).num_rows == rows - 1
+            assert (
+                find(pa.Table).deserialize(header, frames, gate_of(stranger=True)).num_rows
+                == rows - 1
+            )
         else:
             with pytest.raises(ValueError, match="rows in"):
-                find(pa.Table).deserialize(header, frames, False)
+                find(pa.Table).deserialize(header, frames, gate_of(stranger=True))
 
 
 def test_a_batch_is_one_batch():
@@ -180,7 +184,7 @@ def test_a_batch_is_one_batch():
     for table in (TABLES["in chunks"], TABLES["without rows"].slice(0, 0)):
         stream = stream_of(table)
         with pytest.raises(ValueError, match="record batches in a stream"):
-            reader.deserialize({}, [stream], False)
+            reader.deserialize({}, [stream], gate_of(stranger=True))
 
 
 @pytest.mark.parametrize(("slot", "match"), [(1, "of the type unknown"), (2, "no contents")])
@@ -200,14 +204,16 @@ def test_a_message_without_contents_is_refused(slot, match):
 def test_a_name_that_is_no_text_is_refused():
     stream = stream_of(pa.table({"name": [1]}))
     with pytest.raises(ValueError, match="utf-8"):
-        find(pa.Table).deserialize({}, [stream.replace(b"name", b"n\xffme")], False)
+        find(pa.Table).deserialize(
+            {}, [stream.replace(b"name", b"n\xffme")], gate_of(stranger=True)
+        )
 
 
 @pytest.mark.parametrize("frames", [[], [b""], [b"abc"], [bytes(64)], [b"\xff" * 64], [b"", b""]])
 @pytest.mark.parametrize("name", ["pyarrow.lib.Table", "pyarrow.lib.RecordBatch"])
 def test_what_is_no_stream_is_a_value_error(name, frames):
     with pytest.raises(ValueError, match=r"."):
-        find_named(name).deserialize({}, frames, False)
+        find_named(name).deserialize({}, frames, gate_of(stranger=True))
 
 
 STREAM = stream_of(TABLE)
@@ -224,4 +230,4 @@ def test_a_damaged_stream_gives_a_table_or_a_value_error(name, damage, cut):
     for position, value in damage:
         stream[position % (len(stream) or 1) : position % (len(stream) or 1) + 1] = bytes([value])
     with suppress(ValueError):
-        find_named(name).deserialize({}, [stream], False)
+        find_named(name).deserialize({}, [stream], gate_of(stranger=True))

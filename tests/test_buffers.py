@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+from gates import gate_of
 from hypothesis import given
 from hypothesis import strategies as st
 from typed import carry, from_dask, taken, there_and_back, to_dask
@@ -84,16 +85,18 @@ def test_no_copy_is_sent(name):
 def test_no_copy_is_received_where_the_type_allows_it():
     for buffer in (bytearray(b"abc"), memoryview(bytearray(b"abcd")).cast("I")):
         header, frames = carry(*find(type(buffer)).serialize(buffer))
-        arrived = find(type(buffer)).deserialize(header, frames, False)
+        arrived = find(type(buffer)).deserialize(header, frames, gate_of(stranger=True))
         assert np.shares_memory(np.frombuffer(arrived, "u1"), np.frombuffer(frames[0], "u1"))
 
 
 @pytest.mark.parametrize("cls", [bytes, bytearray])
 def test_bytes_in_several_frames_are_joined(cls):
-    arrived = find(cls).deserialize({}, [b"one ", bytearray(b"two"), memoryview(b" three")], False)
+    arrived = find(cls).deserialize(
+        {}, [b"one ", bytearray(b"two"), memoryview(b" three")], gate_of(stranger=True)
+    )
     assert type(arrived) is cls
     assert arrived == b"one two three"
-    assert type(find(cls).deserialize({}, [], False)) is cls
+    assert type(find(cls).deserialize({}, [], gate_of(stranger=True))) is cls
 
 
 class MyArray(array.array):
@@ -155,15 +158,15 @@ def test_a_wrong_header_is_a_value_error(name):
     reader = find_named(name)
     obj = memoryview(bytes(4)).cast("I") if name == "memoryview" else array.array("I", [1])
     header, frames = carry(*reader.serialize(obj))
-    assert reader.deserialize(header, frames, False) == obj
+    assert reader.deserialize(header, frames, gate_of(stranger=True)) == obj
     for change in WRONG[name]:
         with pytest.raises(ValueError, match=r"."):
-            reader.deserialize(header | change, frames, False)
+            reader.deserialize(header | change, frames, gate_of(stranger=True))
     with pytest.raises(ValueError, match=r"."):
-        reader.deserialize({}, frames, False)
+        reader.deserialize({}, frames, gate_of(stranger=True))
     for wrong in ([bytes(3)], [bytes(5)]):
         with pytest.raises(ValueError, match=r"."):
-            reader.deserialize(header, wrong, False)
+            reader.deserialize(header, wrong, gate_of(stranger=True))
 
 
 headers = st.dictionaries(
@@ -182,7 +185,7 @@ headers = st.dictionaries(
 @pytest.mark.parametrize("name", ["memoryview", "array.array"])
 def test_any_header_gives_a_buffer_or_a_value_error(name, header, frame):
     try:
-        buffer = find_named(name).deserialize(header, [frame], False)
+        buffer = find_named(name).deserialize(header, [frame], gate_of(stranger=True))
     except ValueError:
         return
     assert memoryview(buffer).nbytes == len(frame)

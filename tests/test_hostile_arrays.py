@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from gates import TRUSTED, gate_of
 from hypothesis import given
 from hypothesis import strategies as st
 from typed import carry, damage, from_dask, there_and_back
@@ -86,14 +87,14 @@ WRONG = {
 def test_a_wrong_header_is_a_value_error(name):
     header, frames = carry(header_of(**WRONG[name]), [bytes(24)])
     with no_unpickling(), pytest.raises(ValueError, match=r".") as info:
-        find(np.ndarray).deserialize(header, frames, True)
+        find(np.ndarray).deserialize(header, frames, TRUSTED)
     assert len(str(info.value)) < 300
 
 
 @pytest.mark.parametrize("frames", [[], [b"a"], [bytes(24), b""], [bytes(25)]])
 def test_frames_that_do_not_fit_are_a_value_error(frames):
     with pytest.raises(ValueError, match=r"frames for an array|needs 24 bytes"):
-        find(np.ndarray).deserialize(header_of(), frames, False)
+        find(np.ndarray).deserialize(header_of(), frames, gate_of(stranger=True))
 
 
 @pytest.mark.parametrize("order", "<>")
@@ -112,7 +113,9 @@ def test_text_of_what_are_no_code_points_is_a_value_error(order):
 def test_items_that_overlap_are_a_value_error(strides):
     """What was looked at as text would be other text where items begin elsewhere."""
     with pytest.raises(ValueError, match=r"do not fill the 24 bytes|needs \d+ bytes"):
-        find(np.ndarray).deserialize(header_of(strides=strides), [bytes(24)], False)
+        find(np.ndarray).deserialize(
+            header_of(strides=strides), [bytes(24)], gate_of(stranger=True)
+        )
 
 
 def test_pickles_are_not_for_strangers():
@@ -124,20 +127,20 @@ def test_pickles_are_not_for_strangers():
         header_of(dtype=(True, b"")),
     ):
         with no_unpickling(), pytest.raises(UntrustedError, match="holds a pickle"):
-            reader.deserialize(header, [bytes(24)], False)
+            reader.deserialize(header, [bytes(24)], gate_of(stranger=True))
 
 
 def test_a_repetition_is_for_strangers_up_to_a_limit():
     reader = find_named("numpy.ndarray")
     array = np.broadcast_to(np.float64(1), (2**27,))
     header, frames = carry(*reader.serialize(array))
-    assert reader.deserialize(header, frames, False).nbytes == 2**30
+    assert reader.deserialize(header, frames, gate_of(stranger=True)).nbytes == 2**30
     long = header | {"broadcast_to": (2**27 + 1,)}
     wide = header_of(strides=(0, 4), shape=(2**40, 3))
     for of, size in ((long, 8), (wide, 12)):
         with pytest.raises(UntrustedError, match=rf"repeats {size} bytes until they are \d{{10}}"):
-            reader.deserialize(of, [bytes(size)], False)
-        assert reader.deserialize(of, [bytes(size)], True).nbytes > 2**30
+            reader.deserialize(of, [bytes(size)], gate_of(stranger=True))
+        assert reader.deserialize(of, [bytes(size)], TRUSTED).nbytes > 2**30
 
 
 @pytest.mark.parametrize("data", [np.arange(3), b"", "text"])
@@ -147,7 +150,7 @@ def test_dask_pickles_are_opened_where_trusted(data):
     pickled = pickle.dumps(data)
     header = header_of(dtype=(1, pickled))
     with pytest.raises(ValueError, match="expected a dtype"):
-        find(np.ndarray).deserialize(header, [bytes(24)], True)
+        find(np.ndarray).deserialize(header, [bytes(24)], TRUSTED)
 
 
 values = st.recursive(
@@ -184,7 +187,7 @@ def test_a_damaged_header_gives_an_array_or_a_value_error(array, path, extra, va
     reader = find_named("numpy.ndarray")
     with no_unpickling():
         try:
-            arrived = reader.deserialize(header, frames, False)
+            arrived = reader.deserialize(header, frames, gate_of(stranger=True))
         except (ValueError, UntrustedError):
             return
     assert arrived.nbytes <= 2**30

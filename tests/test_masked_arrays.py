@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from gates import TRUSTED, gate_of
 from typed import carry, from_dask, taken, there_and_back, to_dask
 from unpickling import no_unpickling
 
@@ -60,7 +61,7 @@ def test_both_names_of_the_class_are_known(name):
 def test_data_and_mask_lie_in_their_frames():
     array = ma.masked_array(np.arange(1000), np.zeros(1000, bool))
     header, frames = carry(*find(type(array)).serialize(array))
-    arrived = find(type(array)).deserialize(header, frames, False)
+    arrived = find(type(array)).deserialize(header, frames, gate_of(stranger=True))
     assert np.shares_memory(arrived.data, np.frombuffer(frames[0], "u1"))
 
 
@@ -96,9 +97,9 @@ def test_pickles_are_not_for_strangers():
         {"mask-header": {"pickle": True}},
     ):
         with no_unpickling(), pytest.raises(UntrustedError, match="holds a pickle"):
-            reader.deserialize(header | change, frames, False)
+            reader.deserialize(header | change, frames, gate_of(stranger=True))
     pickled = {"fill-value": (True, pickle.dumps(np.int64(9)))}
-    assert reader.deserialize(header | pickled, frames, True).fill_value == 9
+    assert reader.deserialize(header | pickled, frames, TRUSTED).fill_value == 9
 
 
 WRONG = [
@@ -126,7 +127,7 @@ def test_a_wrong_header_is_a_value_error(change):
     reader = find(ma.MaskedArray)
     header, frames = carry(*reader.serialize(MASKED["plain"]))
     with no_unpickling(), pytest.raises(ValueError, match=r"."):
-        reader.deserialize(header | change, frames, True)
+        reader.deserialize(header | change, frames, TRUSTED)
 
 
 def test_a_mask_of_another_shape_is_a_value_error():
@@ -134,4 +135,6 @@ def test_a_mask_of_another_shape_is_a_value_error():
     header, frames = carry(*reader.serialize(MASKED["plain"]))
     other, mask = carry(*find(np.ndarray).serialize(np.array([True])))
     with pytest.raises(ValueError, match="a mask of"):
-        reader.deserialize(header | {"mask-header": other}, [frames[0], *mask], False)
+        reader.deserialize(
+            header | {"mask-header": other}, [frames[0], *mask], gate_of(stranger=True)
+        )

@@ -6,6 +6,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from gates import gate_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typed import carry, damage, from_dask, taken, there_and_back, to_dask
@@ -62,7 +63,7 @@ def test_blocks_stay_blocks():
 def test_the_values_lie_in_their_frame():
     matrix = sp.random(100, 100, 0.1, "csr")
     header, frames = carry(*find(type(matrix)).serialize(matrix))
-    arrived = find(type(matrix)).deserialize(header, frames, False)
+    arrived = find(type(matrix)).deserialize(header, frames, gate_of(stranger=True))
     frame = np.frombuffer(frames[header["complex"]["data"]["start"]], "u1")
     assert np.shares_memory(arrived.data, frame)
 
@@ -95,7 +96,9 @@ def test_coordinates_by_their_old_names_are_read():
         start = coords["start"] + index
         inner = coords["header"]["sub-headers"][index]
         parts[name] = {"header": inner, "start": start, "stop": start + 1}
-    assert same(reader.deserialize(header | {"complex": parts}, frames, False), matrix)
+    assert same(
+        reader.deserialize(header | {"complex": parts}, frames, gate_of(stranger=True)), matrix
+    )
 
 
 # -- from strangers -------------------------------------------------------------------
@@ -116,7 +119,7 @@ def test_no_pickle_is_opened_for_a_stranger():
         for part in (wrong, wrong | {"sub-headers": (sound,)}):
             parts = header["complex"] | {"data": {"header": part, "start": 0, "stop": 1}}
             with no_unpickling(), pytest.raises(UntrustedError, match="holds a pickle"):
-                reader.deserialize(header | {"complex": parts}, frames, False)
+                reader.deserialize(header | {"complex": parts}, frames, gate_of(stranger=True))
 
 
 def test_what_repeats_is_written_out_and_no_stranger_may_send_it():
@@ -130,7 +133,7 @@ def test_what_repeats_is_written_out_and_no_stranger_may_send_it():
     part["header"]["sub-header"] |= {"shape": (1,), "strides": (0,), "broadcast_to": (2**20,)}
     frames[part["start"]] = bytes(4)
     with pytest.raises(UntrustedError, match="repeats 4 bytes until they are 4194304"):
-        reader.deserialize(header, frames, False)
+        reader.deserialize(header, frames, gate_of(stranger=True))
 
 
 def test_a_stranger_may_fill_no_large_dict():
@@ -163,7 +166,7 @@ def test_indices_that_lead_elsewhere_are_a_value_error(name):
     getattr(matrix, attribute)[position] = value
     header, frames = carry(*reader.serialize(matrix))
     with pytest.raises(ValueError, match=r"_matrix of the shape|go back|a diagonal outside"):
-        reader.deserialize(header, frames, False)
+        reader.deserialize(header, frames, gate_of(stranger=True))
 
 
 def test_pointers_that_leave_and_return_are_a_value_error():
@@ -181,7 +184,7 @@ def test_coordinates_outside_are_a_value_error(value):
         header, frames = carry(*find(sp.coo_matrix).serialize(matrix))
         header = {"coo_header": header} if cls is sp.dok_matrix else header
         with pytest.raises(ValueError, match=f"{name} of the shape"):
-            find(cls).deserialize(header, frames, False)
+            find(cls).deserialize(header, frames, gate_of(stranger=True))
 
 
 values = st.one_of(
@@ -212,7 +215,7 @@ def test_a_damaged_message_gives_a_matrix_or_a_value_error(name, path, value, po
     frame[position % len(frame)] = byte
     if type(header) is dict:
         with no_unpickling(), suppress(ValueError, UntrustedError):
-            matrix = find_named(reader.name).deserialize(header, frames, False)
+            matrix = find_named(reader.name).deserialize(header, frames, gate_of(stranger=True))
             assert matrix.nnz < 100
             if np.prod(matrix.shape, dtype=float) < 10_000:
                 matrix.toarray()

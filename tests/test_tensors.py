@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from gates import gate_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typed import carry, damage, from_dask, taken, there_and_back, to_dask
@@ -72,7 +73,7 @@ def test_no_memory_is_copied():
     header, frames = find(torch.Tensor).serialize(tensor)
     assert np.shares_memory(np.frombuffer(frames[0], "u1"), tensor.numpy())
     header, frames = carry(header, frames)
-    arrived = find(torch.Tensor).deserialize(header, frames, False)
+    arrived = find(torch.Tensor).deserialize(header, frames, gate_of(stranger=True))
     assert np.shares_memory(np.frombuffer(frames[0], "u1"), arrived.numpy())
 
 
@@ -134,9 +135,9 @@ def test_a_wrong_header_is_a_value_error(change):
     reader = find(torch.Tensor)
     header, frames = carry(*reader.serialize(torch.ones(3)))
     with pytest.raises(ValueError, match=r"."):
-        reader.deserialize(header | change, frames, False)
+        reader.deserialize(header | change, frames, gate_of(stranger=True))
     with pytest.raises(ValueError, match=r"."):
-        find(torch.nn.Parameter).deserialize(header | change, frames, False)
+        find(torch.nn.Parameter).deserialize(header | change, frames, gate_of(stranger=True))
 
 
 @pytest.mark.parametrize("array", [np.array(["a"]), np.zeros(2, "M8[s]"), np.zeros(2, ">i4")])
@@ -146,10 +147,10 @@ def test_an_array_that_is_no_tensor_is_a_value_error(array):
     inner, frames = carry(*find(np.ndarray).serialize(array))
     header["sub-header"]["sub-header"] = inner
     with pytest.raises(ValueError, match="a tensor of"):
-        reader.deserialize(header, frames, False)
+        reader.deserialize(header, frames, gate_of(stranger=True))
     header, frames = carry(*reader.serialize(torch.arange(3)))
     with pytest.raises(ValueError, match="cannot have this gradient"):
-        reader.deserialize(header | {"requires_grad": True}, frames, False)
+        reader.deserialize(header | {"requires_grad": True}, frames, gate_of(stranger=True))
 
 
 def test_pickles_are_not_for_strangers():
@@ -160,11 +161,11 @@ def test_pickles_are_not_for_strangers():
         inner = header if name == "torch.Tensor" else header["sub-header"]["sub-header"]
         inner["sub-header"]["sub-header"]["pickle"] = True
         with no_unpickling(), pytest.raises(UntrustedError, match="holds a pickle"):
-            reader.deserialize(header, frames, False)
+            reader.deserialize(header, frames, gate_of(stranger=True))
     header, frames = carry(*find(torch.Tensor).serialize(with_grad()))
     header["grad"]["header"]["sub-header"]["dtype"] = (1, b"")
     with no_unpickling(), pytest.raises(UntrustedError, match="holds a pickle"):
-        find(torch.Tensor).deserialize(header, frames, False)
+        find(torch.Tensor).deserialize(header, frames, gate_of(stranger=True))
 
 
 def test_what_repeats_is_written_out_and_no_stranger_may_send_it():
@@ -173,7 +174,7 @@ def test_what_repeats_is_written_out_and_no_stranger_may_send_it():
     assert [len(frame) for frame in frames] == [4000]
     header["sub-header"]["sub-header"] |= {"broadcast_to": (1000,), "strides": (0,), "shape": (1,)}
     with pytest.raises(UntrustedError, match="repeats 4 bytes until they are 4000"):
-        find(torch.Tensor).deserialize(header, [bytes(4)], False)
+        find(torch.Tensor).deserialize(header, [bytes(4)], gate_of(stranger=True))
 
 
 @settings(max_examples=60)
@@ -189,4 +190,4 @@ def test_a_damaged_header_gives_a_tensor_or_a_value_error(name, path, value):
     header, frames = carry(*reader.serialize(TENSORS[name]))
     header = damage(header, path, value)
     with no_unpickling(), suppress(ValueError, UntrustedError):
-        reader.deserialize(header, frames, False)
+        reader.deserialize(header, frames, gate_of(stranger=True))

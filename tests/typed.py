@@ -1,6 +1,7 @@
 """Objects through their registered types: between two of us, and to and from Dask's own code."""
 
 import pytest
+from gates import gate_of
 from msgpack import packb, unpackb
 
 from distributed_comm.serialize.registered import dask_header, find, find_named
@@ -26,7 +27,7 @@ def there_and_back(obj, memory=bytearray, stranger=True):
     """Send an object to one of us, who does not trust the sender unless ``stranger=False``."""
     registered = find(type(obj))
     header, frames = carry(*registered.serialize(obj), memory)
-    return find_named(registered.name).deserialize(header, frames, not stranger)
+    return find_named(registered.name).deserialize(header, frames, gate_of(stranger))
 
 
 def to_dask(obj):
@@ -40,7 +41,7 @@ def to_dask(obj):
 def from_dask(obj, stranger=True):
     """Read what Dask writes."""
     header, frames = carry(*protocol.serialize(obj, serializers=("dask",), on_error="raise"))
-    return find_named(header["type"]).deserialize(header["sub-header"], frames, not stranger)
+    return find_named(header["type"]).deserialize(header["sub-header"], frames, gate_of(stranger))
 
 
 def damage(obj, path, value):

@@ -26,6 +26,7 @@ from ..frames import Buffer
 from . import pickles
 from .buffers import integers, only_frame, show, sizes, with_writeable
 from .dtypes import check_text, decode_dtype, encode_dtype, leaves
+from .gate import Gate
 from .registered import Registered, dask_header, type_name
 
 __all__ = [
@@ -92,7 +93,7 @@ def _with_longdouble(header: dict[str, Any], dtype: np.dtype[Any]) -> dict[str, 
 
 
 def deserialize_ndarray(
-    header: dict[str, Any], frames: list[Buffer], trusted: bool, most: int = MAX_BROADCAST
+    header: dict[str, Any], frames: list[Buffer], gate: Gate, most: int = MAX_BROADCAST
 ) -> np.ndarray[Any, Any]:
     """Return the array, in the frame's memory; ValueError for a header that does not fit it.
 
@@ -100,12 +101,12 @@ def deserialize_ndarray(
     its items until it looks as large as more than ``most`` bytes.
     """
     if header.get("pickle"):
-        return _open(frames, trusted)
-    dtype = _dtype(header, trusted)
+        return _open(frames, gate)
+    dtype = _dtype(header, gate)
     shape, strides = _layout(header)
     frame = only_frame(frames, "an array")
     _check_size(dtype, shape, strides, frame.nbytes)
-    if not trusted:
+    if not gate.trusted:
         _check_repetition(dtype, shape, frame.nbytes, most)
     if header.get("longdouble", MANTISSA) != MANTISSA:
         raise ValueError(f"a long double that differs from ours, of {MANTISSA} bits")
@@ -117,23 +118,23 @@ def deserialize_ndarray(
     return array
 
 
-def _open(frames: list[Buffer], trusted: bool) -> np.ndarray[Any, Any]:
+def _open(frames: list[Buffer], gate: Gate) -> np.ndarray[Any, Any]:
     if not frames:
         raise ValueError("no frames for a pickle of an array")
-    obj = pickles.loads(frames[0], frames[1:], trusted)
+    obj = pickles.loads(frames[0], frames[1:], gate.trusted)
     if not isinstance(obj, np.ndarray):
         raise ValueError(f"a pickle of {type(obj)}, expected an array")
     return obj
 
 
-def _dtype(header: dict[str, Any], trusted: bool) -> np.dtype[Any]:
+def _dtype(header: dict[str, Any], gate: Gate) -> np.dtype[Any]:
     entry = header.get("dtype")
     if type(entry) is not tuple or len(entry) != 2 or entry[0] not in (0, 1):
         raise ValueError(f"dtype is {show(entry)}, expected (0, code) or (1, pickle)")
     pickled, code = entry
     if not pickled:
         return decode_dtype(code)
-    dtype = pickles.loads(code, [], trusted)
+    dtype = pickles.loads(code, [], gate.trusted)
     if not isinstance(dtype, np.dtype) or dtype.hasobject or not dtype.itemsize:
         raise ValueError(f"a pickle of {type(dtype)}, expected a dtype of what lies in a frame")
     return dtype
@@ -192,11 +193,11 @@ def wrap_array(array: Any) -> tuple[dict[str, Any], list[Buffer]]:
     return dask_header(NDARRAY, header), frames
 
 
-def unwrap_array(header: Any, frames: list[Buffer], trusted: bool) -> np.ndarray[Any, Any]:
+def unwrap_array(header: Any, frames: list[Buffer], gate: Gate) -> np.ndarray[Any, Any]:
     inner = header.get("sub-header") if type(header) is dict else None
     if type(inner) is not dict or header.get("type") != "numpy.ndarray":
         raise ValueError("a part that is no array, expected a header of numpy.ndarray")
-    return deserialize_ndarray(inner, frames, trusted, most=0)
+    return deserialize_ndarray(inner, frames, gate, most=0)
 
 
 # -- matrices and scalars -------------------------------------------------------------
@@ -209,8 +210,8 @@ def _serialize_matrix(matrix: Any) -> tuple[dict[str, Any], list[Buffer]]:
     return {**header, "matrix": True}, frames
 
 
-def _deserialize_matrix(header: dict[str, Any], frames: list[Buffer], trusted: bool) -> Any:
-    array = deserialize_ndarray(header, frames, trusted)
+def _deserialize_matrix(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
+    array = deserialize_ndarray(header, frames, gate)
     if array.ndim != 2:
         raise ValueError(f"a matrix of {array.ndim} dimensions, expected two")
     return array.view(np.matrix)
@@ -222,10 +223,8 @@ def _serialize_scalar(cls: type, scalar: Any) -> tuple[dict[str, Any], list[Buff
     return serialize_ndarray(np.asarray(scalar))
 
 
-def _deserialize_scalar(
-    cls: type, header: dict[str, Any], frames: list[Buffer], trusted: bool
-) -> Any:
-    array = deserialize_ndarray(header, frames, trusted)
+def _deserialize_scalar(cls: type, header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
+    array = deserialize_ndarray(header, frames, gate)
     if array.ndim or array.dtype.type is not cls:
         raise ValueError(f"{array.ndim} dimensions of {array.dtype}, expected one {cls.__name__}")
     return array[()]

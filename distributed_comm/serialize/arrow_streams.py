@@ -16,6 +16,7 @@ import pyarrow as pa
 from ..frames import Buffer
 from . import pickles
 from .buffers import flat, only_frame, with_writeable
+from .gate import Gate
 from .registered import Registered, type_name
 
 __all__ = ["registrations"]
@@ -52,13 +53,13 @@ def _write(sink: Any, table: Any) -> Any:
 # -- reading --------------------------------------------------------------------------
 
 
-def _deserialize_table(header: dict[str, Any], frames: list[Buffer], trusted: bool) -> Any:
-    stream = _open(header, frames, trusted, "a table")
+def _deserialize_table(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
+    stream = _open(header, frames, gate, "a table")
     return _read(stream, "a table", lambda reader: reader.read_all())
 
 
-def _deserialize_batch(header: dict[str, Any], frames: list[Buffer], trusted: bool) -> Any:
-    stream = _open(header, frames, trusted, "a record batch")
+def _deserialize_batch(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
+    stream = _open(header, frames, gate, "a record batch")
     batches = sum(message.type == "record batch" for message in _messages(stream))
     if batches != 1:
         raise ValueError(f"{batches} record batches in a stream, expected one")
@@ -78,11 +79,11 @@ def _read(stream: Any, what: str, read: Callable[[Any], Any]) -> Any:
     return table
 
 
-def _open(header: dict[str, Any], frames: list[Buffer], trusted: bool, what: str) -> Any:
+def _open(header: dict[str, Any], frames: list[Buffer], gate: Gate, what: str) -> Any:
     """Return the stream in the frame once it is known to be harmless."""
     extensions = bool(header.get("extensions"))
     if extensions:
-        pickles.check_trust(trusted, f"the message holds {what} with extension types")
+        pickles.check_trust(gate.trusted, f"the message holds {what} with extension types")
     stream = pa.py_buffer(only_frame(frames, what))
     if stream.address % 8:  # Arrow reads its numbers where they are
         stream = pa.py_buffer(stream.to_pybytes())
@@ -149,7 +150,7 @@ def _serialize_buffer(buffer: Any) -> tuple[dict[str, Any], list[Buffer]]:
     return {"writeable": (buffer.is_mutable,)}, [flat(buffer)]
 
 
-def _deserialize_buffer(header: dict[str, Any], frames: list[Buffer], _trusted: bool) -> Any:
+def _deserialize_buffer(header: dict[str, Any], frames: list[Buffer], _gate: Gate) -> Any:
     return pa.py_buffer(with_writeable(header, only_frame(frames, "a buffer")))
 
 

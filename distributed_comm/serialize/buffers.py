@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..frames import Buffer
+from .gate import Gate
 from .registered import Registered
 
 __all__ = ["flat", "integers", "only_frame", "registrations", "show", "sizes", "with_writeable"]
@@ -94,7 +95,7 @@ def _serialize_bytes(cls: type, obj: Buffer) -> tuple[dict[str, Any], list[Buffe
 
 
 def _deserialize_bytes(
-    cls: type, _header: dict[str, Any], frames: list[Buffer], _trusted: bool
+    cls: type, _header: dict[str, Any], frames: list[Buffer], _gate: Gate
 ) -> Any:
     frame = frames[0] if len(frames) == 1 else b"".join(frames)
     return frame if type(frame) is cls else cls(frame)
@@ -136,7 +137,7 @@ def _serialize_memoryview(view: memoryview) -> tuple[dict[str, Any], list[Buffer
 
 
 def _deserialize_memoryview(
-    header: dict[str, Any], frames: list[Buffer], _trusted: bool
+    header: dict[str, Any], frames: list[Buffer], _gate: Gate
 ) -> memoryview:
     frame = with_writeable(header, only_frame(frames, "a memoryview"))
     code, shape = header.get("format"), sizes(header.get("shape"), "a shape")
@@ -176,9 +177,7 @@ def _serialize_array(obj: "array[Any]") -> tuple[dict[str, Any], list[Buffer]]:
     return header, [flat(obj)]
 
 
-def _deserialize_array(
-    header: dict[str, Any], frames: list[Buffer], _trusted: bool
-) -> "array[Any]":
+def _deserialize_array(header: dict[str, Any], frames: list[Buffer], _gate: Gate) -> "array[Any]":
     code = header.get("typecode")
     if type(code) is not str or len(code) != 1:
         raise ValueError(f"an array of the typecode {show(code)}, expected one letter")

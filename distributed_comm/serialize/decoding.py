@@ -18,6 +18,7 @@ from msgspec.msgpack import Decoder
 from .._kernels import frame0 as kernel
 from ..errors import MessageError, UnserializableError, UntrustedError
 from ..frames import Buffer, Frames
+from ..wire.budget import Hold
 from . import tags
 from .lengthy import Lengthy
 from .markers import ENUM, PICKLED, SERIALIZED, SET
@@ -34,13 +35,17 @@ decode = Decoder(ext_hook=lambda number, data: ExtType(number, bytes(data))).dec
 
 
 def loads(
-    frames: Frames, options: LoadOptions = LOAD_DEFAULTS, opened: list[Any] | None = None
+    frames: Frames,
+    options: LoadOptions = LOAD_DEFAULTS,
+    opened: list[Any] | None = None,
+    hold: Hold | None = None,
 ) -> Any:
     """Return the message; unless ``options.typed``, lists arrive as tuples.
 
     Raises MessageError for what is no message, UntrustedError for what only a trusted peer
     may send, UnserializableError where the peer reports one, and Lengthy; after that it is
-    called again, with the objects that had been ``opened`` by then.
+    called again, with the objects that had been ``opened`` by then. The memory that a stranger's
+    message takes is taken from ``hold``.
     """
     frame = frames[0]
     try:
@@ -50,13 +55,13 @@ def loads(
             kernel.scan(frame, options.max_depth)
         if options.typed:
             if kernel.tagged(frame):
-                return _Tagged(frames, options, opened).message()
+                return _Tagged(frames, options, opened, hold).message()
             try:
                 return decode(frame)
             except RecursionError:  # msgpack goes deeper than Python's stack
                 return unpackb(frame, strict_map_key=False)
         if kernel.marked(frame):
-            hook = _Marked(frames, options, opened).hook
+            hook = _Marked(frames, options, opened, hold).hook
             return unpackb(frame, object_hook=hook, use_list=False, strict_map_key=False)
         return unpackb(frame, use_list=False, strict_map_key=False)
     except (MessageError, UnserializableError, UntrustedError, Lengthy):
@@ -97,8 +102,14 @@ class _Tagged(Opener):
 
     __slots__ = ("tags",)
 
-    def __init__(self, frames: Frames, options: LoadOptions, opened: list[Any] | None) -> None:
-        super().__init__(frames, options, opened)
+    def __init__(
+        self,
+        frames: Frames,
+        options: LoadOptions,
+        opened: list[Any] | None,
+        hold: Hold | None,
+    ) -> None:
+        super().__init__(frames, options, opened, hold)
         self.tags = 0  # that have come, and whose array has not
 
     def message(self) -> Any:

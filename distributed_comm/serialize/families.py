@@ -16,6 +16,7 @@ from ..errors import UnserializableError, UntrustedError
 from ..frames import Buffer, Frames
 from . import pickles, registered
 from .buffers import flat
+from .gate import Gate
 from .lengthy import Lengthy
 from .settings import DumpOptions, LoadOptions
 from .shards import set_writeable
@@ -34,7 +35,7 @@ class Family:
     """One way for any object; ``dumps`` raises NotImplementedError for what it does not take."""
 
     dumps: Callable[[Any, DumpOptions], tuple[Header, Frames]]
-    loads: Callable[[Header, Frames, LoadOptions], Any]
+    loads: Callable[[Header, Frames, LoadOptions, Gate], Any]
     safe: Callable[[Header, LoadOptions], bool]
 
 
@@ -119,12 +120,12 @@ def _sub_header(header: Header) -> Header:
     return sub_header
 
 
-def _loads_registered(header: Header, frames: Frames, options: LoadOptions) -> Any:
+def _loads_registered(header: Header, frames: Frames, options: LoadOptions, gate: Gate) -> Any:
     found, sub_header = _find(header, options), _sub_header(header)
     most = options.most
     if most is not None and sum(map(len, frames)) > most and not found.reads_at_once(sub_header):
         raise Lengthy
-    return found.deserialize(sub_header, frames, options.trusted)
+    return found.deserialize(sub_header, frames, gate)
 
 
 def _is_safe_registered(header: Header, options: LoadOptions) -> bool:
@@ -140,7 +141,7 @@ def _dumps_pickle(obj: Any, options: DumpOptions) -> tuple[Header, Frames]:
     return {"writeable": writeable}, [data, *buffers]
 
 
-def _loads_pickle(header: Header, frames: Frames, options: LoadOptions) -> Any:
+def _loads_pickle(header: Header, frames: Frames, options: LoadOptions, _gate: Gate) -> Any:
     if not frames:
         raise ValueError("a pickle without frames")
     buffers = set_writeable(header, frames[1:])
@@ -155,7 +156,7 @@ def _dumps_msgpack(obj: Any, options: DumpOptions) -> tuple[Header, Frames]:
         raise NotImplementedError from None
 
 
-def _loads_msgpack(header: Header, frames: Frames, _options: LoadOptions) -> Any:
+def _loads_msgpack(header: Header, frames: Frames, _options: LoadOptions, _gate: Gate) -> Any:
     """Decode the one frame, which the opener has joined and looked through."""
     return unpackb(frames[0], use_list=header.get("lists") is True, strict_map_key=False)
 
@@ -164,7 +165,7 @@ def _dumps_error(_obj: Any, _options: DumpOptions) -> tuple[Header, Frames]:
     raise NotImplementedError
 
 
-def _loads_error(_header: Header, frames: Frames, _options: LoadOptions) -> Any:
+def _loads_error(_header: Header, frames: Frames, _options: LoadOptions, _gate: Gate) -> Any:
     lines = [bytes(frame).decode(errors="replace") for frame in frames]
     raise UnserializableError("\n".join(lines))
 
@@ -217,7 +218,7 @@ def register_serialization_family(
             return dumps(obj, context=context)
         return dumps(obj)
 
-    def loads_as_given(header: Header, frames: Frames, _options: LoadOptions) -> Any:
+    def loads_as_given(header: Header, frames: Frames, _options: LoadOptions, _gate: Gate) -> Any:
         return loads(header, frames)
 
     _families[name] = Family(dumps_as_given, loads_as_given, _always if safe else _never)

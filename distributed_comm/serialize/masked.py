@@ -13,6 +13,7 @@ from ..frames import Buffer
 from . import pickles
 from .arrays import deserialize_ndarray, serialize_ndarray
 from .buffers import show
+from .gate import Gate
 from .registered import Registered
 
 __all__ = ["registrations"]
@@ -48,19 +49,19 @@ def _encode_fill_value(array: Any) -> Any:
     return plain
 
 
-def _deserialize_masked(header: dict[str, Any], frames: list[Buffer], trusted: bool) -> Any:
+def _deserialize_masked(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
     pickled, value = _fill_value_entry(header)
     count, hard = header.get("nframes"), header.get("hard-mask", False)
     if type(count) is not int or not 0 < count <= len(frames) or type(hard) is not bool:
         raise ValueError(f"{show(count)} frames for the data of a masked array, of {len(frames)}")
-    data = deserialize_ndarray(_header(header, "data-header"), frames[:count], trusted)
+    data = deserialize_ndarray(_header(header, "data-header"), frames[:count], gate)
     mask: Any = np.ma.nomask
     if "mask-header" in header:
-        mask = deserialize_ndarray(_header(header, "mask-header"), frames[count:], trusted)
+        mask = deserialize_ndarray(_header(header, "mask-header"), frames[count:], gate)
         if mask.shape != data.shape or mask.dtype != np.ma.make_mask_descr(data.dtype):
             raise ValueError(f"a mask of {mask.shape} {mask.dtype} for {data.shape} {data.dtype}")
     if pickled:
-        value = pickles.loads(value, [], trusted)
+        value = pickles.loads(value, [], gate.trusted)
     try:
         return np.ma.MaskedArray(data, mask, fill_value=value, hard_mask=hard)
     except (TypeError, ValueError, OverflowError) as exc:
@@ -87,7 +88,7 @@ def _serialize_constant(_masked: Any) -> tuple[dict[str, Any], list[Buffer]]:
     return {}, []
 
 
-def _deserialize_constant(_header: dict[str, Any], _frames: list[Buffer], _trusted: bool) -> Any:
+def _deserialize_constant(_header: dict[str, Any], _frames: list[Buffer], _gate: Gate) -> Any:
     return np.ma.masked
 
 

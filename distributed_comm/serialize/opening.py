@@ -14,9 +14,11 @@ from msgspec.msgpack import Encoder, Ext
 from .._kernels import frame0 as kernel
 from ..errors import MessageError, UnserializableError
 from ..frames import Buffer, Frames
+from ..wire.budget import Hold
 from . import pickles
 from .compression import TooLongError
 from .families import Family, get_family
+from .gate import TRUSTED, StrangersGate
 from .lengthy import Lengthy
 from .markers import Pickled, Serialized
 from .settings import LoadOptions
@@ -55,11 +57,28 @@ encode = Encoder(enc_hook=_stand_in).encode
 class Opener:
     """Opens the objects of one message; they refer to their frames in order."""
 
-    __slots__ = ("allowance", "count", "frames", "made", "next", "opened", "options", "spent")
+    __slots__ = (
+        "allowance",
+        "count",
+        "frames",
+        "gate",
+        "made",
+        "next",
+        "opened",
+        "options",
+        "spent",
+    )
 
     def __init__(
-        self, frames: Frames, options: LoadOptions, opened: list[Any] | None = None
+        self,
+        frames: Frames,
+        options: LoadOptions,
+        opened: list[Any] | None = None,
+        hold: Hold | None = None,
     ) -> None:
+        self.gate = TRUSTED
+        if not options.trusted:
+            self.gate = StrangersGate(sum(map(len, frames)), options, hold)
         self.opened = [] if opened is None else opened  # each object once: see `Lengthy`
         self.count = 0
         self.frames = frames
@@ -194,7 +213,7 @@ class Opener:
             frames = [frames[0] if len(frames) == 1 else b"".join(frames)]
             if not self.options.trusted:
                 self.scan(frames[0])
-        return self._once(family.loads, header, frames, self.options)
+        return self._once(family.loads, header, frames, self.options, self.gate)
 
     def _open_collection(self, header: Header, frames: Frames, part: range, depth: int) -> Any:
         """Open what Dask has serialized item by item."""

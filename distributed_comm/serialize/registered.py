@@ -16,6 +16,7 @@ from typing import Any
 
 from ..frames import Buffer
 from . import pickles
+from .gate import Gate
 
 __all__ = [
     "Registered",
@@ -55,18 +56,18 @@ class Registered:
     """How the instances of a class become a header and frames, and again an instance.
 
     ``serialize`` may raise NotImplementedError for an object that it leaves to another
-    family. ``deserialize`` is told whether the peer is trusted, and hands that on to the
-    gate where it meets a pickle: only what it really reads is judged. What is not ``safe``
-    never gets a stranger's header. ``known_to_dask`` is False where a plain Dask peer cannot
-    read the type, and has to be sent a pickle. Many bytes are no work for the event loop,
-    unless these say of the object, or of the header, that its bytes are neither copied nor
-    looked at.
+    family. ``deserialize`` is given the message's gate, and asks it before it opens a pickle
+    or makes anything that is not in the frames: only what it really reads is judged. What is
+    not ``safe`` never gets a stranger's header. ``known_to_dask`` is False where a plain Dask
+    peer cannot read the type, and has to be sent a pickle. Many bytes are no work for the event
+    loop, unless these say of the object, or of the header, that its bytes are neither copied
+    nor looked at.
     """
 
     name: str
     cls: type
     serialize: Callable[[Any], tuple[dict[str, Any], list[Buffer]]]
-    deserialize: Callable[[dict[str, Any], list[Buffer], bool], Any]
+    deserialize: Callable[[dict[str, Any], list[Buffer], Gate], Any]
     safe: bool = True
     known_to_dask: bool = True
     writes_at_once: Callable[[Any], bool] = never
@@ -197,7 +198,7 @@ def register_serialization(
     if not isinstance(cls, type):
         raise TypeError(f"{cls!r} is no class; register_serialization_lazy takes a package's name")
 
-    def as_given(header: dict[str, Any], frames: list[Buffer], _trusted: bool) -> Any:
+    def as_given(header: dict[str, Any], frames: list[Buffer], _gate: Gate) -> Any:
         return deserialize(header, frames)
 
     _types.add(Registered(type_name(cls), cls, serialize, as_given, safe))

@@ -48,9 +48,10 @@ class LoadOptions:
     """How a message is decoded.
 
     Unless ``trusted``, frame 0 and the headers have together at most ``max_header`` bytes
-    and each ``max_depth`` levels, and a pickle raises UntrustedError. ``max_message`` bounds
-    what is decompressed. With ``deserialize=False`` pickles arrive as `Pickled`, other
-    objects as `Serialized`.
+    and each ``max_depth`` levels, and a pickle raises UntrustedError; a message becomes at most
+    ``max_growth`` times its bytes, and keeps the interpreter for ``max_work`` steps of 2 ns.
+    ``max_message`` bounds what is decompressed. With ``deserialize=False`` pickles arrive as
+    `Pickled`, other objects as `Serialized`.
     """
 
     trusted: bool = False
@@ -59,5 +60,7 @@ class LoadOptions:
     deserializers: tuple[str, ...] | None = None
     max_header: int = 16 * 1024 * 1024
     max_depth: int = 512
+    max_growth: int = 96
+    max_work: int = 10_000_000
     max_message: int | None = None
     most: int | None = MOST

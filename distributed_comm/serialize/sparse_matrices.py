@@ -16,6 +16,7 @@ from ..frames import Buffer
 from . import pickles
 from .arrays import unwrap_array, wrap_array
 from .buffers import show, sizes
+from .gate import Gate
 from .registered import Registered, dask_header, type_name
 
 __all__ = ["registrations"]
@@ -71,14 +72,14 @@ def _wrap(value: Any) -> tuple[Header, list[Buffer]]:
 class _Parts:
     """The attributes of a matrix that are arrays, read from its header and frames."""
 
-    def __init__(self, header: Header, frames: list[Buffer], trusted: bool) -> None:
+    def __init__(self, header: Header, frames: list[Buffer], gate: Gate) -> None:
         parts = header.get("complex")
         if type(parts) is not dict or not all(type(part) is dict for part in parts.values()):
             raise ValueError(f"attributes of {show(parts)}, expected a map of maps")
-        self._parts, self._frames, self._trusted = parts, frames, trusted
+        self._parts, self._frames, self._gate = parts, frames, gate
 
     def array(self, name: str) -> Any:
-        return unwrap_array(*self._find(name), self._trusted)
+        return unwrap_array(*self._find(name), self._gate)
 
     def arrays(self, *names: str) -> tuple[Any, ...]:
         return tuple(map(self.array, names))
@@ -92,7 +93,7 @@ class _Parts:
         if type(inner) is not tuple or len(inner) != len(frames):
             raise ValueError(f"coordinates of {show(header)}, expected a tuple of arrays")
         pairs = zip(inner, frames, strict=True)
-        return tuple(unwrap_array(header, [frame], self._trusted) for header, frame in pairs)
+        return tuple(unwrap_array(header, [frame], self._gate) for header, frame in pairs)
 
     def _find(self, name: str) -> tuple[Any, list[Buffer]]:
         """Return the header of an attribute and its frames."""
@@ -122,11 +123,11 @@ def _deserialize(
     read: Callable[[_Parts], tuple[Any, ...]],
     header: Header,
     frames: list[Buffer],
-    trusted: bool,
+    gate: Gate,
 ) -> Any:
     simple = header.get("simple")
     shape = sizes(simple.get("_shape") if type(simple) is dict else None, "a shape")
-    parts = read(_Parts(header, frames, trusted))
+    parts = read(_Parts(header, frames, gate))
     for part in parts[1:]:
         for indices in part if type(part) is tuple else (part,):
             if indices.dtype.kind != "i" or indices.ndim != 1:
@@ -167,12 +168,12 @@ def _serialize_dok(coo: Registered, matrix: Any) -> tuple[Header, list[Buffer]]:
     return {"coo_header": header}, frames
 
 
-def _deserialize_dok(coo: Registered, header: Header, frames: list[Buffer], trusted: bool) -> Any:
+def _deserialize_dok(coo: Registered, header: Header, frames: list[Buffer], gate: Gate) -> Any:
     inner = header.get("coo_header")
     if type(inner) is not dict:
         raise ValueError(f"coo_header is {show(inner)}, expected a map")
-    matrix = coo.deserialize(inner, frames, trusted)
-    if not trusted and matrix.nnz > MOST_KEYS:
+    matrix = coo.deserialize(inner, frames, gate)
+    if not gate.trusted and matrix.nnz > MOST_KEYS:
         pickles.check_trust(
             False, f"the message holds a dok_matrix of {matrix.nnz} items, more than {MOST_KEYS}"
         )

@@ -12,6 +12,7 @@ from typing import Any
 from ..frames import Buffer
 from .arrays import unwrap_array, wrap_array
 from .buffers import show
+from .gate import Gate
 from .registered import Registered, dask_header, type_name
 
 __all__ = ["registrations"]
@@ -44,7 +45,7 @@ def _wrap(tensor: Any) -> tuple[Header, list[Buffer]]:
         raise NotImplementedError(f"a tensor that is no array: {exc}") from exc
 
 
-def _deserialize(torch: Any, header: Header, frames: list[Buffer], trusted: bool) -> Any:
+def _deserialize(torch: Any, header: Header, frames: list[Buffer], gate: Gate) -> Any:
     grad = _grad_entry(header)
     end = len(frames) if grad is None else grad["start"]
     wants_grad, device = header.get("requires_grad"), header.get("device")
@@ -53,10 +54,10 @@ def _deserialize(torch: Any, header: Header, frames: list[Buffer], trusted: bool
             f"requires_grad is {show(wants_grad)} and device {show(device)}, "
             "expected a bool and 'cpu'"
         )
-    tensor = _unwrap(torch, header.get("sub-header"), frames[:end], trusted)
+    tensor = _unwrap(torch, header.get("sub-header"), frames[:end], gate)
     gradient = None
     if grad is not None:
-        gradient = _unwrap(torch, grad.get("header"), frames[end:], trusted)
+        gradient = _unwrap(torch, grad.get("header"), frames[end:], gate)
     try:
         if wants_grad:
             tensor.requires_grad_(True)
@@ -73,9 +74,9 @@ def _grad_entry(header: Header) -> Header | None:
     return grad
 
 
-def _unwrap(torch: Any, header: Any, frames: list[Buffer], trusted: bool) -> Any:
+def _unwrap(torch: Any, header: Any, frames: list[Buffer], gate: Gate) -> Any:
     """Return an array as a tensor in its memory, which a tensor may always write to."""
-    array = unwrap_array(header, frames, trusted)
+    array = unwrap_array(header, frames, gate)
     try:
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     except FAULTS as exc:
@@ -94,12 +95,12 @@ def _serialize_parameter(
 
 
 def _deserialize_parameter(
-    cls: Any, tensors: Registered, header: Header, frames: list[Buffer], trusted: bool
+    cls: Any, tensors: Registered, header: Header, frames: list[Buffer], gate: Gate
 ) -> Any:
     wants_grad = header.get("requires_grad")
     if type(wants_grad) is not bool:
         raise ValueError(f"requires_grad is {show(wants_grad)}, expected a bool")
-    tensor = tensors.deserialize(_tensor_header(header), frames, trusted)
+    tensor = tensors.deserialize(_tensor_header(header), frames, gate)
     try:
         parameter = cls(tensor.detach(), requires_grad=wants_grad)
         parameter.grad = tensor.grad

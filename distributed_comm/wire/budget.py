@@ -2,10 +2,13 @@
 
 A limit for each connection bounds nothing, where a peer may open as many as it likes. So the
 untrusted connections of a listener share one budget: what of their messages has come and is
-not complete, the room that was made for the rest, and whole messages that nobody reads.
+not complete, the room that was made for the rest, whole messages that nobody reads, what messages
+become while they are decoded, and replies that wait to be sent.
 """
 
-__all__ = ["ALLOWANCE", "EAGER", "OVERHEAD", "Budget"]
+from threading import Lock
+
+__all__ = ["ALLOWANCE", "EAGER", "OVERHEAD", "Budget", "Hold"]
 
 #: How much memory the announcement of a stranger obtains: little, and the rest as it comes.
 EAGER = 64 * 1024
@@ -17,19 +20,42 @@ ALLOWANCE = 4 * 1024
 
 
 class Budget:
-    """Bytes that may be held, and how many are."""
+    """Bytes that may be held, and how many are; any thread may change it."""
 
-    __slots__ = ("_limit", "used")
+    __slots__ = ("_limit", "_lock", "used")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._lock = Lock()
         self.used = 0
 
     def change(self, by: int) -> None:
         """Hold so many bytes more, or less; ValueError where that is too much."""
-        if by > 0 and self.used + by > self._limit:
-            raise ValueError(
-                f"{by} bytes more exceed the {self._limit} that all untrusted peers together "
-                f"may have held here (Limits.untrusted_memory)"
-            )
-        self.used += by
+        with self._lock:
+            if by > 0 and self.used + by > self._limit:
+                raise ValueError(
+                    f"{by} bytes more exceed the {self._limit} that all untrusted peers together "
+                    f"may have held here (Limits.untrusted_memory)"
+                )
+            self.used += by
+
+
+class Hold:
+    """What one message holds of a budget until it is handed on."""
+
+    __slots__ = ("_budget", "held")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.held = 0
+
+    def take(self, nbytes: int) -> None:
+        """Hold so many bytes more; ValueError where that is too much."""
+        self._budget.change(nbytes)
+        self.held += nbytes
+
+    def release(self) -> None:
+        """Give back all of it."""
+        held, self.held = self.held, 0
+        if held:
+            self._budget.change(-held)
