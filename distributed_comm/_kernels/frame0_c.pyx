@@ -10,7 +10,16 @@ cdef enum:
     MOST_LEVELS = 1024
     MULTIPLE = 96
     AMPLE = 64 * 1024
-    MOST_STEPS = 100_000_000
+    MOST_STEPS = 10_000_000
+    READY = 10
+    NUMBER = 25
+    EXTRA = 600
+    LIST = 150
+    DICT = 100
+    PAIR = 45
+    TRACKED = 150
+    TEXT = 40
+    BYTES = 25
     BRIEF = 1024
     OBJECT = 10_000
     EXTENSION = 64
@@ -61,23 +70,64 @@ cdef bint find_tag(const uint8_t* p, Py_ssize_t size) noexcept nogil:
     return False
 
 
-def tagged(data):
-    cdef Py_buffer view
-    if PyBytes_CheckExact(data):
-        return find_tag(<const uint8_t*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    try:
-        return find_tag(<const uint8_t*>view.buf, view.len)
-    finally:
-        PyBuffer_Release(&view)
-
-
 cdef inline uint64_t load_big(const uint8_t* p, int width) noexcept nogil:
     cdef uint64_t value = 0
     cdef int i
     for i in range(width):
         value = value << 8 | p[i]
     return value
+
+
+cdef bint find_timestamp(const uint8_t* p, Py_ssize_t size) noexcept nogil:
+    """Whether there is one; first by its bytes, which the body of anything else may have, too."""
+    cdef const uint8_t* start = p
+    cdef const uint8_t* end = p + size
+    while end - p >= 2:
+        p = <const uint8_t*>memchr(p + 1, 0xFF, end - p - 1)
+        if p == NULL:
+            return False
+        if (p - 1)[0] == 0xD6 or (p - 1)[0] == 0xD7 or (p - 1)[0] == 0x0C:
+            return holds_timestamp(start, size)
+    return False
+
+
+cdef bint holds_timestamp(const uint8_t* p, Py_ssize_t size) noexcept nogil:
+    """Walk from item to item, as far as they are msgpack."""
+    cdef Py_ssize_t offset = 0
+    cdef uint8_t first
+    cdef Item item
+    while offset < size:
+        first = p[offset]
+        offset += 1
+        if not describe(first, &item) or offset + item.width > size:
+            return False
+        if item.width:
+            item.length += load_big(p + offset, <int>item.width)
+            offset += item.width
+        if item.container:
+            continue
+        if item.length > <uint64_t>(size - offset):
+            return False
+        if is_extension(first) and p[offset] == 0xFF:
+            return True
+        offset += <Py_ssize_t>item.length
+    return False
+
+
+def tagged(data):
+    cdef Py_buffer view
+    cdef const uint8_t* p
+    cdef Py_ssize_t size
+    if PyBytes_CheckExact(data):
+        p = <const uint8_t*>PyBytes_AS_STRING(data)
+        size = PyBytes_GET_SIZE(data)
+        return find_tag(p, size) or find_timestamp(p, size)
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        p = <const uint8_t*>view.buf
+        return find_tag(p, view.len) or find_timestamp(p, view.len)
+    finally:
+        PyBuffer_Release(&view)
 
 
 cdef enum Fault:
@@ -89,6 +139,7 @@ cdef enum Fault:
     TRAILING
     COSTLY
     TOO_LONG
+    TOO_MANY_STEPS
 
 
 cdef struct Item:
@@ -143,11 +194,13 @@ cdef inline uint64_t cost_of_map(uint64_t pairs, uint8_t first_key) noexcept nog
 
 
 cdef Fault examine_msgpack(
-    const uint8_t* p, Py_ssize_t size, Py_ssize_t max_depth, Py_ssize_t* stopped, uint64_t* cost,
-    bint* hashes
+    const uint8_t* p, Py_ssize_t size, Py_ssize_t max_depth, uint64_t most, Py_ssize_t* stopped,
+    uint64_t* cost, uint64_t* steps, bint* hashes
 ) noexcept nogil:
     """Check it; ``hashes`` is set where there may be a map or a tag."""
     cdef uint64_t levels[MOST_LEVELS]
+    cdef bint maps[MOST_LEVELS]
+    cdef bint in_map
     cdef Py_ssize_t depth = 0, offset = 0
     cdef uint64_t pending = 1, declared
     cdef uint8_t first
@@ -173,8 +226,10 @@ cdef Fault examine_msgpack(
         pending -= 1
         while depth and not levels[depth - 1]:
             depth -= 1
+        in_map = False
         if depth:
             levels[depth - 1] -= 1
+            in_map = maps[depth - 1]
         if item.container:
             pending += item.items
             if pending > <uint64_t>(size - offset):
@@ -183,20 +238,38 @@ cdef Fault examine_msgpack(
                 if depth == max_depth:
                     return TOO_DEEP
                 levels[depth] = item.items
+                maps[depth] = first >= 0xDE or first < 0x90
                 depth += 1
+            if in_map:
+                steps[0] += TRACKED
             if first >= 0xDE or first < 0x90:
                 hashes[0] = True
                 cost[0] += cost_of_map(item.items // 2, p[offset] if item.items else 0)
+                steps[0] += DICT + PAIR * (item.items // 2)
             else:
                 cost[0] += 56 + 16 * item.items
+                steps[0] += LIST
         else:
             if item.length > <uint64_t>(size - offset):
                 return TRUNCATED
             offset += <Py_ssize_t>item.length
-            if item.length:
-                cost[0] += 56 + 4 * item.length
-            elif first >= 0xE0:
-                cost[0] += 32
+            if is_number(first):
+                steps[0] += NUMBER if item.length else READY
+                if item.length or first >= 0xE0:
+                    cost[0] += 32
+            elif is_extension(first):
+                steps[0] += EXTRA + item.length // 8
+                cost[0] += 176 + item.length
+            elif 0xC4 <= first <= 0xC6:
+                steps[0] += BYTES + item.length // 8
+                if item.length:
+                    cost[0] += 56 + item.length
+            else:
+                steps[0] += TEXT + item.length // 2
+                if item.length:
+                    cost[0] += 56 + 4 * item.length
+        if steps[0] > most:
+            return TOO_MANY_STEPS
     stopped[0] = offset
     if offset != size:
         return TRAILING
@@ -280,9 +353,9 @@ cdef inline uint64_t take_tag(Level* level, uint8_t sort) noexcept nogil:
 
 
 cdef bint add_steps(
-    const uint8_t* p, Py_ssize_t size, uint64_t* steps, uint64_t* keys
+    const uint8_t* p, Py_ssize_t size, uint64_t most, uint64_t* steps, uint64_t* keys
 ) noexcept nogil:
-    """Whether they stay within MOST_STEPS; p is what `examine_msgpack` has found fine."""
+    """Whether they stay within the most; p is what `examine_msgpack` has found fine."""
     cdef Level levels[MOST_LEVELS + 1]
     cdef Level* level = &levels[0]
     cdef Py_ssize_t offset = 0
@@ -308,7 +381,7 @@ cdef bint add_steps(
         if is_hashed and not is_bytes(first):
             keys[0] += 1
             times = compare(level, first, p + offset)
-            if times > MOST_STEPS:
+            if times > most:
                 return False
         level.left -= 1
         if item.container:
@@ -325,15 +398,15 @@ cdef bint add_steps(
             elif is_extension(first):
                 weight += EXTENSION
             steps[0] += times * weight
-        if steps[0] > MOST_STEPS:
+        if steps[0] > most:
             return False
     return True
 
 
-def scan(data, Py_ssize_t max_depth, uint64_t spent=0):
+def scan(data, Py_ssize_t max_depth, uint64_t spent=0, uint64_t most=MOST_STEPS):
     cdef Py_buffer view
     cdef Py_ssize_t stopped = 0, size
-    cdef uint64_t cost = 0, keys = 0
+    cdef uint64_t cost = 0, keys = 0, steps = spent
     cdef bint hashes = False
     cdef Fault fault
     if not 0 <= max_depth <= MOST_LEVELS:
@@ -342,15 +415,15 @@ def scan(data, Py_ssize_t max_depth, uint64_t spent=0):
     try:
         size = view.len
         fault = examine_msgpack(
-            <const uint8_t*>view.buf, size, max_depth, &stopped, &cost, &hashes
+            <const uint8_t*>view.buf, size, max_depth, most, &stopped, &cost, &steps, &hashes
         )
         if fault == FINE and hashes and (size > BRIEF or spent):
-            if not add_steps(<const uint8_t*>view.buf, size, &spent, &keys):
+            if not add_steps(<const uint8_t*>view.buf, size, most, &steps, &keys):
                 fault = TOO_LONG
     finally:
         PyBuffer_Release(&view)
     if fault == FINE:
-        return spent
+        return steps, cost
     if fault == TRUNCATED:
         raise ValueError("truncated msgpack")
     if fault == TOO_MANY:
@@ -359,10 +432,15 @@ def scan(data, Py_ssize_t max_depth, uint64_t spent=0):
         raise ValueError(f"msgpack nested deeper than {max_depth} levels")
     if fault == NOT_MSGPACK:
         raise ValueError("0xc1 is not msgpack")
+    if fault == TOO_MANY_STEPS:
+        raise ValueError(
+            f"msgpack of {size} bytes with so many items that decoding it may take more than "
+            f"{most} steps of 2 ns: only a trusted peer may send as many"
+        )
     if fault == TOO_LONG:
         raise ValueError(
             f"{keys} keys or items of sets that are neither str nor bytes, which may take more "
-            f"than {MOST_STEPS} comparisons: only a trusted peer may send as many"
+            f"than {most} comparisons: only a trusted peer may send as many"
         )
     if fault == COSTLY:
         raise ValueError(f"msgpack of {size} bytes that would take about {cost} in memory")

@@ -2,7 +2,7 @@
 
 Frame 0 of a message is msgpack, and a peer wrote it. `scan` says whether it can be decoded
 without taking more memory than its size allows, or longer than a peer may ask for, `marked`
-and `tagged` whether what was decoded may have to be replaced. None of them builds an object.
+and `tagged` whether what is decoded may have to be replaced. None of them builds an object.
 """
 
 import re
@@ -16,9 +16,17 @@ MOST_LEVELS = 1024
 #: What decoding may take in memory: so many bytes for each of msgpack, and so many besides.
 MULTIPLE = 96
 AMPLE = 64 * 1024
-#: What a message may ask for by keys and items of sets whose hashes were chosen, so that each is
-#: compared with all before it: so many comparisons of two numbers, a fifth of a second.
-MOST_STEPS = 100_000_000
+#: What a message may ask for, in steps of about 2 ns: to have its items made, and to have its
+#: keys and the items of its sets compared, each with all before it if their hashes were chosen.
+#: A fiftieth of a second, in which no other thread of the interpreter runs.
+MOST_STEPS = 10_000_000
+#: Steps that decoding an item takes, in msgspec or msgpack with hooks, rounded up: a number
+#: that CPython has already, any other, an extension, a list or tuple, a dict, …
+READY, NUMBER, EXTRA, LIST, DICT = 10, 25, 600, 150, 100
+#: … each pair of a dict, and a container in one, which its garbage collector then looks at.
+PAIR, TRACKED = 45, 150
+#: Text, and bytes; besides one step for 2 bytes of text, and for 8 bytes.
+TEXT, BYTES = 40, 25
 #: Bytes of msgpack that cannot ask for much, unless there are others like them.
 BRIEF = 1024
 #: Steps that comparing two objects of a family may take …
@@ -47,6 +55,7 @@ _SET_TAGS = {2, 3}
 _PLAIN_TAGS = {1, 4, 5}  # a tuple, an enum's member and an integer, of their size
 
 _find_tag = re.compile(b"\xc7\x00\xbd").search
+_find_timestamp = re.compile(b"[\x0c\xd6\xd7]\xff").search
 _find_marker = re.compile(b"__(?:Serialized|Pickled|Set|Enum)__").search
 
 
@@ -60,30 +69,57 @@ def marked(data: Buffer) -> bool:
 
 
 def tagged(data: Buffer) -> bool:
-    """Return whether the bytes of a tag occur, a msgpack "ext 8" of no bytes and the type 0xBD.
+    """Return whether the bytes of a tag occur, or a timestamp, an "ext" of the type -1.
+
+    A tag is a msgpack "ext 8" of no bytes and the type 0xBD.
 
     >>> tagged(bytes.fromhex("93 c7 00 bd 01 02")), tagged(b"\\xc7\\x01\\xbd")
     (True, False)
+    >>> tagged(bytes.fromhex("d6 ff 00 00 00 00")), tagged(bytes.fromhex("92 d6 ff"))
+    (True, False)
     """
-    return _find_tag(data) is not None
+    if _find_tag(data):
+        return True
+    return _find_timestamp(data) is not None and _holds_timestamp(memoryview(data))
 
 
-def scan(data: Buffer, max_depth: int, spent: int = 0) -> int:
-    """Check that ``data`` is one msgpack object that is safe to decode.
+def _holds_timestamp(view: memoryview) -> bool:
+    """Walk from item to item, as far as they are msgpack."""
+    offset = 0
+    while offset < len(view):
+        first = view[offset]
+        try:
+            kind, length, offset = _step(view, offset)
+        except ValueError:
+            return False
+        if kind in {_ARRAY, _MAP}:
+            continue
+        if offset + length > len(view):
+            return False
+        if (kind == _EXT or 0xD4 <= first <= 0xD8) and view[offset] == 0xFF:
+            return True
+        offset += length
+    return False
 
-    Returns ``spent``, the steps of what else belongs to the message, and its own. Raises
-    ValueError for a truncated object, bytes after it, more than ``max_depth`` containers around
-    an item, containers that together declare more items than bytes are left (msgpack allocates
-    for every declared item at each level), an object that takes more memory than MULTIPLE times
-    its bytes, and AMPLE, or more than MOST_STEPS.
+
+def scan(data: Buffer, max_depth: int, spent: int = 0, most: int = MOST_STEPS) -> tuple[int, int]:
+    """Check that ``data`` is one msgpack object that is safe to decode; return what that takes.
+
+    That is the steps, added to those that the message has ``spent`` before, and about how many
+    bytes of memory. Raises ValueError for a truncated object, bytes after it, more than
+    ``max_depth`` containers around an item, containers that together declare more items than
+    bytes are left (msgpack allocates for every declared item at each level), an object that takes
+    more memory than MULTIPLE times its bytes, and AMPLE, or more than ``most`` steps.
     """
     if not 0 <= max_depth <= MOST_LEVELS:
         raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
     view = memoryview(data)
     end = len(view)
     offset = 0
+    steps = spent
     pending = 1  # items that were declared and have not been seen, at all levels
     levels: list[int] = []  # items left in each container around this one
+    maps = [False]  # whether that, or what is around all, is a map
     cost = 0  # bytes of memory
     while pending:
         if offset >= end:
@@ -92,10 +128,7 @@ def scan(data: Buffer, max_depth: int, spent: int = 0) -> int:
         kind, length, offset = _step(view, offset)
         pending -= 1
         cost += _cost(first, kind, length, view[offset : offset + 1])
-        while levels and not levels[-1]:
-            levels.pop()
-        if levels:
-            levels[-1] -= 1
+        steps += _work(first, kind, length, _count_item(levels, maps))
         if kind in {_ARRAY, _MAP}:
             items = length * (2 if kind == _MAP else 1)
             pending += items
@@ -103,21 +136,56 @@ def scan(data: Buffer, max_depth: int, spent: int = 0) -> int:
                 raise ValueError("msgpack declares more items than bytes are left")
             if items:
                 levels.append(items)
+                maps.append(kind == _MAP)
             if len(levels) > max_depth:
                 raise ValueError(f"msgpack nested deeper than {max_depth} levels")
         else:
             offset += length
             if offset > end:
                 raise ValueError("truncated msgpack")
+        _check_work(steps, most, end)
     if offset != end:
         raise ValueError(f"{end - offset} bytes after the msgpack object")
     _check_cost(cost, end)
-    return _add_steps(view, spent) if end > BRIEF or spent else 0
+    if end > BRIEF or spent:
+        steps = _add_steps(view, steps, most)
+    return steps, cost
+
+
+def _count_item(levels: list[int], maps: list[bool]) -> bool:
+    """Count an item of the container around it, behind those that are complete; is that a map?"""
+    while levels and not levels[-1]:
+        levels.pop()
+        maps.pop()
+    if levels:
+        levels[-1] -= 1
+    return maps[-1]
+
+
+def _check_work(steps: int, most: int, size: int) -> None:
+    if steps > most:
+        raise ValueError(
+            f"msgpack of {size} bytes with so many items that decoding it may take more than "
+            f"{most} steps of 2 ns: only a trusted peer may send as many"
+        )
 
 
 def _check_cost(cost: int, size: int) -> None:
     if cost > MULTIPLE * size + AMPLE:
         raise ValueError(f"msgpack of {size} bytes that would take about {cost} in memory")
+
+
+def _work(first: int, kind: int, length: int, in_map: bool) -> int:
+    """Return the steps that decoding an item takes, measured, and rounded up."""
+    if kind == _ARRAY:
+        return LIST + TRACKED * in_map
+    if kind == _MAP:
+        return DICT + PAIR * length + TRACKED * in_map
+    if kind == _EXT or 0xD4 <= first <= 0xD8:
+        return EXTRA + length // 8
+    if kind == _BYTES:
+        return BYTES + length // 8 if 0xC4 <= first <= 0xC6 else TEXT + length // 2
+    return NUMBER if length else READY
 
 
 def _cost(first: int, kind: int, length: int, key: memoryview) -> int:
@@ -134,9 +202,13 @@ def _cost(first: int, kind: int, length: int, key: memoryview) -> int:
         if not length:
             return 64
         return 184 if key and (0xA0 <= key[0] < 0xC0 or 0xD9 <= key[0] <= 0xDB) else 224
-    if length:
-        return 56 + 4 * length
-    return 32 if first >= 0xE0 else 0
+    if kind == _EXT or 0xD4 <= first <= 0xD8:
+        return 176 + length
+    if kind == _SCALAR:
+        return 32 if length or first >= 0xE0 else 0
+    if not length:
+        return 0
+    return 56 + length if 0xC4 <= first <= 0xC6 else 56 + 4 * length
 
 
 class _Level:
@@ -182,7 +254,7 @@ class _Level:
         return self.times * OBJECT
 
 
-def _add_steps(view: memoryview, steps: int) -> int:
+def _add_steps(view: memoryview, steps: int, most: int) -> int:
     """Return ``steps`` and what hashing the keys and the items of sets may take at worst.
 
     The hash of str and bytes has a secret in it. Any other can be chosen to collide. An item of
@@ -218,10 +290,10 @@ def _add_steps(view: memoryview, steps: int) -> int:
             elif kind == _EXT or fixed:
                 weight += EXTENSION
             steps += times * weight
-        if steps > MOST_STEPS:
+        if steps > most:
             raise ValueError(
                 f"{keys} keys or items of sets that are neither str nor bytes, which may take more "
-                f"than {MOST_STEPS} comparisons: only a trusted peer may send as many"
+                f"than {most} comparisons: only a trusted peer may send as many"
             )
     return steps
 

@@ -8,6 +8,7 @@ What a foreign peer got wrong is a MessageError, whatever raised it.
 import sys
 from collections.abc import Callable
 from enum import EnumMeta
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -18,8 +19,9 @@ from msgspec.msgpack import Decoder
 from .._kernels import frame0 as kernel
 from ..errors import MessageError, UnserializableError, UntrustedError
 from ..frames import Buffer, Frames
-from ..wire.budget import Hold
+from ..wire.budget import Budget, Hold
 from . import tags
+from .gate import TRUSTED, Gate, StrangersGate
 from .lengthy import Lengthy
 from .markers import ENUM, PICKLED, SERIALIZED, SET
 from .opening import Opener, show, too_large
@@ -30,40 +32,49 @@ __all__ = ["loads"]
 
 LOAD_DEFAULTS = LoadOptions()
 
+#: Bytes that a message of strangers takes uncounted while it is decoded, on the event loop.
+BRIEF = 64 * 1024
 #: Decodes plain msgpack, in less than half of the time that `unpackb` takes.
 decode = Decoder(ext_hook=lambda number, data: ExtType(number, bytes(data))).decode
+#: Does the same where that would go deeper than Python's stack.
+decode_deeply = partial(unpackb, strict_map_key=False)
 
 
 def loads(
     frames: Frames,
     options: LoadOptions = LOAD_DEFAULTS,
     opened: list[Any] | None = None,
-    hold: Hold | None = None,
+    budget: Budget | Hold | None = None,
 ) -> Any:
     """Return the message; unless ``options.typed``, lists arrive as tuples.
 
     Raises MessageError for what is no message, UntrustedError for what only a trusted peer
     may send, UnserializableError where the peer reports one, and Lengthy; after that it is
     called again, with the objects that had been ``opened`` by then. The memory that a stranger's
-    message takes is taken from ``hold``.
+    message takes meanwhile is taken from the budget.
     """
     frame = frames[0]
+    steps = memory = 0
     try:
         if not options.trusted:
             if len(frame) > options.max_header:
                 raise too_large(0, frame, options)
-            kernel.scan(frame, options.max_depth)
+            steps, memory = kernel.scan(frame, options.max_depth, 0, options.max_work)
         if options.typed:
-            if kernel.tagged(frame):
-                return _Tagged(frames, options, opened, hold).message()
-            try:
-                return decode(frame)
-            except RecursionError:  # msgpack goes deeper than Python's stack
-                return unpackb(frame, strict_map_key=False)
-        if kernel.marked(frame):
-            hook = _Marked(frames, options, opened, hold).hook
-            return unpackb(frame, object_hook=hook, use_list=False, strict_map_key=False)
-        return unpackb(frame, use_list=False, strict_map_key=False)
+            if memory <= BRIEF and not kernel.tagged(frame):
+                try:
+                    return decode(frame)
+                except RecursionError:
+                    return decode_deeply(frame)
+        elif memory <= BRIEF and not kernel.marked(frame):
+            return unpackb(frame, use_list=False, strict_map_key=False)
+        gate = TRUSTED
+        if not options.trusted:
+            gate = StrangersGate(sum(map(len, frames)), options, budget, steps, memory)
+        try:
+            return (_Tagged if options.typed else _Marked)(frames, options, opened, gate).message()
+        finally:
+            gate.release()
     except (MessageError, UnserializableError, UntrustedError, Lengthy):
         raise
     except (KeyboardInterrupt, SystemExit):
@@ -76,6 +87,12 @@ class _Marked(Opener):
     """Dask's frame 0: the hook that msgpack calls for every map, for a marker may be among them."""
 
     __slots__ = ()
+
+    def message(self) -> Any:
+        frame, hook = self.frames[0], self.hook
+        if not kernel.marked(frame):
+            return unpackb(frame, use_list=False, strict_map_key=False)
+        return unpackb(frame, object_hook=hook, use_list=False, strict_map_key=False)
 
     def hook(self, obj: dict[Any, Any]) -> Any:
         if SET in obj:
@@ -103,17 +120,18 @@ class _Tagged(Opener):
     __slots__ = ("tags",)
 
     def __init__(
-        self,
-        frames: Frames,
-        options: LoadOptions,
-        opened: list[Any] | None,
-        hold: Hold | None,
+        self, frames: Frames, options: LoadOptions, opened: list[Any] | None, gate: Gate
     ) -> None:
-        super().__init__(frames, options, opened, hold)
+        super().__init__(frames, options, opened, gate)
         self.tags = 0  # that have come, and whose array has not
 
     def message(self) -> Any:
         frame, hook = self.frames[0], self.array
+        if not kernel.tagged(frame):
+            try:
+                return decode(frame)
+            except RecursionError:
+                return decode_deeply(frame)
         message = unpackb(frame, ext_hook=self.extension, list_hook=hook, strict_map_key=False)
         if self.tags:
             raise ValueError("a tag that no array begins with")
@@ -157,8 +175,7 @@ class _Tagged(Opener):
 
     def _object(self, data: bytes) -> Any:
         """Open an object that stands in place; its frames are copied, to be written to."""
-        if not self.options.trusted:
-            self.scan(data)
+        self.gate.scan(data)
         items = unpackb(data, use_list=False, strict_map_key=False)
         if type(items) is not tuple or not items or type(items[0]) is not dict:
             raise ValueError("an object in place that is no header with frames")

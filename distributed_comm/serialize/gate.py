@@ -8,8 +8,10 @@ and charges the memory to the budget that all strangers of a listener share.
 A trusted peer could have any code run here anyway, so its gate counts nothing.
 """
 
+from .._kernels import frame0 as kernel
 from ..errors import MessageError
-from ..wire.budget import Hold
+from ..frames import Buffer
+from ..wire.budget import Budget, Hold
 from .lengthy import Lengthy
 from .settings import LoadOptions
 
@@ -47,6 +49,12 @@ class Gate:
         A MessageError for too much of it.
         """
 
+    def scan(self, data: Buffer) -> None:
+        """Look through msgpack that is about to be decoded; ValueError for what may not be."""
+
+    def release(self) -> None:
+        """Give back the memory that was counted: whatever was made is somebody else's now."""
+
 
 TRUSTED = Gate()
 
@@ -54,33 +62,44 @@ TRUSTED = Gate()
 class StrangersGate(Gate):
     """What one message of a stranger may take.
 
-    ``nbytes`` is the size of the message as it came. Memory is taken from ``hold``, if there is
-    one, and its owner gives it back.
+    ``nbytes`` is the size of the message as it came. Of frame 0 the steps and the memory are known
+    by then. Memory is taken from the budget, if there is one.
     """
 
-    __slots__ = ("_hold", "_kept", "_loop", "_memory", "_most", "_nbytes", "_steps", "_work")
+    __slots__ = (
+        "_budget", "_depth", "_kept", "_loop", "_memory", "_most", "_nbytes", "_steps", "_work",
+    )  # fmt: skip
 
     trusted = False
 
-    def __init__(self, nbytes: int, options: LoadOptions, hold: Hold | None = None) -> None:
+    def __init__(
+        self,
+        nbytes: int,
+        options: LoadOptions,
+        budget: Budget | Hold | None = None,
+        steps: int = 1,  # not 0: of a message's parts the brief ones count, too
+        memory: int = 0,
+    ) -> None:
         self._nbytes = nbytes
-        self._hold = hold
+        self._depth = options.max_depth
+        self._budget = budget
         self._memory = 0  # bytes made so far …
         self._most = options.max_growth * nbytes + AMPLE  # … and how many may be
         self._loop = options.most is not None  # on the event loop, that is
-        self._steps = 0  # of any work …
-        self._kept = 0  # … and of such that keeps the interpreter
+        self._steps = steps  # of any work …
+        self._kept = steps  # … and of such that keeps the interpreter
         self._work = options.max_work
+        self.make(memory, "msgpack")
 
     def make(self, nbytes: int, what: str) -> None:
-        self._memory += nbytes
-        if self._memory > self._most:
+        if self._memory + nbytes > self._most:
             raise MessageError(
                 f"{what} would take {nbytes} bytes in memory; a message of {self._nbytes} bytes "
                 f"of an untrusted peer may take {self._most} in all (Limits.untrusted_growth)"
             )
-        if self._hold is not None:
-            self._hold.take(nbytes)
+        if self._budget is not None:
+            self._budget.change(nbytes)
+        self._memory += nbytes
 
     def work(self, steps: int, what: str) -> None:
         self._steps += steps
@@ -88,8 +107,8 @@ class StrangersGate(Gate):
             return
         if self._steps > self._work + STEPS_PER_BYTE * self._nbytes:
             raise MessageError(
-                f"{what} would take about {self._steps * 2 // 1000} microseconds, too many for a "
-                f"message of {self._nbytes} bytes of an untrusted peer (Limits.untrusted_work)"
+                f"{what} would take about {self._steps // 500_000} ms, too many for a message of "
+                f"{self._nbytes} bytes of an untrusted peer (Limits.untrusted_work)"
             )
         if self._loop:
             raise Lengthy
@@ -98,8 +117,19 @@ class StrangersGate(Gate):
         self._kept += steps
         if self._kept > self._work:
             raise MessageError(
-                f"{what} would keep the interpreter for about {self._kept * 2 // 1000} "
-                f"microseconds; an untrusted peer may do so for {self._work * 2 // 1000} "
+                f"{what} would keep the interpreter for about {self._kept // 500_000} ms, and a "
+                f"message of an untrusted peer may for {self._work // 500_000} "
                 f"(Limits.untrusted_work)"
             )
         self.work(steps, what)
+
+    def scan(self, data: Buffer) -> None:
+        kept = self._kept
+        self._kept, memory = kernel.scan(data, self._depth, kept, self._work)
+        self.make(memory, "msgpack")
+        self.work(self._kept - kept, "msgpack")
+
+    def release(self) -> None:
+        if self._budget is not None:
+            self._budget.change(-self._memory)
+            self._memory = 0

@@ -11,14 +11,12 @@ from typing import Any
 from msgpack import Timestamp, unpackb
 from msgspec.msgpack import Encoder, Ext
 
-from .._kernels import frame0 as kernel
 from ..errors import MessageError, UnserializableError
 from ..frames import Buffer, Frames
-from ..wire.budget import Hold
 from . import pickles
 from .compression import TooLongError
 from .families import Family, get_family
-from .gate import TRUSTED, StrangersGate
+from .gate import TRUSTED, Gate
 from .lengthy import Lengthy
 from .markers import Pickled, Serialized
 from .settings import LoadOptions
@@ -31,6 +29,8 @@ Header = dict[str, Any]
 
 #: What may be decompressed where a message may be of any size: more than there is memory.
 NO_CAP = 1 << 62
+#: Steps that a stranger's object takes, whatever is in it.
+OBJECT = 7_500
 COLLECTIONS = {"list": list, "tuple": tuple, "set": set}
 
 
@@ -57,35 +57,22 @@ encode = Encoder(enc_hook=_stand_in).encode
 class Opener:
     """Opens the objects of one message; they refer to their frames in order."""
 
-    __slots__ = (
-        "allowance",
-        "count",
-        "frames",
-        "gate",
-        "made",
-        "next",
-        "opened",
-        "options",
-        "spent",
-    )
+    __slots__ = ("allowance", "count", "frames", "gate", "made", "next", "opened", "options")
 
     def __init__(
         self,
         frames: Frames,
         options: LoadOptions,
         opened: list[Any] | None = None,
-        hold: Hold | None = None,
+        gate: Gate = TRUSTED,
     ) -> None:
-        self.gate = TRUSTED
-        if not options.trusted:
-            self.gate = StrangersGate(sum(map(len, frames)), options, hold)
         self.opened = [] if opened is None else opened  # each object once: see `Lengthy`
         self.count = 0
         self.frames = frames
         self.options = options
+        self.gate = gate
         self.next = 1  # the first frame that belongs to no object yet
         self.allowance = options.max_header - len(frames[0])
-        self.spent = 1  # of a stranger's steps, see `kernel.scan`; not 0: brief parts count, too
         self.made = 0  # bytes that objects have, which came compressed
 
     def take(self, index: Any) -> tuple[Header, Frames]:
@@ -104,7 +91,7 @@ class Opener:
             self.allowance -= len(frame)
             if self.allowance < 0:
                 raise too_large(index, frame, options)
-            self.scan(frame)
+            self.gate.scan(frame)
         header = unpackb(frame, use_list=False, strict_map_key=False)
         if type(header) is not dict:
             raise ValueError(f"the header in frame {index} is a {show(header)}, expected a map")
@@ -116,16 +103,12 @@ class Opener:
         self.next = index + 1 + count
         return header, frames[index + 1 : self.next]
 
-    def scan(self, frame: Buffer) -> None:
-        """Look through msgpack of an untrusted peer's before it is decoded."""
-        self.spent = kernel.scan(frame, self.options.max_depth, self.spent)
-
     def check_hashes(self, keys: Iterable[Any]) -> None:
         """Ask whether what is decoded already may become the keys of a dict, or a set."""
         if not self.options.trusted:
             # by its name an enum's member is hashed, and not by its value
             plain = [key.name if isinstance(key, Enum) else key for key in keys]
-            self.scan(encode([TAG, SET, *plain]))
+            self.gate.scan(encode([TAG, SET, *plain]))
 
     # -- pickles of the message --------------------------------------------------------
 
@@ -175,7 +158,7 @@ class Opener:
         if header.get("compression"):
             self._admit(header, self.options.max_depth)
             frames = self._decompress(header, frames)
-        frames = join_shards(header, frames)
+        frames = join_shards(header, frames, self.gate)
         return self._open(header, frames, range(len(frames)), self.options.max_depth)
 
     def _admit(self, header: Header, depth: int) -> None:
@@ -211,8 +194,7 @@ class Opener:
             self._check_length(frames)
         if name == "msgpack":
             frames = [frames[0] if len(frames) == 1 else b"".join(frames)]
-            if not self.options.trusted:
-                self.scan(frames[0])
+            self.gate.scan(frames[0])
         return self._once(family.loads, header, frames, self.options, self.gate)
 
     def _open_collection(self, header: Header, frames: Frames, part: range, depth: int) -> Any:
@@ -248,6 +230,7 @@ class Opener:
         if count < len(self.opened):
             return self.opened[count]
         try:
+            self.gate.work(OBJECT, "an object")
             obj = loads(*arguments)
         except Lengthy:
             raise Lengthy(self.opened) from None

@@ -4,6 +4,7 @@ from typing import Any
 
 from ..frames import Buffer, Frames
 from . import compression as codecs
+from .gate import Gate
 
 __all__ = ["compress_all", "decompress_all", "join_shards", "set_writeable"]
 
@@ -35,7 +36,7 @@ def decompress_all(header: dict[str, Any], frames: Frames, limit: int) -> Frames
     return decompressed
 
 
-def join_shards(header: dict[str, Any], frames: Frames) -> Frames:
+def join_shards(header: dict[str, Any], frames: Frames, gate: Gate) -> Frames:
     """Undo Dask's cutting of large frames, which copies what was cut."""
     if "split-num-sub-frames" not in header:
         return frames

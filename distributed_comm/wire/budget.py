@@ -41,21 +41,24 @@ class Budget:
 
 
 class Hold:
-    """What one message holds of a budget until it is handed on."""
+    """What one message holds of a budget, as long as its memory is not another's to count.
 
-    __slots__ = ("_budget", "held")
+    To what decodes the message it looks like the budget itself, and nothing is given back early.
+    """
+
+    __slots__ = ("_budget", "_held")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self.held = 0
+        self._held = 0
 
-    def take(self, nbytes: int) -> None:
-        """Hold so many bytes more; ValueError where that is too much."""
-        self._budget.change(nbytes)
-        self.held += nbytes
+    def change(self, by: int) -> None:
+        """Hold so many bytes more; ValueError where that is too much. Less is for `release`."""
+        if by > 0:
+            self._budget.change(by)
+            self._held += by
 
     def release(self) -> None:
         """Give back all of it."""
-        held, self.held = self.held, 0
-        if held:
-            self._budget.change(-held)
+        held, self._held = self._held, 0
+        self._budget.change(-held)
