@@ -15,7 +15,6 @@ from typing import Any
 from .core import Admit, Channel, Comm, Enveloped, Receiver
 from .envelope import as_data, take_head
 from .errors import LocalProtocolError, MessageError
-from .frames import Frames
 from .options import Limits
 from .pushing import REFUSED, Decoding, Push, name_ends
 from .serialize.decoding import loads
@@ -23,7 +22,7 @@ from .serialize.encoding import dumps
 from .serialize.lengthy import Lengthy
 from .serialize.settings import DumpOptions, LoadOptions, check_choice
 from .serialize.tags import MARK
-from .threads import cancel_again, in_thread, outlast
+from .threads import STRANGERS, TRUSTED, cancel_again, in_thread, outlast
 
 __all__ = ["ChannelComm"]
 
@@ -54,6 +53,7 @@ class ChannelComm(Comm):
         self, channel: Channel, *, trusted: bool, deserialize: bool, limits: Limits
     ) -> None:
         self._channel = channel
+        self._budget = channel.budget
         self.closed = channel.closed  # type: ignore[method-assign] # one call less
         self.enveloped = channel.enveloped
         self.own_heads = None
@@ -87,14 +87,14 @@ class ChannelComm(Comm):
             head = None
             try:
                 try:
-                    return loads(frames, options)
+                    return loads(frames, options, None, self._budget)
                 except REFUSED:  # to look for a head first would cost all others 120 instructions
                     head = take_head(frames)
                     if head is None:
                         raise
-                return as_data(head, loads(frames, options))
+                return as_data(head, loads(frames, options, None, self._budget))
             except Lengthy as lengthy:
-                self._decode(frames, options, lengthy.opened, head)
+                self._decoding = Decoding.begin(frames, options, lengthy, head, self._budget)
             except REFUSED as exc:
                 name_ends(exc, self._channel)
                 raise
@@ -121,9 +121,9 @@ class ChannelComm(Comm):
             if admit is not None and head is not None and admit(head).refusal is not None:
                 return head, None, None
             try:
-                return head, loads(frames, options), None
+                return head, loads(frames, options, None, self._budget), None
             except Lengthy as lengthy:
-                self._decode(frames, options, lengthy.opened, head)
+                self._decoding = Decoding.begin(frames, options, lengthy, head, self._budget)
             except REFUSED as exc:
                 name_ends(exc, self._channel)
                 return head, None, exc
@@ -132,13 +132,6 @@ class ChannelComm(Comm):
     def _opening(self, deserializers: Iterable[str]) -> LoadOptions:
         check_choice(deserializers=deserializers)
         return replace(self._load_options, deserializers=tuple(deserializers))
-
-    def _decode(
-        self, frames: Frames, options: LoadOptions, opened: list[Any] | None, head: bytes | None
-    ) -> None:
-        """Decode a message in a thread, for `_decoded` to wait for."""
-        options = replace(options, most=None)
-        self._decoding = Decoding(in_thread(loads, frames, options, opened), head)
 
     async def _decoded(self) -> Enveloped:
         """Wait for a message that is decoded in a thread; cancelled, leave it to the next read."""
@@ -153,6 +146,7 @@ class ChannelComm(Comm):
         finally:
             self._awaited = False
         self._decoding = None  # not before: a cancellation may come in the turn of the message
+        decoding.release()
         try:
             return decoding.head, decoding.message.result(), None
         except REFUSED as exc:
@@ -235,7 +229,8 @@ class ChannelComm(Comm):
         self._turns += 1
         try:
             async with self._turn:
-                encoding = in_thread(dumps, msg, replace(options, most=None))
+                pool = TRUSTED if options.trusted else STRANGERS
+                encoding = in_thread(pool, dumps, msg, replace(options, most=None))
                 cancelled = await outlast(encoding)
                 if cancelled:
                     cancel_again()  # then drain only copies what it would have borrowed

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
 from .frames import Frames
+from .wire.budget import Budget
 
 __all__ = [
     "Admission", "Admit", "Channel", "Comm", "Connector", "Enveloped", "HandleComm", "Listener",
@@ -109,6 +110,11 @@ class Channel(ABC):
     @abstractmethod
     def stats(self) -> dict[str, int]:
         """Return counters: bytes and messages, sent and received."""
+
+    @property
+    def budget(self) -> Budget | None:
+        """What the memory for a stranger's messages is taken from; None for a trusted peer."""
+        return None
 
     @property
     def same_host(self) -> bool:

@@ -11,6 +11,7 @@ from .encryption import Security
 from .errors import CommClosedError, FatalCommClosedError
 from .options import CommOptions, default_options
 from .registry import Backend, get_backend
+from .threads import NAMES, in_thread
 from .transports.deadlines import timeout_at
 
 __all__ = [
@@ -172,7 +173,7 @@ def resolve_address(addr: str) -> str:
 
 async def resolve_address_async(addr: str) -> str:
     """Do what `resolve_address` does, without blocking the loop."""
-    return await asyncio.to_thread(resolve_address, addr)
+    return await in_thread(NAMES, resolve_address, addr)
 
 
 def get_address_host(addr: str) -> str:

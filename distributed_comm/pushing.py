@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from .core import Admit, Channel, Comm, Receiver
@@ -12,7 +13,8 @@ from .serialize.decoding import loads
 from .serialize.lengthy import Lengthy
 from .serialize.settings import LoadOptions
 from .serialize.tags import MARK
-from .threads import in_thread
+from .threads import STRANGERS, TRUSTED, in_thread
+from .wire.budget import Budget, Hold
 
 __all__ = ["REFUSED", "Decoding", "Push", "name_ends"]
 
@@ -28,10 +30,43 @@ def name_ends(exc: BaseException, at: Channel | Comm) -> None:
 
 
 class Decoding(NamedTuple):
-    """A message that is being decoded in a thread, and its head."""
+    """A message that is being decoded in a thread, its head, and the memory that it takes."""
 
     message: "asyncio.Future[Any]"
     head: bytes | None
+    hold: Hold | None
+
+    @classmethod
+    def begin(
+        cls,
+        frames: Frames,
+        options: LoadOptions,
+        lengthy: Lengthy,
+        head: bytes | None,
+        budget: Budget | None,
+    ) -> "Decoding":
+        """Give a message to a thread which took too long on the loop."""
+        options = replace(options, most=None)
+        if options.trusted or budget is None:
+            pool = TRUSTED if options.trusted else STRANGERS
+            return cls(in_thread(pool, loads, frames, options, lengthy.opened), head, None)
+        hold = Hold(budget)
+        work = partial(_loads_held, frames, options, lengthy.opened, hold)
+        return cls(in_thread(STRANGERS, work), head, hold)
+
+    def release(self) -> None:
+        """Give the memory back: somebody has the message."""
+        if self.hold is not None:
+            self.hold.release()
+
+
+def _loads_held(frames: Frames, options: LoadOptions, opened: list[Any] | None, hold: Hold) -> Any:
+    """Decode a message whose frames count, too, for they are no longer in the inbox."""
+    try:
+        hold.change(sum(map(len, frames)))
+    except ValueError as exc:
+        raise MessageError(str(exc)) from exc
+    return loads(frames, options, opened, hold)
 
 
 class Push:
@@ -40,12 +75,13 @@ class Push:
     It does not know the comm, which is collected when everybody has forgotten it.
     """
 
-    __slots__ = ("_admit", "_channel", "_decoding", "_options", "_receiver")
+    __slots__ = ("_admit", "_budget", "_channel", "_decoding", "_options", "_receiver")
 
     def __init__(
         self, channel: Channel, options: LoadOptions, receiver: Receiver, admit: Admit | None
     ) -> None:
         self._channel = channel
+        self._budget = channel.budget
         self._options = options
         self._receiver: Receiver | None = receiver
         self._admit = admit
@@ -84,11 +120,11 @@ class Push:
                 receiver(None, None, call)
                 return
         try:
-            message = loads(frames, self._options)
+            message = loads(frames, self._options, None, self._budget)
         except Lengthy as lengthy:
             self._channel.push(None)  # what comes next has to wait
-            options = replace(self._options, most=None)
-            self._wait(Decoding(in_thread(loads, frames, options, lengthy.opened), head), frames)
+            decoding = Decoding.begin(frames, self._options, lengthy, head, self._budget)
+            self._wait(decoding, frames)
         except (TypeError, ValueError) as exc:  # what `read` raises for a message
             name_ends(exc, self._channel)
             self._hand_on(None if head else self._unopened(frames), exc, head)
@@ -122,6 +158,7 @@ class Push:
             self._decoding = None
             if self._receiver is None or done.cancelled():
                 return
+            decoding.release()
             error, head = done.exception(), decoding.head
             if error is None:
                 self._hand_on(done.result(), None, head)
@@ -139,6 +176,7 @@ class Push:
     def _unopened(self, frames: Frames) -> Any:
         """Return a message with its pickles as they came, None where even that fails."""
         try:
-            return loads(frames, replace(self._options, deserialize=False, most=None))
+            options = replace(self._options, deserialize=False, most=None)
+            return loads(frames, options, None, self._budget)
         except (TypeError, ValueError):
             return None

@@ -17,9 +17,11 @@ from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 from .feeding import within
 
-STRANGERS = {typed: LoadOptions(typed=typed) for typed in (True, False)}
+STRANGERS = {typed: LoadOptions(typed=typed, most=None) for typed in (True, False)}
 TRUSTED = {typed: LoadOptions(typed=typed, trusted=True) for typed in (True, False)}
-REFUSED = r"\d+ keys or items of sets that are neither str nor bytes.* only a trusted peer"
+REFUSED = (
+    r"(keys or items of sets that are neither str nor bytes|so many items).* only a trusted peer"
+)
 TAG = b"\xc7\x00\xbd"
 P = 2**61 - 1  # CPython's hash of a number is its remainder
 
@@ -70,9 +72,9 @@ class Vast(Enum):
 HONEST = {
     "consecutive": range(60_000),
     "with gaps": [n for n in range(100, 60_000) if n % 4],
-    "numbers": [n * 977 for n in range(10_000)],
-    "floats": [n / 7 for n in range(10_000)],
-    "tuples": [("x", n, n + 1) for n in range(1500)],
+    "numbers": [n * 977 for n in range(4_000)],
+    "floats": [n / 7 for n in range(4_000)],
+    "tuples": [("x", n, n + 1) for n in range(600)],
     "text": [str(n) for n in range(50_000)],
 }
 
@@ -109,7 +111,7 @@ def test_a_set_of_dasks_is_not_made(kernels, monkeypatch, items):
 
 
 def test_the_sets_of_a_message_count_together(kernels):
-    items = array(pack_all(n << 45 for n in range(5_000)))
+    items = array(pack_all(n << 45 for n in range(1_500)))
     one = b"\x82" + msgpack.packb("__Set__") + b"\xc3" + msgpack.packb("as-list") + items
     assert len(loads([array([one] * 7)], STRANGERS[False])) == 7
     with pytest.raises(MessageError, match=REFUSED):
@@ -123,7 +125,7 @@ def test_many_brief_parts_count_together(kernels):
     one = tagged(9, [msgpack.packb(b"\x92" + header + msgpack.packb(brief))])
     assert len(loads([array([one] * 20)], STRANGERS[True])) == 20
     with pytest.raises(MessageError, match=REFUSED):
-        loads([array([one] * 1100)], STRANGERS[True])
+        loads([array([one] * 200)], STRANGERS[True])
 
 
 def test_sets_of_dasks_with_what_cannot_collide_arrive(kernels):
@@ -183,7 +185,7 @@ def test_honest_ones_arrive(kernels, typed, keys):
 
 
 def test_objects_of_ours_may_be_keys(kernels):
-    keys = {np.int64(n) for n in range(100)} | {frozenset({n, "a"}) for n in range(1000)}
+    keys = {np.int64(n) for n in range(60)} | {frozenset({n, "a"}) for n in range(300)}
     assert loads(dumps(keys, DumpOptions(typed=True)), STRANGERS[True]) == keys
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextvars
 import gc
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -13,6 +12,7 @@ from loops import settle, until
 from peers import pair
 
 import distributed_comm as dc
+from distributed_comm import pushing, threads
 
 MIB = 1024**2
 LONG = bytes(11 * MIB)  # past what the loop pickles itself
@@ -254,18 +254,21 @@ def test_a_read_that_is_cancelled_in_a_thread_loses_nothing(run):
 
 
 @pytest.mark.parametrize("turns", range(5))
-def test_a_read_that_is_cancelled_as_its_message_comes_loses_nothing(run, turns):
+def test_a_read_that_is_cancelled_as_its_message_comes_loses_nothing(run, monkeypatch, turns):
+    pool = threads.Pool("test", 1)
+    monkeypatch.setattr(pushing, "TRUSTED", pool)
+
     async def main():
         opened("out")
-        worker = ThreadPoolExecutor(1)
-        asyncio.get_running_loop().set_default_executor(worker)
         async with trusting() as (client, server):
             writing = asyncio.create_task(client.write(Slow(1)))
             reading = asyncio.create_task(server.read())
             await reached("into")
             await writing
             opened("into")
-            worker.submit(int).result(20)  # behind it, so the message is on its way to the loop
+            behind = threading.Event()
+            pool.submit(behind.set)  # so the message is on its way to the loop
+            assert behind.wait(20)
             await settle(turns)
             reading.cancel()
             await asyncio.wait([reading])

@@ -21,7 +21,7 @@ cdef enum:
     TEXT = 40
     BYTES = 25
     BRIEF = 1024
-    OBJECT = 10_000
+    OBJECT = 2_000
     EXTENSION = 64
 
 

@@ -30,7 +30,7 @@ TEXT, BYTES = 40, 25
 #: Bytes of msgpack that cannot ask for much, unless there are others like them.
 BRIEF = 1024
 #: Steps that comparing two objects of a family may take …
-OBJECT = 10_000
+OBJECT = 2_000
 #: … and two extensions, of which msgpack compares some in Python.
 EXTENSION = 64
 

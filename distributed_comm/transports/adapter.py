@@ -196,6 +196,10 @@ class Adapter(Leaver, asyncio.BufferedProtocol):
         self._unasked = 0
         self._connection.share(budget)
 
+    @property
+    def budget(self) -> Budget | None:
+        return self._budget
+
     def stats(self) -> dict[str, int]:
         return {
             "bytes_received": self._received,

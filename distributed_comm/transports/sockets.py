@@ -9,8 +9,10 @@ import struct
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from ..addressing import unparse_host_port
+from ..threads import NAMES, in_thread
 
 __all__ = [
     "adopt", "bind", "dial", "get_ip", "has_left", "host_port", "is_unacknowledged",
@@ -71,10 +73,7 @@ async def lookup(host: str, port: int) -> list[AddrInfo]:
     try:
         return lookup_now(host, port, numeric=True)
     except socket.gaierror:
-        loop = asyncio.get_running_loop()
-        with _names(host):
-            found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return [(family, address) for family, _, _, _, address in found]
+        return await in_thread(NAMES, partial(lookup_now, host, port, numeric=False))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ not complete, the room that was made for the rest, whole messages that nobody re
 become while they are decoded, and replies that wait to be sent.
 """
 
-from threading import Lock
+from threading import RLock
 
 __all__ = ["ALLOWANCE", "EAGER", "OVERHEAD", "Budget", "Hold"]
 
@@ -26,7 +26,7 @@ class Budget:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._lock = Lock()
+        self._lock = RLock()  # a destructor may come in between
         self.used = 0
 
     def change(self, by: int) -> None:
@@ -62,3 +62,7 @@ class Hold:
         """Give back all of it."""
         held, self._held = self._held, 0
         self._budget.change(-held)
+
+    def __del__(self) -> None:
+        """Give back what was held for a message that nobody wanted any more."""
+        self.release()
