@@ -4,7 +4,7 @@
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr, memcmp, memcpy
 
 cdef enum:
     MOST_LEVELS = 1024
@@ -12,13 +12,14 @@ cdef enum:
     AMPLE = 64 * 1024
     MOST_STEPS = 10_000_000
     READY = 10
-    NUMBER = 25
+    NUMBER = 30
     EXTRA = 600
-    LIST = 150
-    DICT = 100
+    LIST = 90
+    DICT = 80
     PAIR = 45
-    TRACKED = 150
-    TEXT = 40
+    TRACKED = 100
+    ASCII = 40
+    TEXT = 100
     BYTES = 25
     BRIEF = 1024
     OBJECT = 2_000
@@ -88,6 +89,8 @@ cdef bint find_timestamp(const uint8_t* p, Py_ssize_t size) noexcept nogil:
             return False
         if (p - 1)[0] == 0xD6 or (p - 1)[0] == 0xD7 or (p - 1)[0] == 0x0C:
             return holds_timestamp(start, size)
+        while end - p >= 2 and (p + 1)[0] == 0xFF:  # none begins within a run of them
+            p += 1
     return False
 
 
@@ -193,6 +196,21 @@ cdef inline uint64_t cost_of_map(uint64_t pairs, uint8_t first_key) noexcept nog
     return 184 if 0xA0 <= first_key < 0xC0 or 0xD9 <= first_key <= 0xDB else 224
 
 
+cdef inline bint is_ascii(const uint8_t* p, uint64_t size) noexcept nogil:
+    cdef uint64_t word
+    while size >= 8:
+        memcpy(&word, p, 8)
+        if word & 0x8080808080808080ULL:
+            return False
+        p += 8
+        size -= 8
+    while size:
+        size -= 1
+        if p[size] >= 0x80:
+            return False
+    return True
+
+
 cdef Fault examine_msgpack(
     const uint8_t* p, Py_ssize_t size, Py_ssize_t max_depth, uint64_t most, Py_ssize_t* stopped,
     uint64_t* cost, uint64_t* steps, bint* hashes
@@ -264,10 +282,13 @@ cdef Fault examine_msgpack(
                 steps[0] += BYTES + item.length // 8
                 if item.length:
                     cost[0] += 56 + item.length
-            else:
-                steps[0] += TEXT + item.length // 2
+            elif is_ascii(p + offset - item.length, item.length):
+                steps[0] += ASCII + item.length // 8
                 if item.length:
-                    cost[0] += 56 + 4 * item.length
+                    cost[0] += 56 + item.length
+            else:
+                steps[0] += TEXT + item.length
+                cost[0] += 56 + 4 * item.length
         if steps[0] > most:
             return TOO_MANY_STEPS
     stopped[0] = offset

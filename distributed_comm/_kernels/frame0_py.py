@@ -22,11 +22,12 @@ AMPLE = 64 * 1024
 MOST_STEPS = 10_000_000
 #: Steps that decoding an item takes, in msgspec or msgpack with hooks, rounded up: a number
 #: that CPython has already, any other, an extension, a list or tuple, a dict, …
-READY, NUMBER, EXTRA, LIST, DICT = 10, 25, 600, 150, 100
+READY, NUMBER, EXTRA, LIST, DICT = 10, 30, 600, 90, 80
 #: … each pair of a dict, and a container in one, which its garbage collector then looks at.
-PAIR, TRACKED = 45, 150
-#: Text, and bytes; besides one step for 2 bytes of text, and for 8 bytes.
-TEXT, BYTES = 40, 25
+PAIR, TRACKED = 45, 100
+#: Text of ASCII, other text, and bytes; and a step for each byte of text that is not ASCII, and
+#: for 8 bytes of anything else.
+ASCII, TEXT, BYTES = 40, 100, 25
 #: Bytes of msgpack that cannot ask for much, unless there are others like them.
 BRIEF = 1024
 #: Steps that comparing two objects of a family may take …
@@ -127,8 +128,9 @@ def scan(data: Buffer, max_depth: int, spent: int = 0, most: int = MOST_STEPS) -
         first = view[offset]
         kind, length, offset = _step(view, offset)
         pending -= 1
-        cost += _cost(first, kind, length, view[offset : offset + 1])
-        steps += _work(first, kind, length, _count_item(levels, maps))
+        body = view[offset : offset + (1 if kind in {_ARRAY, _MAP} else length)]
+        cost += _cost(first, kind, length, body)
+        steps += _work(first, kind, length, body, _count_item(levels, maps))
         if kind in {_ARRAY, _MAP}:
             items = length * (2 if kind == _MAP else 1)
             pending += items
@@ -175,7 +177,7 @@ def _check_cost(cost: int, size: int) -> None:
         raise ValueError(f"msgpack of {size} bytes that would take about {cost} in memory")
 
 
-def _work(first: int, kind: int, length: int, in_map: bool) -> int:
+def _work(first: int, kind: int, length: int, body: memoryview, in_map: bool) -> int:
     """Return the steps that decoding an item takes, measured, and rounded up."""
     if kind == _ARRAY:
         return LIST + TRACKED * in_map
@@ -183,16 +185,19 @@ def _work(first: int, kind: int, length: int, in_map: bool) -> int:
         return DICT + PAIR * length + TRACKED * in_map
     if kind == _EXT or 0xD4 <= first <= 0xD8:
         return EXTRA + length // 8
+    if kind == _BYTES and 0xC4 <= first <= 0xC6:
+        return BYTES + length // 8
     if kind == _BYTES:
-        return BYTES + length // 8 if 0xC4 <= first <= 0xC6 else TEXT + length // 2
+        return ASCII + length // 8 if bytes(body).isascii() else TEXT + length
     return NUMBER if length else READY
 
 
-def _cost(first: int, kind: int, length: int, key: memoryview) -> int:
+def _cost(first: int, kind: int, length: int, body: memoryview) -> int:
     """Return what CPython allocates for an item, measured, and rounded up.
 
     An array is a list or a tuple. A dict whose keys are all str is smaller, and the first of
-    them tells. Small integers and the empty str and bytes are there already.
+    them tells: its first byte is the body. Small integers and the empty str and bytes are there
+    already.
     """
     if kind == _ARRAY:
         return 56 + 16 * length
@@ -201,14 +206,14 @@ def _cost(first: int, kind: int, length: int, key: memoryview) -> int:
             return 96 * length
         if not length:
             return 64
-        return 184 if key and (0xA0 <= key[0] < 0xC0 or 0xD9 <= key[0] <= 0xDB) else 224
+        return 184 if body and (0xA0 <= body[0] < 0xC0 or 0xD9 <= body[0] <= 0xDB) else 224
     if kind == _EXT or 0xD4 <= first <= 0xD8:
         return 176 + length
     if kind == _SCALAR:
         return 32 if length or first >= 0xE0 else 0
     if not length:
         return 0
-    return 56 + length if 0xC4 <= first <= 0xC6 else 56 + 4 * length
+    return 56 + length if 0xC4 <= first <= 0xC6 or bytes(body).isascii() else 56 + 4 * length
 
 
 class _Level:
