@@ -5,7 +5,7 @@ Or of a call, ``--workload rpc``, or a connection, ``--workload connect``.
 Unlike times, they do not drift with the machine, so they show what a change of the code costs.
 The benchmark's worker runs under callgrind with two numbers of them: what one of them
 takes is the difference between the two totals over the difference between the numbers, and
-whatever happens once cancels out.
+whatever happens once cancels out. With ``--strangers`` neither side trusts the other.
 """
 
 import argparse
@@ -48,12 +48,16 @@ class Worker:
 
 
 @contextmanager
-def start(role: str, system: str, transport: str, profile: Path) -> Iterator[Worker]:
+def start(
+    role: str, system: str, transport: str, profile: Path, *, strangers: bool
+) -> Iterator[Worker]:
     """Run a worker under callgrind, which writes its profile when the context ends."""
     command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={profile}"]
     command += [sys.executable, "-m", "distributed_comm.bench.worker", role, system]
     command += ["--transport", transport]
     environment = {**os.environ, **PATIENCE, **KEY, **QUIET, "PYTHONHASHSEED": "0"}
+    if strangers:
+        environment["DISTRIBUTED_COMM_KEY"] = secrets.token_hex()  # a key of its own
     pipe = subprocess.PIPE
     with subprocess.Popen(
         command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment
@@ -64,12 +68,14 @@ def start(role: str, system: str, transport: str, profile: Path) -> Iterator[Wor
         process.wait()
 
 
-def count(system: str, transport: str, workload: str, number: int, folder: Path) -> dict[str, int]:
+def count(
+    system: str, transport: str, workload: str, number: int, folder: Path, *, strangers: bool
+) -> dict[str, int]:
     """The instructions of both sides, from their start to their end."""
     profiles = {role: folder / f"{system}.{role}.{number}" for role in ("server", "client")}
     with (
-        start("server", system, transport, profiles["server"]) as server,
-        start("client", system, transport, profiles["client"]) as client,
+        start("server", system, transport, profiles["server"], strangers=strangers) as server,
+        start("client", system, transport, profiles["client"], strangers=strangers) as client,
     ):
         address = server.answer()[workload]
         client.answer()
@@ -87,12 +93,15 @@ def total(profile: Path) -> int:
     return int(found[1])
 
 
-def measure(system: str, transport: str, workload: str) -> dict[str, float]:
+def measure(
+    system: str, transport: str, workload: str, *, strangers: bool = False
+) -> dict[str, float]:
     """The instructions of one round trip, or one connection, on each side."""
     fewer, more = COUNTS[workload]
     with tempfile.TemporaryDirectory() as folder:
         few, many = (
-            count(system, transport, workload, number, Path(folder)) for number in (fewer, more)
+            count(system, transport, workload, number, Path(folder), strangers=strangers)
+            for number in (fewer, more)
         )
     return {role: (many[role] - few[role]) / (more - fewer) for role in few}
 
@@ -102,6 +111,7 @@ def main() -> None:
     parser.add_argument("--systems", default="uvloop,distributed_comm", help="(%(default)s)")
     parser.add_argument("--workload", default="roundtrip", choices=COUNTS, help="(%(default)s)")
     parser.add_argument("--transport", default="tcp", help="or tls, unix (%(default)s)")
+    parser.add_argument("--strangers", action="store_true", help="neither side trusts the other")
     args = parser.parse_args()
     if args.transport == "tls":
         certificates.publish()
@@ -110,7 +120,7 @@ def main() -> None:
     print(f"{'system':20}{'client':>10}{'server':>10}{'both':>10}{'ratio':>8}")
     first = 0.0
     for system in args.systems.split(","):
-        sides = measure(system, args.transport, args.workload)
+        sides = measure(system, args.transport, args.workload, strangers=args.strangers)
         both = sum(sides.values())
         first = first or both
         print(

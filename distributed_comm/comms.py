@@ -209,7 +209,8 @@ class ChannelComm(Comm):
         elif self._awaited:
             raise LocalProtocolError(f"another task is reading from {self!r}")
         else:
-            self._push = Push(self._channel, self._load_options, receiver, admit)
+            ready = None if self.trusted else self.ready
+            self._push = Push(self._channel, self._load_options, receiver, admit, ready)
             self._push.start(self._decoding)
             self._decoding = None
 

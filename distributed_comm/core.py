@@ -67,12 +67,12 @@ class Channel(ABC):
         read, LocalProtocolError where another task is reading.
         """
 
-    def push(self, receiver: Callable[[Frames | None], None] | None) -> None:
+    def push(self, receiver: Callable[[Frames | None], bool | None] | None) -> None:
         """Hand each message to a function, in the callback that received it, from now on.
 
         What waited for `read` is handed over at once; None follows when the connection has
-        ended. ``push(None)`` goes back to `read`. NotImplementedError where a channel can
-        only be read.
+        ended. ``push(None)`` goes back to `read`. A receiver that does so and returns true leaves
+        the message that it was given, too. NotImplementedError where a channel can only be read.
         """
         raise NotImplementedError
 
@@ -146,6 +146,10 @@ class Comm(ABC):
     #: Whether calls go in envelopes, so that no data is mistaken for a part of one. If not, they
     #: use Dask's format: `read_enveloped` finds no heads, and ``head`` and ``admit`` are unused.
     enveloped: bool = False
+    #: Whether whoever has messages pushed can take one; asked of a stranger's before it is decoded,
+    #: because nobody counts the memory of what is decoded and has to wait. If not, the comm pushes
+    #: nothing more, as after ``push(None)``.
+    ready: Callable[[], bool] | None = None
     #: Heads for messages that are written without one; a server sets them for a handler that may
     #: write. Enveloped comms set it on the instance: a class attribute costs 230 instructions more.
     own_heads: Iterator[bytes] | None

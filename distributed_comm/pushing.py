@@ -1,6 +1,7 @@
 """Messages that are pushed: decoded, and handed to a function in the callback that brought them."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -75,16 +76,22 @@ class Push:
     It does not know the comm, which is collected when everybody has forgotten it.
     """
 
-    __slots__ = ("_admit", "_budget", "_channel", "_decoding", "_options", "_receiver")
+    __slots__ = ("_admit", "_budget", "_channel", "_decoding", "_options", "_ready", "_receiver")
 
     def __init__(
-        self, channel: Channel, options: LoadOptions, receiver: Receiver, admit: Admit | None
+        self,
+        channel: Channel,
+        options: LoadOptions,
+        receiver: Receiver,
+        admit: Admit | None,
+        ready: Callable[[], bool] | None,
     ) -> None:
         self._channel = channel
         self._budget = channel.budget
         self._options = options
         self._receiver: Receiver | None = receiver
         self._admit = admit
+        self._ready = ready
         self._decoding: Decoding | None = None
 
     def start(self, decoding: Decoding | None) -> None:
@@ -104,13 +111,16 @@ class Push:
         """Whether a message is being decoded in a thread."""
         return self._decoding is not None
 
-    def _receive(self, frames: Frames | None) -> None:
+    def _receive(self, frames: Frames | None) -> bool | None:
         receiver = self._receiver
         assert receiver is not None
         if frames is None:
             ends = f"{self._channel.local_address} -> {self._channel.peer_address}"
             receiver(None, CommClosedError(f"the connection has ended: {ends}"))
-            return
+            return None
+        if self._ready is not None and not self._ready():
+            self._channel.push(None)
+            return True
         head: Any = None
         call = None
         if len(frames) > 1 and frames[0][:1] == MARK:  # see `ChannelComm.read_enveloped`
@@ -118,7 +128,7 @@ class Push:
             call = self._admit and self._admit(head)
             if call is not None and call.refusal is not None:
                 receiver(None, None, call)
-                return
+                return None
         try:
             message = loads(frames, self._options, None, self._budget)
         except Lengthy as lengthy:
@@ -133,6 +143,7 @@ class Push:
                 self._hand_on(message, None, head) if head else receiver(message, None)
             else:
                 receiver(message, None, call)
+        return None
 
     def _hand_on(self, message: Any, error: Exception | None, head: bytes | None) -> None:
         """Call the receiver with a message that does not take the fast path in `_receive`."""

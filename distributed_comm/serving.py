@@ -69,6 +69,8 @@ class Serving(Answering):
 
     def _push(self) -> None:
         """Have requests pushed."""
+        if not self._trusted:
+            self.comm.ready = self._is_ready
         if self.comm.enveloped:
             self.comm.push(self._receive, self._admit)
         else:
@@ -87,6 +89,13 @@ class Serving(Answering):
             work = self._take(message, error, call)
         if work is not None:
             self.task = asyncio.create_task(self._work(work))
+
+    def _is_ready(self) -> bool:
+        """Whether a request of a stranger need not wait; if not, it waits undecoded."""
+        if self.task is None or self._streaming or self._deaf:
+            return True
+        self._stopped = True
+        return False
 
     def _receive_meanwhile(self, message: Any, error: Exception | None, call: Call | None) -> None:
         """Keep the request that came while a task runs, unless it will not be answered."""
@@ -161,6 +170,8 @@ class Serving(Answering):
 
     def _end(self) -> None:
         """Take note that the connection has ended."""
+        if not self._trusted:
+            self.comm.ready = None
         if self.task is None:
             self.comm.abort()
             self.expire()

@@ -9,6 +9,7 @@ from functools import cache
 from importlib.util import find_spec
 
 import pytest
+from gates import TRUSTED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +36,7 @@ def test_the_best_codec_that_is_installed_comes_first(monkeypatch):
     monkeypatch.setattr(compression, "find_spec", lambda name: name == "zlib" and find_spec(name))
     try:
         assert available() == ("zlib",)
-        for call in (lambda: compress("lz4", EASY), lambda: decompress("lz4", EASY, MIB)):
+        for call in (lambda: compress("lz4", EASY), lambda: decompress("lz4", EASY, MIB, TRUSTED)):
             with pytest.raises(ValueError, match="compression 'lz4', expected one of zlib"):
                 call()
     finally:
@@ -48,7 +49,7 @@ def test_what_shrinks_is_compressed_and_arrives_writable(name, memory):
     used, frame = compress(name, memory(EASY))
     assert used == name
     assert len(frame) < 0.1 * len(EASY)
-    content = decompress(name, memoryview(frame), len(EASY))
+    content = decompress(name, memoryview(frame), len(EASY), TRUSTED)
     assert content == EASY
     assert not memoryview(content).readonly
 
@@ -98,7 +99,7 @@ def test_dask_and_we_read_each_other(name):
     theirs = pytest.importorskip("distributed.protocol.compression")
     used, frame = theirs.maybe_compress(EASY, compression=name)
     assert used == name
-    assert decompress(name, frame, len(EASY)) == EASY
+    assert decompress(name, frame, len(EASY), TRUSTED) == EASY
     _, frame = compress(name, EASY)
     assert bytes(theirs.compressions[name].decompress(frame)) == EASY
 
@@ -110,10 +111,10 @@ def test_dask_and_we_read_each_other(name):
 @pytest.mark.parametrize("size", [0, 1, 10_000, 100_000])
 def test_the_limit_is_exact(name, size):
     frame = packed(name, EASY[:size])
-    assert decompress(name, frame, size) == EASY[:size]
+    assert decompress(name, frame, size, TRUSTED) == EASY[:size]
     if size:
         with pytest.raises(ValueError, match="limit of"):
-            decompress(name, frame, size - 1)
+            decompress(name, frame, size - 1, TRUSTED)
 
 
 @codecs
@@ -123,7 +124,7 @@ def test_trailing_and_missing_bytes_are_an_error(name):
     shorter = [frame[:-1], frame[: len(frame) // 2], frame[:3], frame[:1], b""]
     for wrong in longer + shorter:
         with pytest.raises(ValueError, match=r"damaged|cannot be|exceed|without the size"):
-            decompress(name, wrong, len(EASY))
+            decompress(name, wrong, len(EASY), TRUSTED)
 
 
 def with_size(name, size, frame):
@@ -147,9 +148,9 @@ def with_size(name, size, frame):
 @pytest.mark.parametrize("size", [0, 1, 99_999, 100_001, MIB, 2**31 - 1, 2**31, 2**32 - 1])
 def test_a_size_that_is_not_true_is_an_error(name, size):
     frame = packed(name, EASY[:100_000])
-    assert decompress(name, with_size(name, 100_000, frame), MIB) == EASY[:100_000]
+    assert decompress(name, with_size(name, 100_000, frame), MIB, TRUSTED) == EASY[:100_000]
     with pytest.raises(ValueError, match=r"damaged|exceed|cannot be"):
-        decompress(name, with_size(name, size, frame), MIB)
+        decompress(name, with_size(name, size, frame), MIB, TRUSTED)
 
 
 def test_zstd_needs_the_size_and_no_dictionary():
@@ -158,12 +159,12 @@ def test_zstd_needs_the_size_and_no_dictionary():
     words = zstandard.ZstdCompressionDict(EASY, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
     checked = zstandard.ZstdCompressor(write_checksum=True).compress(EASY)
     with pytest.raises(ValueError, match="without the size"):
-        decompress("zstd", unsized, MIB)
-    assert decompress("zstd", checked, MIB) == EASY
+        decompress("zstd", unsized, MIB, TRUSTED)
+    assert decompress("zstd", checked, MIB, TRUSTED) == EASY
     with pytest.raises(ValueError, match="damaged"):
-        decompress("zstd", checked[:-1] + b"x", MIB)
+        decompress("zstd", checked[:-1] + b"x", MIB, TRUSTED)
     with pytest.raises(ValueError, match=r"damaged|dictionary"):
-        decompress("zstd", zstandard.ZstdCompressor(dict_data=words).compress(EASY), MIB)
+        decompress("zstd", zstandard.ZstdCompressor(dict_data=words).compress(EASY), MIB, TRUSTED)
 
 
 @cache
@@ -180,18 +181,19 @@ BOMB = """
 import sys
 from pathlib import Path
 from distributed_comm.serialize.compression import compress, decompress
+from distributed_comm.serialize.gate import TRUSTED
 
 def memory(what):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(what))
 
 name, limit = sys.argv[1], 16 * 1024 * 1024
-decompress(name, compress(name, bytes(100_000))[1], limit)  # loads the library
+decompress(name, compress(name, bytes(100_000))[1], limit, TRUSTED)  # loads the library
 frame = sys.stdin.buffer.read()
 Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts afresh
 before = memory("VmRSS")
 try:
-    decompress(name, frame, limit)
+    decompress(name, frame, limit, TRUSTED)
 except ValueError:
     grown = memory("VmHWM") - before
     assert grown <= limit + 1024 * 1024, f"{grown} bytes"
@@ -217,9 +219,9 @@ def test_a_bomb_is_refused_in_less_than_the_limit_and_a_mebibyte(name):
     )
 )
 def test_any_bytes_arrive(name, data):
-    assert decompress(name, packed(name, data), len(data)) == data
+    assert decompress(name, packed(name, data), len(data), TRUSTED) == data
     used, frame = compress(name, data)
-    assert frame is data if used is None else decompress(name, frame, len(data)) == data
+    assert frame is data if used is None else decompress(name, frame, len(data), TRUSTED) == data
 
 
 @codecs
@@ -236,7 +238,7 @@ def test_damaged_bytes_give_data_or_a_value_error(name, data, damage, cut, more)
         if frame:
             frame[position % len(frame)] = value
     try:
-        content = decompress(name, frame, 2000)
+        content = decompress(name, frame, 2000, TRUSTED)
     except ValueError:
         return
     assert len(content) <= 2000
@@ -247,4 +249,4 @@ def test_damaged_bytes_give_data_or_a_value_error(name, data, damage, cut, more)
 @given(frame=st.binary(max_size=50))
 def test_random_bytes_give_data_or_a_value_error(name, frame):
     with suppress(ValueError):
-        assert len(decompress(name, frame, 1000)) <= 1000
+        assert len(decompress(name, frame, 1000, TRUSTED)) <= 1000

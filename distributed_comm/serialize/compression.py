@@ -1,8 +1,9 @@
 """The codecs that a frame may be compressed with: Dask's names, and their bytes.
 
 A codec is there if its library is, which is loaded when a frame is first compressed with it.
-What a peer says about the size of its data is compared with the limit, and with what the
-codec can make of so few bytes, before anything of that size is allocated.
+What a peer says about the size of its data is compared with the limit, with what the codec can
+make of so few bytes, and with what the message's gate allows, before anything of that size is
+allocated.
 """
 
 import zlib
@@ -14,6 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..frames import Buffer
+from .gate import Gate
 
 __all__ = ["TooLongError", "available", "choose", "compress", "decompress"]
 
@@ -22,8 +24,9 @@ SMALLEST, LARGEST = 10_000, 0x7E000000
 #: What compresses to more than this share of its size is sent as it is.
 WORTHWHILE = 0.7
 SAMPLES, SAMPLE = 5, 10_000
-#: zlib is given so much at a time, of which it makes at most 1,032 times as much.
-STEP = 512
+COMPRESSED = "what was compressed"
+#: zlib, which does not say how much it will make, is given so much at a time, and makes so much.
+STEP, PIECE = 512, 64 * 1024
 
 
 class TooLongError(ValueError):
@@ -36,7 +39,7 @@ class Codec:
 
     library: str
     compress: Callable[[Any, Buffer], Buffer]
-    decompress: Callable[[Any, memoryview, int], Buffer]
+    decompress: Callable[[Any, memoryview, int, Gate], Buffer]
 
 
 @cache
@@ -95,7 +98,7 @@ def _sample(view: memoryview) -> bytes:
     return b"".join(view[start : start + SAMPLE] for start in starts)
 
 
-def decompress(name: str, frame: Buffer, limit: int) -> Buffer:
+def decompress(name: str, frame: Buffer, limit: int, gate: Gate) -> Buffer:
     """Return what a frame held, in writable memory of at most ``limit`` bytes.
 
     Raises TooLongError for more than that, ValueError for data that is damaged, ends early or goes
@@ -104,15 +107,17 @@ def decompress(name: str, frame: Buffer, limit: int) -> Buffer:
     codec, library = _load(name)
     if limit < 0:  # which zlib takes for no limit
         raise TooLongError(f"{memoryview(frame).nbytes} bytes, compressed, and no room for any")
-    return codec.decompress(library, memoryview(frame), limit)
+    return codec.decompress(library, memoryview(frame), limit, gate)
 
 
-def _check(size: int, frame: memoryview, limit: int, ratio: int | None = None) -> None:
+def _check(size: int, frame: memoryview, limit: int, gate: Gate, ratio: int | None = None) -> None:
     """Check the size that a frame says its data has."""
     if size > limit:
         raise TooLongError(f"{size} bytes, compressed, exceed the limit of {limit}")
     if ratio is not None and size > ratio * frame.nbytes:
         raise ValueError(f"{size} bytes cannot be compressed to {frame.nbytes}")
+    gate.make(size, COMPRESSED)
+    gate.work(size // 2, COMPRESSED)
 
 
 def _damaged(name: str, why: object) -> ValueError:
@@ -126,10 +131,10 @@ def _compress_lz4(library: Any, frame: Buffer) -> Buffer:
     return library.compress(frame)  # type: ignore[no-any-return]
 
 
-def _decompress_lz4(library: Any, frame: memoryview, limit: int) -> Buffer:
+def _decompress_lz4(library: Any, frame: memoryview, limit: int, gate: Gate) -> Buffer:
     if frame.nbytes < 5:
         raise _damaged("lz4", f"{frame.nbytes} bytes are too few")
-    _check(int.from_bytes(frame[:4], "little"), frame, limit, ratio=255)
+    _check(int.from_bytes(frame[:4], "little"), frame, limit, gate, ratio=255)
     try:
         return library.decompress(frame, return_bytearray=True)  # type: ignore[no-any-return]
     except (library.LZ4BlockError, ValueError, MemoryError) as exc:
@@ -143,7 +148,7 @@ def _compress_zstd(library: Any, frame: Buffer) -> Buffer:
     return library.ZstdCompressor().compress(frame)  # type: ignore[no-any-return]
 
 
-def _decompress_zstd(library: Any, frame: memoryview, limit: int) -> Buffer:
+def _decompress_zstd(library: Any, frame: memoryview, limit: int, gate: Gate) -> Buffer:
     try:
         parameters = library.get_frame_parameters(frame)
         size = library.frame_content_size(frame)
@@ -152,7 +157,7 @@ def _decompress_zstd(library: Any, frame: memoryview, limit: int) -> Buffer:
         raise _damaged("zstd", exc) from exc
     if size < 0 or parameters.dict_id:
         raise ValueError("zstd data without the size of its content, or with a dictionary")
-    _check(size, frame, limit)
+    _check(size, frame, limit, gate)
     if _zstd_end(frame, start) + 4 * parameters.has_checksum != frame.nbytes:
         raise _damaged("zstd", "it ends early, or goes on")
     content = bytearray(size)
@@ -185,10 +190,10 @@ def _compress_snappy(library: Any, frame: Buffer) -> Buffer:
     return memoryview(library.snappy.compress_raw(frame)).cast("B")
 
 
-def _decompress_snappy(library: Any, frame: memoryview, limit: int) -> Buffer:
+def _decompress_snappy(library: Any, frame: memoryview, limit: int, gate: Gate) -> Buffer:
     try:
         size = library.snappy.decompress_raw_len(frame)
-        _check(size, frame, limit, ratio=22)  # an element of 3 bytes copies up to 64
+        _check(size, frame, limit, gate, ratio=22)  # an element of 3 bytes copies up to 64
         content = bytearray(size)
         read = library.snappy.decompress_raw_into(frame, content)
     except library.DecompressionError as exc:
@@ -205,16 +210,21 @@ def _compress_zlib(library: Any, frame: Buffer) -> Buffer:
     return library.compress(frame)  # type: ignore[no-any-return]
 
 
-def _decompress_zlib(_library: Any, frame: memoryview, limit: int) -> Buffer:
+def _decompress_zlib(_library: Any, frame: memoryview, limit: int, gate: Gate) -> Buffer:
     inflater = zlib.decompressobj()
     content = bytearray()  # grows in place, where joining pieces would hold all of it twice
     try:
         for start in range(0, frame.nbytes, STEP):
-            room = limit - len(content)
-            piece = inflater.decompress(frame[start : start + STEP], room + 1)
-            if len(piece) > room:
-                raise TooLongError(f"more bytes, compressed, than the limit of {limit}")
-            content += piece
+            rest: Any = frame[start : start + STEP]
+            piece = None
+            while not inflater.eof and (rest or piece is None or len(piece) == PIECE):
+                piece = inflater.decompress(rest, PIECE)
+                rest = inflater.unconsumed_tail
+                if len(content) + len(piece) > limit:
+                    raise TooLongError(f"more bytes, compressed, than the limit of {limit}")
+                gate.make(len(piece), COMPRESSED)
+                gate.work(len(piece), COMPRESSED)
+                content += piece
             if inflater.eof:
                 break
     except zlib.error as exc:

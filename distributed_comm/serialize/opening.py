@@ -244,7 +244,7 @@ class Opener:
         cap = NO_CAP if options.max_message is None else options.max_message
         most = cap if options.most is None else min(cap, options.most)
         try:
-            content = decompress_all(header, frames, most - self.made)
+            content = decompress_all(header, frames, most - self.made, self.gate)
         except TooLongError as exc:
             if most < cap:
                 raise Lengthy(self.opened) from None
@@ -252,6 +252,8 @@ class Opener:
                 f"{exc}; a message may become {cap} bytes (Limits.message, and of an untrusted "
                 f"peer no more than Limits.untrusted_memory)"
             ) from exc
+        except Lengthy:
+            raise Lengthy(self.opened) from None
         if content is not frames:  # else nothing was compressed
             self.made += sum(memoryview(frame).nbytes for frame in content)
         return content

@@ -15,7 +15,7 @@ def compress_all(name: str, frames: Frames) -> tuple[tuple[str | None, ...], Fra
     return tuple(used for used, _ in pairs), [frame for _, frame in pairs]
 
 
-def decompress_all(header: dict[str, Any], frames: Frames, limit: int) -> Frames:
+def decompress_all(header: dict[str, Any], frames: Frames, limit: int, gate: Gate) -> Frames:
     """Undo compression; ValueError where it is not known, or damaged.
 
     Raises TooLongError where all frames together become more than ``limit`` bytes, before they do.
@@ -30,7 +30,7 @@ def decompress_all(header: dict[str, Any], frames: Frames, limit: int) -> Frames
     limit -= sum(memoryview(frame).nbytes for name, frame in pairs if not name)
     for name, frame in pairs:
         if name:
-            frame = codecs.decompress(name, frame, limit)  # noqa: PLW2901
+            frame = codecs.decompress(name, frame, limit, gate)  # noqa: PLW2901
             limit -= memoryview(frame).nbytes
         decompressed.append(frame)
     return decompressed

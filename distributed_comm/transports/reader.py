@@ -40,7 +40,7 @@ class Reader(Watcher):
         super().__init__(loop, sock, connection, options)
         # What gets messages before the inbox does: the handshake's end, a pushed receiver.
         self._intercept: Callable[[list[Frames]], list[Frames]] | None = None
-        self._receiver: Callable[[Frames | None], None] | None = None
+        self._receiver: Callable[[Frames | None], bool | None] | None = None
         self._inbox: deque[Frames] = deque()
         self._reading = False  # a read is under way, and mostly …
         self._waiter = mailbox.Waiter(switch_of(loop))  # … waits here
@@ -84,7 +84,7 @@ class Reader(Watcher):
         finally:
             self._reading = False
 
-    def push(self, receiver: Callable[[Frames | None], None] | None) -> None:
+    def push(self, receiver: Callable[[Frames | None], bool | None] | None) -> None:
         if get_ident() != self._thread or self._reading:
             raise self._misused()
         self._receiver = receiver
@@ -93,7 +93,9 @@ class Reader(Watcher):
             return
         inbox = self._inbox
         while inbox and self._receiver is not None:
-            self._notify(inbox.popleft())
+            message = inbox.popleft()
+            if self._notify(message):
+                inbox.appendleft(message)
         if not inbox:
             self._delivered = self._received
             self._relax()
@@ -108,19 +110,22 @@ class Reader(Watcher):
         for index, message in enumerate(messages):
             if self._receiver is None:
                 return messages[index:]
+            if self._notify(message):
+                return messages[index:]
             self._messages_received += 1
-            self._notify(message)
         self._delivered = self._received
         return []
 
-    def _notify(self, message: Frames | None) -> None:
+    def _notify(self, message: Frames | None) -> bool | None:
+        """Call the receiver; return whether it leaves the message."""
         assert self._receiver is not None
         try:
-            copy_context().run(self._receiver, message)
+            return copy_context().run(self._receiver, message)
         except Exception as exc:
             context = {"message": "the receiver of messages failed", "exception": exc}
             self._loop.call_exception_handler(context)
             self.abort("the receiver of messages failed")
+            return None
 
     def _wake(self) -> None:
         """Let a reader that waits see that the state has changed."""
