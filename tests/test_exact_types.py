@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from messages import carry, exact, texts
-from msgpack import ExtType
+from msgpack import ExtType, Timestamp
 from peers import pair
 
 from distributed_comm.errors import UntrustedError
@@ -28,6 +28,8 @@ scalars = st.one_of(
     texts,
     st.sampled_from(uuid.SafeUUID),
     st.builds(ExtType, st.integers(0, 127), st.binary(max_size=20)),
+    st.builds(Timestamp, st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, 7, 10**9 - 1])),
+    st.builds(Timestamp, st.integers(0, 2**34), st.sampled_from([0, 7])),
 )
 nested_hashables = st.recursive(
     scalars,
