@@ -14,10 +14,10 @@ cdef enum:
     READY = 10
     NUMBER = 30
     EXTRA = 600
-    LIST = 90
-    DICT = 80
+    LIST = 150
+    DICT = 100
     PAIR = 45
-    TRACKED = 100
+    TRACKED = 150
     ASCII = 40
     TEXT = 100
     BYTES = 25

@@ -22,9 +22,9 @@ AMPLE = 64 * 1024
 MOST_STEPS = 10_000_000
 #: Steps that decoding an item takes, in msgspec or msgpack with hooks, rounded up: a number
 #: that CPython has already, any other, an extension, a list or tuple, a dict, …
-READY, NUMBER, EXTRA, LIST, DICT = 10, 30, 600, 90, 80
+READY, NUMBER, EXTRA, LIST, DICT = 10, 30, 600, 150, 100
 #: … each pair of a dict, and a container in one, which its garbage collector then looks at.
-PAIR, TRACKED = 45, 100
+PAIR, TRACKED = 45, 150
 #: Text of ASCII, other text, and bytes; and a step for each byte of text that is not ASCII, and
 #: for 8 bytes of anything else.
 ASCII, TEXT, BYTES = 40, 100, 25

@@ -7,6 +7,7 @@ What a foreign peer got wrong is a MessageError, whatever raised it.
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from enum import EnumMeta
 from functools import partial
 from importlib import import_module
@@ -21,6 +22,7 @@ from ..errors import MessageError, UnserializableError, UntrustedError
 from ..frames import Buffer, Frames
 from ..wire.budget import Budget, Hold
 from . import tags
+from .collecting import collecting_later
 from .gate import TRUSTED, Gate, StrangersGate
 from .lengthy import Lengthy
 from .markers import ENUM, PICKLED, SERIALIZED, SET
@@ -70,11 +72,14 @@ def loads(
                     return decode_deeply(frame)
         elif memory <= BRIEF and not kernel.marked(frame):
             return unpackb(frame, use_list=False, strict_map_key=False)
-        gate = TRUSTED
-        if not options.trusted:
-            gate = StrangersGate(sum(map(len, frames)), options, budget, steps, memory)
+        opener = _Tagged if options.typed else _Marked
+        if options.trusted:
+            return opener(frames, options, opened).message()
+        gate = StrangersGate(sum(map(len, frames)), options, budget, steps, memory)
         try:
-            return (_Tagged if options.typed else _Marked)(frames, options, opened, gate).message()
+            # in a thread objects may be opened for longer than collecting can wait
+            with collecting_later() if options.most is not None else nullcontext():
+                return opener(frames, options, opened, gate).message()
         finally:
             gate.release()
     except (MessageError, UnserializableError, UntrustedError, Lengthy):
@@ -123,7 +128,11 @@ class _Tagged(Opener):
     __slots__ = ("tags",)
 
     def __init__(
-        self, frames: Frames, options: LoadOptions, opened: list[Any] | None, gate: Gate
+        self,
+        frames: Frames,
+        options: LoadOptions,
+        opened: list[Any] | None = None,
+        gate: Gate = TRUSTED,
     ) -> None:
         super().__init__(frames, options, opened, gate)
         self.tags = 0  # that have come, and whose array has not
