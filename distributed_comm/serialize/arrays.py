@@ -37,8 +37,6 @@ __all__ = [
     "wrap_array",
 ]
 
-#: A stranger's array that repeats its items may look as large as this, in bytes.
-MAX_BROADCAST = 2**30
 MANTISSA = np.finfo(np.longdouble).nmant
 
 
@@ -93,12 +91,12 @@ def _with_longdouble(header: dict[str, Any], dtype: np.dtype[Any]) -> dict[str, 
 
 
 def deserialize_ndarray(
-    header: dict[str, Any], frames: list[Buffer], gate: Gate, most: int = MAX_BROADCAST
+    header: dict[str, Any], frames: list[Buffer], gate: Gate, repeats: bool = True
 ) -> np.ndarray[Any, Any]:
     """Return the array, in the frame's memory; ValueError for a header that does not fit it.
 
-    Raises UntrustedError where a stranger's header has a pickle, or an array that repeats
-    its items until it looks as large as more than ``most`` bytes.
+    Raises UntrustedError if a stranger's header has a pickle, or an array that repeats its items
+    and must not (``repeats=False``). One that may counts as what it looks like.
     """
     if header.get("pickle"):
         return _open(frames, gate)
@@ -107,14 +105,15 @@ def deserialize_ndarray(
     frame = only_frame(frames, "an array")
     _check_size(dtype, shape, strides, frame.nbytes)
     if not gate.trusted:
-        _check_repetition(dtype, shape, frame.nbytes, most)
+        _check_repetition(dtype, shape, frame.nbytes, repeats, gate)
     if header.get("longdouble", MANTISSA) != MANTISSA:
         raise ValueError(f"a long double that differs from ours, of {MANTISSA} bits")
+    memory = with_writeable(header, frame, gate)
     try:
-        array = np.ndarray(shape, dtype, with_writeable(header, frame), strides=strides)
+        array = np.ndarray(shape, dtype, memory, strides=strides)
     except (ValueError, TypeError, OverflowError, MemoryError) as exc:
         raise ValueError(f"an array of the shape {shape}: {exc}") from exc
-    check_text(dtype, frame)
+    check_text(dtype, frame, gate)
     return array
 
 
@@ -133,7 +132,7 @@ def _dtype(header: dict[str, Any], gate: Gate) -> np.dtype[Any]:
         raise ValueError(f"dtype is {show(entry)}, expected (0, code) or (1, pickle)")
     pickled, code = entry
     if not pickled:
-        return decode_dtype(code)
+        return decode_dtype(code, gate)
     dtype = pickles.loads(code, [], gate.trusted)
     if not isinstance(dtype, np.dtype) or dtype.hasobject or not dtype.itemsize:
         raise ValueError(f"a pickle of {type(dtype)}, expected a dtype of what lies in a frame")
@@ -171,13 +170,23 @@ def _check_size(
         raise ValueError(f"the strides {strides} do not fill the {nbytes} bytes of the array")
 
 
-def _check_repetition(dtype: np.dtype[Any], shape: tuple[int, ...], nbytes: int, most: int) -> None:
-    """Refuse a stranger's array that looks larger than its bytes are, beyond a limit."""
-    size = math.prod(shape) * max(dtype.itemsize, 1)
-    if size > max(nbytes, most):
+def _check_repetition(
+    dtype: np.dtype[Any], shape: tuple[int, ...], nbytes: int, repeats: bool, gate: Gate
+) -> None:
+    """Count how large a stranger's array looks, if that is more than its bytes.
+
+    That large it becomes as soon as somebody computes with it. Of an array without items an item
+    counts, because an empty one of the same dtype is all that it takes to allocate it.
+    """
+    items = math.prod(shape)
+    size = max(items, 1) * dtype.itemsize
+    if size <= nbytes:
+        return
+    if items and not repeats:
         pickles.check_trust(
             False, f"the message holds an array that repeats {nbytes} bytes until they are {size}"
         )
+    gate.make(size - nbytes, f"an array of the shape {shape} and the dtype {dtype.str}")
 
 
 # -- arrays that are part of something else -------------------------------------------
@@ -197,7 +206,7 @@ def unwrap_array(header: Any, frames: list[Buffer], gate: Gate) -> np.ndarray[An
     inner = header.get("sub-header") if type(header) is dict else None
     if type(inner) is not dict or header.get("type") != "numpy.ndarray":
         raise ValueError("a part that is no array, expected a header of numpy.ndarray")
-    return deserialize_ndarray(inner, frames, gate, most=0)
+    return deserialize_ndarray(inner, frames, gate, repeats=False)
 
 
 # -- matrices and scalars -------------------------------------------------------------
@@ -226,7 +235,12 @@ def _serialize_scalar(cls: type, scalar: Any) -> tuple[dict[str, Any], list[Buff
 def _deserialize_scalar(cls: type, header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
     array = deserialize_ndarray(header, frames, gate)
     if array.ndim or array.dtype.type is not cls:
-        raise ValueError(f"{array.ndim} dimensions of {array.dtype}, expected one {cls.__name__}")
+        raise ValueError(
+            f"{array.ndim} dimensions of {array.dtype.str}, expected one {cls.__name__}"
+        )
+    if cls is np.void and not gate.trusted:  # whose bytes are copied
+        gate.make(array.nbytes, "a numpy.void")
+        gate.keep(array.nbytes // 4, "a numpy.void")
     return array[()]
 
 

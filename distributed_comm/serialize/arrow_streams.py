@@ -150,8 +150,8 @@ def _serialize_buffer(buffer: Any) -> tuple[dict[str, Any], list[Buffer]]:
     return {"writeable": (buffer.is_mutable,)}, [flat(buffer)]
 
 
-def _deserialize_buffer(header: dict[str, Any], frames: list[Buffer], _gate: Gate) -> Any:
-    return pa.py_buffer(with_writeable(header, only_frame(frames, "a buffer")))
+def _deserialize_buffer(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
+    return pa.py_buffer(with_writeable(header, only_frame(frames, "a buffer"), gate))
 
 
 def registrations() -> Iterator[Registered]:

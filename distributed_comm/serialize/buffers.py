@@ -9,13 +9,23 @@ import sys
 from array import array
 from collections.abc import Iterator
 from functools import partial
+from io import BytesIO
 from typing import Any
 
 from ..frames import Buffer
 from .gate import Gate
 from .registered import Registered
 
-__all__ = ["flat", "integers", "only_frame", "registrations", "show", "sizes", "with_writeable"]
+__all__ = [
+    "flat",
+    "integers",
+    "joined",
+    "only_frame",
+    "registrations",
+    "show",
+    "sizes",
+    "with_writeable",
+]
 
 #: struct's codes of one size everywhere, by kind and size: "<l" has 4 bytes, native "l" 8.
 STANDARD = {"b": "b1", "B": "B1", "?": "?1", "c": "c1", "f": "f4", "d": "d8"}
@@ -25,6 +35,8 @@ NATIVE = {kind: code for code, kind in STANDARD.items() if code not in "lL"}
 #: More dimensions than memoryview, and nearly as many as numpy, can have.
 MAX_DIMENSIONS = 64
 INTEGER = {int}  # and no bool
+#: Bytes that are copied at once, 2 ms or so: no other thread runs meanwhile.
+PIECE = 4 * 1024 * 1024
 
 
 # -- what the headers of all types share ----------------------------------------------
@@ -63,7 +75,7 @@ def integers(value: Any, what: str, limit: int | None = MAX_DIMENSIONS) -> tuple
     return value
 
 
-def with_writeable(header: dict[str, Any], frame: memoryview) -> memoryview:
+def with_writeable(header: dict[str, Any], frame: memoryview, gate: Gate) -> memoryview:
     """Return the frame read-only or writable, as ``header["writeable"]`` says for the sender's.
 
     A frame that cannot be written to is copied; without the entry it stays as it came.
@@ -75,7 +87,30 @@ def with_writeable(header: dict[str, Any], frame: memoryview) -> memoryview:
         raise ValueError(f"writeable is {show(entry)}, expected one bool")
     if not entry[0]:
         return frame.toreadonly()
-    return memoryview(bytearray(frame)) if frame.readonly else frame
+    return memoryview(joined([frame], gate)) if frame.readonly else frame
+
+
+def joined(frames: list[Buffer], gate: Gate) -> bytearray:
+    """Return a copy of the bytes of all frames."""
+    if len(frames) == 1 and len(frames[0]) <= PIECE:
+        gate.make(len(frames[0]), "a copy of a frame")
+        return bytearray(frames[0])
+    result = bytearray()
+    for piece in _pieces(frames, gate):
+        result += piece
+    return result
+
+
+def _pieces(frames: list[Buffer], gate: Gate) -> Iterator[Buffer]:
+    """Yield the frames to be copied, a long one in pieces, between which other threads may run."""
+    for frame in frames:
+        nbytes = len(frame)
+        gate.make(nbytes, "a copy of a frame")
+        if nbytes <= PIECE:
+            yield frame
+        else:
+            view = memoryview(frame)
+            yield from (view[start : start + PIECE] for start in range(0, nbytes, PIECE))
 
 
 def show(value: Any) -> str:
@@ -94,11 +129,15 @@ def _serialize_bytes(cls: type, obj: Buffer) -> tuple[dict[str, Any], list[Buffe
     return {}, [obj]
 
 
-def _deserialize_bytes(
-    cls: type, _header: dict[str, Any], frames: list[Buffer], _gate: Gate
-) -> Any:
-    frame = frames[0] if len(frames) == 1 else b"".join(frames)
-    return frame if type(frame) is cls else cls(frame)
+def _deserialize_bytes(cls: type, _header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
+    if len(frames) == 1 and type(frames[0]) is cls:
+        return frames[0]
+    if cls is bytearray:
+        return joined(frames, gate)
+    content = BytesIO()
+    for piece in _pieces(frames, gate):
+        content.write(piece)
+    return content.getvalue()  # the very object that was written to
 
 
 # -- memoryview -----------------------------------------------------------------------
@@ -136,10 +175,8 @@ def _serialize_memoryview(view: memoryview) -> tuple[dict[str, Any], list[Buffer
     return header, [flat(view if view.c_contiguous else view.tobytes())]
 
 
-def _deserialize_memoryview(
-    header: dict[str, Any], frames: list[Buffer], _gate: Gate
-) -> memoryview:
-    frame = with_writeable(header, only_frame(frames, "a memoryview"))
+def _deserialize_memoryview(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> memoryview:
+    frame = with_writeable(header, only_frame(frames, "a memoryview"), gate)
     code, shape = header.get("format"), sizes(header.get("shape"), "a shape")
     if type(code) is not str or len(code.removeprefix("@")) != 1:
         raise ValueError(f"a memoryview of the format {show(code)}, expected one native code")
@@ -177,14 +214,14 @@ def _serialize_array(obj: "array[Any]") -> tuple[dict[str, Any], list[Buffer]]:
     return header, [flat(obj)]
 
 
-def _deserialize_array(header: dict[str, Any], frames: list[Buffer], _gate: Gate) -> "array[Any]":
+def _deserialize_array(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> "array[Any]":
     code = header.get("typecode")
     if type(code) is not str or len(code) != 1:
         raise ValueError(f"an array of the typecode {show(code)}, expected one letter")
     result = array(code)  # ValueError for what is none
     _check_itemsize(header, result.itemsize)
-    for frame in frames:
-        result.frombytes(frame)
+    for piece in _pieces(frames, gate):
+        result.frombytes(piece)
     return result
 
 

@@ -5,17 +5,19 @@ is structured, too, and a format ``(base, shape)`` is a subarray. What is not sa
 titles and metadata, or cannot lie in a frame, objects, is left to pickle.
 """
 
+import math
 import re
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .buffers import show, sizes
+from .gate import TRUSTED, Gate
 
-__all__ = ["check_text", "decode_dtype", "encode_dtype", "leaves"]
+__all__ = ["check_text", "decode_dtype", "encode_dtype", "leaves", "measure"]
 
 #: What `dtype.str` returns for numpy's own types without fields.
 TEXT = re.compile(
@@ -26,6 +28,16 @@ TEXT = re.compile(
 #: Levels of structures within structures.
 MAX_DEPTH = 32
 KEYS = {"names", "formats", "offsets", "itemsize"}
+#: Steps, see `Gate`, for a structure, for a field or subarray, and for what of that is a single
+#: call or is done on the loop, when the dtype is sent back.
+STRUCTURE_STEPS, FIELD_STEPS, FIELD_KEEPS = 8_000, 1_000, 1_000
+#: Steps to look at all text of one field, or at the text of one item in it.
+TEXT_STEPS, ITEM_STEPS = 3_000, 4
+#: Bytes of a field or subarray: of numpy's dtype, its entry in a dict, and the name.
+FIELD_BYTES = 400
+#: A stranger's fields may overlap until they are so many times the item that they lie in. A union
+#: of a long integer with its halves, its quarters and its bytes is 4.
+MOST_OVERLAP = 4
 
 
 def encode_dtype(dtype: np.dtype[Any]) -> Any:
@@ -34,25 +46,25 @@ def encode_dtype(dtype: np.dtype[Any]) -> Any:
         return _as_text(dtype)
     code = _encode(dtype)
     try:
-        if decode_dtype(code) == dtype:
+        if decode_dtype(code, TRUSTED) == dtype:
             return code
     except ValueError as exc:
-        raise NotImplementedError(f"the dtype {dtype!r}: {exc}") from exc
-    raise NotImplementedError(f"the dtype {dtype!r}")
+        raise NotImplementedError(f"the dtype {dtype.str}: {exc}") from exc
+    raise NotImplementedError(f"the dtype {dtype.str}")
 
 
 def _encode(dtype: np.dtype[Any]) -> Any:
     if dtype.metadata is not None or dtype.hasobject or not dtype.itemsize:
-        raise NotImplementedError(f"the dtype {dtype!r} is of objects, empty, or has metadata")
+        raise NotImplementedError(f"the dtype {dtype.str} is of objects, empty, or has metadata")
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         return _encode(base), shape
     if dtype.fields is None:
         return _as_text(dtype)
     if dtype.type is not np.void or dtype.names is None:
-        raise NotImplementedError(f"the dtype {dtype!r} has elements of {dtype.type}")
+        raise NotImplementedError(f"the dtype {dtype.str} has elements of {dtype.type}")
     if any(len(field) > 2 for field in dtype.fields.values()):
-        raise NotImplementedError(f"the dtype {dtype!r} has titles")
+        raise NotImplementedError(f"the dtype {dtype.str} has titles")
     fields = [dtype.fields[name] for name in dtype.names]
     code: dict[str, Any] = {
         "names": dtype.names,
@@ -68,26 +80,31 @@ def _as_text(dtype: np.dtype[Any]) -> str:
     """Return numpy's text for a dtype without fields, shape and metadata."""
     text: str = dtype.str
     if dtype.hasobject or not dtype.itemsize or not TEXT.fullmatch(text):
-        raise NotImplementedError(f"the dtype {dtype!r} has no text")
+        raise NotImplementedError(f"the dtype {dtype.str} has no text")
     if np.dtype(text).type is not dtype.type:  # "V2", of a type that numpy does not know
-        raise NotImplementedError(f"the dtype {dtype!r} is not numpy's own")
+        raise NotImplementedError(f"the dtype {dtype.str} is not numpy's own")
     return text
 
 
-def decode_dtype(code: Any) -> np.dtype[Any]:
+def decode_dtype(code: Any, gate: Gate) -> np.dtype[Any]:
     """Return the dtype, which holds no objects; ValueError for anything that is no code of one."""
-    return _decode(code, MAX_DEPTH)
+    dtype = _decode(code, MAX_DEPTH, gate)
+    if dtype.fields is not None and not gate.trusted:
+        _check_overlap(dtype)
+    return dtype
 
 
-def _decode(code: Any, depth: int) -> np.dtype[Any]:
+def _decode(code: Any, depth: int, gate: Gate) -> np.dtype[Any]:
     if depth == 0:
         raise ValueError(f"a dtype of more than {MAX_DEPTH} levels")
     if type(code) is str:
         return _from_text(code)
     if type(code) is dict:
-        return _structure(code, depth)
+        return _structure(code, depth, gate)
     if type(code) is tuple and len(code) == 2:
-        return _make((_decode(code[0], depth - 1), sizes(code[1], "a subarray's shape")))
+        if not gate.trusted:
+            _count_fields(1, gate)
+        return _make((_decode(code[0], depth - 1, gate), sizes(code[1], "a subarray's shape")))
     raise ValueError(f"a dtype of {show(code)}, expected text or a map of fields")
 
 
@@ -98,11 +115,13 @@ def _from_text(code: str) -> np.dtype[Any]:
     return _make(code)
 
 
-def _structure(code: dict[Any, Any], depth: int) -> np.dtype[Any]:
+def _structure(code: dict[Any, Any], depth: int, gate: Gate) -> np.dtype[Any]:
     aligned = code.get("aligned", False)
     if code.keys() - {"aligned"} != KEYS or type(aligned) is not bool:
         raise ValueError(f"a dtype with fields needs {', '.join(sorted(KEYS))}")
     names, formats = code["names"], code["formats"]
+    if not gate.trusted and type(names) is tuple:
+        _count_fields(len(names), gate)
     offsets, itemsize = sizes(code["offsets"], "offsets", limit=None), code["itemsize"]
     if type(names) is not tuple or not all(type(name) is str and name for name in names):
         raise ValueError(f"names of {show(names)}, expected an array of text")
@@ -110,7 +129,7 @@ def _structure(code: dict[Any, Any], depth: int) -> np.dtype[Any]:
         raise ValueError(f"{len(names)} fields need as many formats and offsets, and at least one")
     if type(itemsize) is not int or not 0 < itemsize < 2**31:
         raise ValueError(f"an itemsize of {show(itemsize)}, expected 1 to {2**31 - 1}")
-    dtypes = [_decode(form, depth - 1) for form in formats]
+    dtypes = [_decode(form, depth - 1, gate) for form in formats]
     for name, dtype, offset in zip(names, dtypes, offsets, strict=True):
         if offset + dtype.itemsize > itemsize:
             raise ValueError(
@@ -125,7 +144,45 @@ def _make(spec: Any) -> np.dtype[Any]:
         dtype: np.dtype[Any] = np.dtype(spec)
         return dtype
     except (TypeError, OverflowError, MemoryError, RecursionError) as exc:
-        raise ValueError(f"numpy knows no such dtype: {exc}") from exc
+        raise ValueError(f"numpy knows no such dtype: {exc!s:.200}") from exc
+
+
+def _count_fields(count: int, gate: Gate) -> None:
+    what = f"a dtype of {count} fields"
+    gate.make(FIELD_BYTES * (count + 1), what)
+    gate.keep(FIELD_KEEPS * count, what)
+    gate.work(STRUCTURE_STEPS + FIELD_STEPS * count, what)
+
+
+class Extent(NamedTuple):
+    """What one item of a dtype is made of, also where its fields overlap."""
+
+    nbytes: int
+    elements: int  # numbers, texts …, of subarrays all
+    fields: int  # and subarrays
+
+
+def measure(dtype: np.dtype[Any]) -> Extent:
+    """Add up the fields of a dtype; an element of no bytes counts as one byte."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        inner, times = measure(base), math.prod(shape)
+        return Extent(inner.nbytes * times, inner.elements * times, inner.fields + 1)
+    if dtype.fields is not None:
+        inners = [measure(field[0]) for field in dtype.fields.values()]
+        nbytes, elements, fields = map(sum, zip(*inners, strict=True))
+        return Extent(nbytes, elements, fields + len(inners))
+    return Extent(max(dtype.itemsize, 1), 1, 0)
+
+
+def _check_overlap(dtype: np.dtype[Any]) -> None:
+    """Refuse fields that share their memory so that few bytes would have to be looked at often."""
+    nbytes = measure(dtype).nbytes
+    if nbytes > MOST_OVERLAP * dtype.itemsize:
+        raise ValueError(
+            f"fields of {nbytes} bytes in an item of {dtype.itemsize}; those of an untrusted peer "
+            f"may add up to {MOST_OVERLAP} times the item"
+        )
 
 
 def leaves(dtype: np.dtype[Any]) -> Iterator[np.dtype[Any]]:
@@ -139,14 +196,24 @@ def leaves(dtype: np.dtype[Any]) -> Iterator[np.dtype[Any]]:
         yield dtype
 
 
-def check_text(dtype: np.dtype[Any], frame: memoryview) -> None:
+def check_text(dtype: np.dtype[Any], frame: memoryview, gate: Gate) -> None:
     """Check the code points of text, of which numpy makes str unseen.
 
     From others come strings that raise SystemError when a letter is looked at, and whose
     UTF-8 is none.
     """
     if dtype.kind in "UV" and any(leaf.kind == "U" for leaf in leaves(dtype)) and frame.nbytes:
+        if not gate.trusted:
+            _count_text(dtype, frame.nbytes, gate)
         _check_text(dtype, np.frombuffer(frame, _with_numbers(dtype)))
+
+
+def _count_text(dtype: np.dtype[Any], nbytes: int, gate: Gate) -> None:
+    gate.work(nbytes // 16, "text")
+    if dtype.fields is not None:  # whose items have gaps, which takes 100 times as long
+        extent, what = measure(dtype), "text in fields"
+        items = extent.elements * (nbytes // dtype.itemsize)
+        gate.work(TEXT_STEPS * extent.fields + ITEM_STEPS * items, what)
 
 
 def _check_text(dtype: np.dtype[Any], items: Any) -> None:

@@ -13,6 +13,7 @@ from ..frames import Buffer
 from . import pickles
 from .arrays import deserialize_ndarray, serialize_ndarray
 from .buffers import show
+from .dtypes import measure
 from .gate import Gate
 from .registered import Registered
 
@@ -20,11 +21,20 @@ __all__ = ["registrations"]
 
 MaskedArray, MaskedConstant = np.ma.MaskedArray, type(np.ma.masked)
 
+#: Copies of an item that numpy holds while fill values are made or compared, and the bytes of an
+#: element of it, which becomes a long integer or text on the way.
+FILL_ITEMS, FILL_BYTES = 8, 24
+#: Steps, see `Gate`, for a masked array, and for the first field of one.
+OBJECT_STEPS, STRUCTURE_STEPS = 5_000, 45_000
+#: Steps for the fill value and the mask of each field, and what of that is a single call or is
+#: done on the loop, when the array is sent back; for an element of the fill value, and of the mask.
+FIELD_STEPS, FIELD_KEEPS, FILL_STEPS, MASK_STEPS = 3_000, 2_000, 20, 8
+
 
 def _serialize_masked(array: Any) -> tuple[dict[str, Any], list[Buffer]]:
     if type(array) is not MaskedArray:
         raise NotImplementedError(f"{type(array)} is a subclass of numpy.ma.MaskedArray")
-    data_header, frames = serialize_ndarray(array.data)
+    data_header, frames = _serialize_part(array.data)
     header = {
         "data-header": data_header,
         "nframes": len(frames),
@@ -32,9 +42,14 @@ def _serialize_masked(array: Any) -> tuple[dict[str, Any], list[Buffer]]:
         "hard-mask": array.hardmask,
     }
     if array.mask is not np.ma.nomask:
-        header["mask-header"], mask_frames = serialize_ndarray(array.mask)
+        header["mask-header"], mask_frames = _serialize_part(array.mask)
         frames += mask_frames
     return header, frames
+
+
+def _serialize_part(array: Any) -> tuple[dict[str, Any], list[Buffer]]:
+    """Write out what repeats: numpy makes fill values and masks of the size that it looks like."""
+    return serialize_ndarray(array if array.flags.forc else np.ascontiguousarray(array))
 
 
 def _encode_fill_value(array: Any) -> Any:
@@ -45,7 +60,7 @@ def _encode_fill_value(array: Any) -> Any:
     if dtype.kind in "mM":
         plain = value.view("i8").item()
     if not isinstance(plain, bool | int | float | str | bytes):
-        raise NotImplementedError(f"a fill value of {dtype!r}")
+        raise NotImplementedError(f"a fill value of {dtype.str}")
     return plain
 
 
@@ -54,18 +69,44 @@ def _deserialize_masked(header: dict[str, Any], frames: list[Buffer], gate: Gate
     count, hard = header.get("nframes"), header.get("hard-mask", False)
     if type(count) is not int or not 0 < count <= len(frames) or type(hard) is not bool:
         raise ValueError(f"{show(count)} frames for the data of a masked array, of {len(frames)}")
-    data = deserialize_ndarray(_header(header, "data-header"), frames[:count], gate)
+    data = deserialize_ndarray(_header(header, "data-header"), frames[:count], gate, repeats=False)
+    if not gate.trusted:
+        _count(data, value, gate)
     mask: Any = np.ma.nomask
     if "mask-header" in header:
-        mask = deserialize_ndarray(_header(header, "mask-header"), frames[count:], gate)
+        inner = _header(header, "mask-header")
+        mask = deserialize_ndarray(inner, frames[count:], gate, repeats=False)
         if mask.shape != data.shape or mask.dtype != np.ma.make_mask_descr(data.dtype):
-            raise ValueError(f"a mask of {mask.shape} {mask.dtype} for {data.shape} {data.dtype}")
+            raise ValueError(
+                f"a mask of {mask.shape} {mask.dtype.str} for {data.shape} {data.dtype.str}"
+            )
     if pickled:
         value = pickles.loads(value, [], gate.trusted)
     try:
         return np.ma.MaskedArray(data, mask, fill_value=value, hard_mask=hard)
     except (TypeError, ValueError, OverflowError) as exc:
-        raise ValueError(f"a masked array of {data.dtype} with the fill value: {exc}") from exc
+        raise ValueError(
+            f"a masked array of {data.dtype.str} with the fill value: {exc!s:.200}"
+        ) from exc
+
+
+def _count(data: np.ndarray[Any, Any], value: Any, gate: Gate) -> None:
+    """Count what numpy makes of a stranger's masked array beside the data and the mask that came.
+
+    A fill value is as large as an item, also if there are no items. Each field has one of its
+    own, and with fields there are two masks: what came is added to one of zeros.
+    """
+    dtype, what = data.dtype, "a masked array"
+    item = dtype.itemsize + (len(value) if isinstance(value, str | bytes) else 0)
+    gate.make(FILL_ITEMS * item, what)
+    gate.keep(item // 2, what)
+    gate.work(OBJECT_STEPS, what)
+    if dtype.names is not None:
+        extent = measure(dtype)
+        gate.make((FILL_BYTES + data.size) * extent.elements, what)
+        gate.keep(FIELD_KEEPS * extent.fields + FILL_STEPS * extent.elements, what)
+        gate.work(STRUCTURE_STEPS + FIELD_STEPS * extent.fields, what)
+        gate.work(MASK_STEPS * extent.elements * data.size, what)
 
 
 def _fill_value_entry(header: dict[str, Any]) -> tuple[bool, Any]:

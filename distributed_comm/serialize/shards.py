@@ -4,9 +4,13 @@ from typing import Any
 
 from ..frames import Buffer, Frames
 from . import compression as codecs
-from .gate import Gate
+from .buffers import integers, joined, show
+from .gate import TRUSTED, Gate
 
 __all__ = ["compress_all", "decompress_all", "join_shards", "set_writeable"]
+
+#: Letters of a codec's name.
+LONGEST_NAME = 40
 
 
 def compress_all(name: str, frames: Frames) -> tuple[tuple[str | None, ...], Frames]:
@@ -21,15 +25,21 @@ def decompress_all(header: dict[str, Any], frames: Frames, limit: int, gate: Gat
     Raises TooLongError where all frames together become more than ``limit`` bytes, before they do.
     """
     compression = header.get("compression")
-    if not compression or not any(compression):
+    if not compression:
         return frames
     if type(compression) is not tuple or len(compression) != len(frames):
-        raise ValueError(f"compression {compression!r:.60} of {len(frames)} frames")
+        raise ValueError(f"compression of {show(compression)}, and {len(frames)} frames")
+    if not any(compression):
+        return frames
     decompressed: Frames = []
     pairs = [*zip(compression, frames, strict=True)]
     limit -= sum(memoryview(frame).nbytes for name, frame in pairs if not name)
     for name, frame in pairs:
         if name:
+            if type(name) is not str or len(name) > LONGEST_NAME:  # which an error would repeat
+                raise ValueError(
+                    f"a frame compressed by {show(name)}, expected the name of a codec"
+                )
             frame = codecs.decompress(name, frame, limit, gate)  # noqa: PLW2901
             limit -= memoryview(frame).nbytes
         decompressed.append(frame)
@@ -40,15 +50,18 @@ def join_shards(header: dict[str, Any], frames: Frames, gate: Gate) -> Frames:
     """Undo Dask's cutting of large frames, which copies what was cut."""
     if "split-num-sub-frames" not in header:
         return frames
-    joined: Frames = []
+    counts = integers(header["split-num-sub-frames"], "numbers of shards", limit=None)
+    offsets = integers(header.get("split-offsets"), "offsets of shards", limit=None)
+    whole: Frames = []
     done = 0
-    for count, offset in zip(header["split-num-sub-frames"], header["split-offsets"], strict=True):
+    for count, offset in zip(counts, offsets, strict=True):
         shards = frames[done : done + count]
-        if offset != done or len(shards) != count:  # else one frame could be copied again and again
+        # else one frame could be copied again and again, or many be made of none
+        if offset != done or len(shards) != count or not shards:
             raise ValueError(f"shards {offset} to {offset + count}, expected some from {done} on")
-        joined.append(shards[0] if count == 1 else bytearray().join(shards))
+        whole.append(shards[0] if count == 1 else joined(shards, gate))
         done += count
-    return joined
+    return whole
 
 
 def set_writeable(header: dict[str, Any], buffers: Frames) -> Frames:
@@ -64,5 +77,5 @@ def set_writeable(header: dict[str, Any], buffers: Frames) -> Frames:
 def _set_one_writeable(buffer: Buffer, writeable: bool) -> Buffer:
     view = memoryview(buffer)
     if writeable and view.readonly:
-        return bytearray(view)
+        return joined([view], TRUSTED)  # a pickle's
     return view if writeable else view.toreadonly()

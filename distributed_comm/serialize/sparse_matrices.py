@@ -5,6 +5,7 @@ the frames that are theirs, and puts them back into an empty object. We hand the
 constructor instead, and have every index checked, for scipy's C++ trusts them.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -23,8 +24,18 @@ __all__ = ["registrations"]
 
 Header = dict[str, Any]
 
-#: Items of a stranger's matrix that becomes a dict: their places can be chosen to collide.
+#: Items of a stranger's matrix that becomes a dict …
 MOST_KEYS = 2_000
+#: … the steps, see `Gate`, for each of them, and those to compare two whose hashes are the same.
+KEY_STEPS, COLLISION_STEPS = 500, 22
+#: Where there are fewer places than this, next to none have the same hash: it is one of 2**64.
+FEW_PLACES = 2**60
+#: Steps that a matrix takes whatever its size, and its array of indices for an axis.
+OBJECT_STEPS, AXIS_STEPS = 30_000, 4_000
+#: Steps to look at an index: for the largest and the smallest, to widen it, and to compare it.
+INDEX_STEPS = 4
+#: Bytes of an index in the set by which scipy finds that no diagonal is there twice.
+DIAGONAL_BYTES = 64
 
 
 # -- writing --------------------------------------------------------------------------
@@ -131,15 +142,44 @@ def _deserialize(
     for part in parts[1:]:
         for indices in part if type(part) is tuple else (part,):
             if indices.dtype.kind != "i" or indices.ndim != 1:
-                raise ValueError(f"indices of {indices.dtype} in {indices.ndim} dimensions")
+                raise ValueError(f"indices of {indices.dtype.str} in {indices.ndim} dimensions")
+            if not gate.trusted:
+                _count_indices(indices, shape, gate)
+    if not gate.trusted:
+        _count(*parts, gate=gate)
     _check_order(*parts)
     try:
         matrix = cls(parts, shape=shape)
         if hasattr(matrix, "check_format"):
             matrix.check_format(full_check=True)
     except (ValueError, TypeError, IndexError, ArithmeticError, MemoryError) as exc:
-        raise ValueError(f"a {cls.__name__} of the shape {shape}: {exc}") from exc
+        raise ValueError(f"a {cls.__name__} of the shape {shape}: {exc!s:.200}") from exc
     return _check_diagonals(matrix)
+
+
+def _count_indices(indices: Any, shape: tuple[int, ...], gate: Gate) -> None:
+    """Count what scipy makes of a stranger's indices: it has all of 4 bytes, or all of 8."""
+    narrow = max(shape, default=0) < 2**31 and len(shape) < 3
+    if indices.dtype != (np.int32 if narrow else np.int64):
+        gate.make(12 * indices.size, "indices")  # of more than two dimensions first 4, and then 8
+    gate.work(AXIS_STEPS + INDEX_STEPS * indices.size, "indices")
+
+
+def _count(data: Any, indices: Any, pointers: Any = None, *, gate: Gate) -> None:
+    """Count what else scipy makes of a stranger's matrix."""
+    gate.work(OBJECT_STEPS, "a sparse matrix")
+    if data.dtype.kind not in "biufc":
+        raise ValueError(f"a sparse matrix of {data.dtype.str}, expected numbers")
+    if not data.dtype.isnative:
+        gate.make(data.nbytes, "a matrix of another order of bytes")
+        gate.work(data.size, "a matrix of another order of bytes")
+    if pointers is not None:
+        gate.make(9 * pointers.size, "index pointers")  # the steps, and whether they go back
+        if pointers.size and pointers[-1] < len(data) / 2:  # scipy copies what is in use
+            gate.make(data.nbytes // 2 + 4 * indices.size, "half a sparse matrix")
+    elif type(indices) is not tuple:  # in a set, in which strangers can choose what collides
+        gate.make(DIAGONAL_BYTES * indices.size, "diagonals")
+        gate.work(indices.size**2, "diagonals")
 
 
 def _check_order(_data: Any, _indices: Any, pointers: Any = None) -> None:
@@ -173,11 +213,23 @@ def _deserialize_dok(coo: Registered, header: Header, frames: list[Buffer], gate
     if type(inner) is not dict:
         raise ValueError(f"coo_header is {show(inner)}, expected a map")
     matrix = coo.deserialize(inner, frames, gate)
-    if not gate.trusted and matrix.nnz > MOST_KEYS:
-        pickles.check_trust(
-            False, f"the message holds a dok_matrix of {matrix.nnz} items, more than {MOST_KEYS}"
-        )
+    if not gate.trusted:
+        _count_keys(matrix, gate)
     return matrix.todok()
+
+
+def _count_keys(matrix: Any, gate: Gate) -> None:
+    """Count the dict of a stranger's matrix: the keys can be chosen so that all of them collide."""
+    count = matrix.nnz
+    if count > MOST_KEYS:
+        pickles.check_trust(
+            False, f"the message holds a dok_matrix of {count} items, more than {MOST_KEYS}"
+        )
+    what = f"a dok_matrix of {count} items"
+    gate.make(200 * count, what)
+    gate.work(KEY_STEPS * count, what)
+    if math.prod(matrix.shape) > FEW_PLACES:
+        gate.keep(COLLISION_STEPS * count**2 // 2, what)
 
 
 def _register(kind: str, read: Any, container: str) -> Registered:

@@ -77,10 +77,14 @@ def _grad_entry(header: Header) -> Header | None:
 def _unwrap(torch: Any, header: Any, frames: list[Buffer], gate: Gate) -> Any:
     """Return an array as a tensor in its memory, which a tensor may always write to."""
     array = unwrap_array(header, frames, gate)
+    if not array.flags.writeable:
+        if not gate.trusted:
+            gate.make(array.nbytes, "a tensor that could not be written to")
+        array = array.copy()
     try:
-        return torch.from_numpy(array if array.flags.writeable else array.copy())
+        return torch.from_numpy(array)
     except FAULTS as exc:
-        raise ValueError(f"a tensor of {array.dtype}: {exc}") from exc
+        raise ValueError(f"a tensor of {array.dtype.str}: {exc!s:.200}") from exc
 
 
 # -- parameters, each a tensor in one more header -------------------------------------
