@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -88,10 +88,7 @@ def _as_text(dtype: np.dtype[Any]) -> str:
 
 def decode_dtype(code: Any, gate: Gate) -> np.dtype[Any]:
     """Return the dtype, which holds no objects; ValueError for anything that is no code of one."""
-    dtype = _decode(code, MAX_DEPTH, gate)
-    if dtype.fields is not None and not gate.trusted:
-        _check_overlap(dtype)
-    return dtype
+    return _decode(code, MAX_DEPTH, gate)
 
 
 def _decode(code: Any, depth: int, gate: Gate) -> np.dtype[Any]:
@@ -136,7 +133,10 @@ def _structure(code: dict[Any, Any], depth: int, gate: Gate) -> np.dtype[Any]:
                 f"the field {name[:40]!r} ends at {offset + dtype.itemsize}, past {itemsize}"
             )
     fields = {"names": names, "formats": dtypes, "offsets": offsets, "itemsize": itemsize}
-    return _make({**fields, "aligned": aligned})
+    dtype = _make({**fields, "aligned": aligned})
+    if not gate.trusted and sum(field.itemsize or 1 for field in dtypes) > itemsize:
+        _check_overlap(dtype)  # else they add up to no more than those within them do
+    return dtype
 
 
 def _make(spec: Any) -> np.dtype[Any]:
@@ -148,36 +148,36 @@ def _make(spec: Any) -> np.dtype[Any]:
 
 
 def _count_fields(count: int, gate: Gate) -> None:
-    what = f"a dtype of {count} fields"
+    what = "a dtype of fields"
     gate.make(FIELD_BYTES * (count + 1), what)
     gate.keep(FIELD_KEEPS * count, what)
     gate.work(STRUCTURE_STEPS + FIELD_STEPS * count, what)
 
 
-class Extent(NamedTuple):
-    """What one item of a dtype is made of, also where its fields overlap."""
+def measure(dtype: np.dtype[Any]) -> tuple[int, int, int]:
+    """Return what one item is made of: bytes, elements such as numbers, and fields with subarrays.
 
-    nbytes: int
-    elements: int  # numbers, texts …, of subarrays all
-    fields: int  # and subarrays
-
-
-def measure(dtype: np.dtype[Any]) -> Extent:
-    """Add up the fields of a dtype; an element of no bytes counts as one byte."""
+    Bytes that fields share are counted for each of them, and an element of no bytes as one.
+    """
+    if dtype.fields is not None:
+        nbytes = elements = fields = 0
+        for field in dtype.fields.values():
+            inner = measure(field[0])
+            nbytes += inner[0]
+            elements += inner[1]
+            fields += inner[2] + 1
+        return nbytes, elements, fields
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        inner, times = measure(base), math.prod(shape)
-        return Extent(inner.nbytes * times, inner.elements * times, inner.fields + 1)
-    if dtype.fields is not None:
-        inners = [measure(field[0]) for field in dtype.fields.values()]
-        nbytes, elements, fields = map(sum, zip(*inners, strict=True))
-        return Extent(nbytes, elements, fields + len(inners))
-    return Extent(max(dtype.itemsize, 1), 1, 0)
+        nbytes, elements, fields = measure(base)
+        times = math.prod(shape)
+        return nbytes * times, elements * times, fields + 1
+    return dtype.itemsize or 1, 1, 0
 
 
 def _check_overlap(dtype: np.dtype[Any]) -> None:
     """Refuse fields that share their memory so that few bytes would have to be looked at often."""
-    nbytes = measure(dtype).nbytes
+    nbytes, _, _ = measure(dtype)
     if nbytes > MOST_OVERLAP * dtype.itemsize:
         raise ValueError(
             f"fields of {nbytes} bytes in an item of {dtype.itemsize}; those of an untrusted peer "
@@ -211,9 +211,9 @@ def check_text(dtype: np.dtype[Any], frame: memoryview, gate: Gate) -> None:
 def _count_text(dtype: np.dtype[Any], nbytes: int, gate: Gate) -> None:
     gate.work(nbytes // 16, "text")
     if dtype.fields is not None:  # whose items have gaps, which takes 100 times as long
-        extent, what = measure(dtype), "text in fields"
-        items = extent.elements * (nbytes // dtype.itemsize)
-        gate.work(TEXT_STEPS * extent.fields + ITEM_STEPS * items, what)
+        _, elements, fields = measure(dtype)
+        items = elements * (nbytes // dtype.itemsize)
+        gate.work(TEXT_STEPS * fields + ITEM_STEPS * items, "text in fields")
 
 
 def _check_text(dtype: np.dtype[Any], items: Any) -> None:

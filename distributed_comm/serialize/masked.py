@@ -102,11 +102,11 @@ def _count(data: np.ndarray[Any, Any], value: Any, gate: Gate) -> None:
     gate.keep(item // 2, what)
     gate.work(OBJECT_STEPS, what)
     if dtype.names is not None:
-        extent = measure(dtype)
-        gate.make((FILL_BYTES + data.size) * extent.elements, what)
-        gate.keep(FIELD_KEEPS * extent.fields + FILL_STEPS * extent.elements, what)
-        gate.work(STRUCTURE_STEPS + FIELD_STEPS * extent.fields, what)
-        gate.work(MASK_STEPS * extent.elements * data.size, what)
+        _, elements, fields = measure(dtype)
+        gate.make((FILL_BYTES + data.size) * elements, what)
+        gate.keep(FIELD_KEEPS * fields + FILL_STEPS * elements, what)
+        gate.work(STRUCTURE_STEPS + FIELD_STEPS * fields, what)
+        gate.work(MASK_STEPS * elements * data.size, what)
 
 
 def _fill_value_entry(header: dict[str, Any]) -> tuple[bool, Any]:
