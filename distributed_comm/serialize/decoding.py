@@ -74,12 +74,12 @@ def loads(
             return unpackb(frame, use_list=False, strict_map_key=False)
         opener = _Tagged if options.typed else _Marked
         if options.trusted:
-            return opener(frames, options, opened).message()
+            return opener(frames, options, TRUSTED, opened).message()
         gate = StrangersGate(sum(map(len, frames)), options, budget, steps, memory)
         try:
             # in a thread objects may be opened for longer than collecting can wait
             with collecting_later() if options.most is not None else nullcontext():
-                return opener(frames, options, opened, gate).message()
+                return opener(frames, options, gate, opened).message()
         finally:
             gate.release()
     except (MessageError, UnserializableError, UntrustedError, Lengthy):
@@ -131,10 +131,10 @@ class _Tagged(Opener):
         self,
         frames: Frames,
         options: LoadOptions,
+        gate: Gate,
         opened: list[Any] | None = None,
-        gate: Gate = TRUSTED,
     ) -> None:
-        super().__init__(frames, options, opened, gate)
+        super().__init__(frames, options, gate, opened)
         self.tags = 0  # that have come, and whose array has not
 
     def message(self) -> Any:

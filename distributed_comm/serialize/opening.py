@@ -16,7 +16,7 @@ from ..frames import Buffer, Frames
 from . import pickles
 from .compression import TooLongError
 from .families import Family, get_family
-from .gate import TRUSTED, Gate
+from .gate import Gate
 from .lengthy import Lengthy
 from .markers import Pickled, Serialized
 from .settings import LoadOptions
@@ -63,8 +63,8 @@ class Opener:
         self,
         frames: Frames,
         options: LoadOptions,
+        gate: Gate,
         opened: list[Any] | None = None,
-        gate: Gate = TRUSTED,
     ) -> None:
         self.opened = [] if opened is None else opened  # each object once: see `Lengthy`
         self.count = 0

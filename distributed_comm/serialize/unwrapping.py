@@ -4,6 +4,8 @@ from operator import is_
 from typing import Any
 
 from ..errors import MessageError, UnserializableError, UntrustedError
+from ..frames import Frames
+from .gate import TRUSTED, StrangersGate
 from .markers import Pickled, Serialize, Serialized, ToPickle, Unsendable
 from .opening import Opener
 from .settings import LoadOptions
@@ -65,7 +67,12 @@ def _content(obj: Any, options: LoadOptions) -> Any:
     if isinstance(obj, ToPickle):
         return bare
     if isinstance(obj, Pickled):
-        return Opener([b""], options).open_pickled(obj.header, obj.frames)
+        return _opener(obj.frames, options).open_pickled(obj.header, obj.frames)
     if isinstance(obj, Serialized):
-        return Opener([b""], options).open_serialized(obj.header, obj.frames)
+        return _opener(obj.frames, options).open_serialized(obj.header, obj.frames)
     return obj
+
+
+def _opener(frames: Frames, options: LoadOptions) -> Opener:
+    gate = TRUSTED if options.trusted else StrangersGate(sum(map(len, frames)), options)
+    return Opener([b""], options, gate)
