@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pprint import pformat
+from pprint import PrettyPrinter
 from time import perf_counter
 from typing import Any
 
@@ -14,6 +14,7 @@ from . import key_command
 from .encryption import Security
 from .pool import ConnectionPool
 from .running import run
+from .texts import printable
 
 __all__ = ["main"]
 
@@ -23,6 +24,9 @@ CERTIFICATES = {
     "--tls-cert": "the certificate to show, which may hold its key",
     "--tls-key": "its key",
 }
+
+#: Characters of what an error says, which may be a peer's text: at most 4 KiB in UTF-8.
+LONGEST = 1_000
 
 #: The status of what a signal has ended, as shells have it: 128 and the signal's number.
 INTERRUPTED = 128 + 2
@@ -47,8 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return UNREAD
     except Exception as exc:
-        print(": ".join(filter(None, (type(exc).__name__, str(exc)))), file=sys.stderr)
+        print(explain(exc), file=sys.stderr)
         return 1
+
+
+def explain(exc: Exception) -> str:
+    r"""Return in one line what an exception says, which may be a peer's.
+
+    >>> explain(ValueError("no such key:\n\x1b[2J")), explain(TimeoutError())
+    ('ValueError: no such key:\\n\\x1b[2J', 'TimeoutError')
+    """
+    try:
+        text = str(exc)
+    except Exception:  # of a class that a trusted peer has sent
+        text = "it cannot be shown"
+    return printable(": ".join(filter(None, (type(exc).__name__, text))), LONGEST)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -142,14 +159,14 @@ async def ask(
 async def call(args: argparse.Namespace) -> int:
     """Print what a function returns."""
     async with connections(args) as pool:
-        show(pformat(await ask(pool, args, args.op, dict(args.arguments))))
+        show(Printer().pformat(await ask(pool, args, args.op, dict(args.arguments))))
     return 0
 
 
 async def identity(args: argparse.Namespace) -> int:
     """Print what the server says it is."""
     async with connections(args) as pool:
-        show(pformat(await ask(pool, args, "identity", {}), sort_dicts=False))
+        show(Printer(sort_dicts=False).pformat(await ask(pool, args, "identity", {})))
     return 0
 
 
@@ -177,10 +194,24 @@ async def ping_once(
     try:
         await ask(pool, args, "echo", {"data": number})
     except OSError as exc:  # a TimeoutError, too
-        show(f"seq={number} {exc}")
+        show(f"seq={number} {printable(str(exc), LONGEST)}")
     else:
         laps.append(1e3 * (perf_counter() - started))
         show(f"seq={number} time={laps[-1]:.3f} ms")
+
+
+class Printer(PrettyPrinter):
+    """Prints what a peer has returned, of which only strings escape by themselves."""
+
+    def format(
+        self, obj: Any, context: dict[int, int], maxlevels: int, level: int
+    ) -> tuple[str, bool, bool]:
+        shown, readable, recursive = super().format(obj, context, maxlevels, level)
+        kind = type(obj)
+        if kind not in (dict, list, tuple) and not shown.isprintable():  # they are made by parts
+            lines = shown.split("\n") if kind.__module__ == "numpy" else [shown]
+            shown = "\n".join(printable(line, 10 * len(line)) for line in lines)
+        return shown, readable, recursive
 
 
 def show(text: str) -> None:

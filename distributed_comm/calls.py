@@ -17,6 +17,7 @@ from .serialize import pickles
 from .serialize.markers import Serialized, Wrapper
 from .serialize.settings import LoadOptions
 from .serialize.unwrapping import unwrap
+from .texts import LONG, printable
 
 __all__ = [
     "FAILED",
@@ -139,7 +140,7 @@ def pack_error(exc: BaseException, trusted: bool) -> dict[str, Any]:
 def unpack_error(reply: Any, comm: Comm) -> Exception:
     """Return the exception that a reply stands for; a `RemoteError` if only its text came.
 
-    The reply may be anything, as a peer may send anything.
+    The reply may be anything, as a peer may send anything. Texts in it are escaped and shortened.
     """
     fields = reply if isinstance(reply, dict) else {}
     exc: BaseException | None = None
@@ -147,7 +148,9 @@ def unpack_error(reply: Any, comm: Comm) -> Exception:
     if comm.deserialize:  # else pickles stay closed, and the error is its text
         exc, causes = _unpickle(fields.get("exception"), comm.trusted), fields.get("causes")
     if not isinstance(exc, Exception):  # SystemExit is for the process where it was raised
-        exc = RemoteError(_text(fields, "exception_text") or "the peer gave no reason")
+        exc = RemoteError(
+            _text(fields, "exception_text", comm.trusted) or "the peer gave no reason"
+        )
     last: BaseException = exc
     for pickled in causes[:MAX_CAUSES] if isinstance(causes, tuple | list) else ():
         cause = _unpickle(pickled, comm.trusted)
@@ -155,16 +158,26 @@ def unpack_error(reply: Any, comm: Comm) -> Exception:
             break
         _set_cause(last, cause)
         last = cause
-    where = _text(fields, "traceback_text")
+    where = _traceback(fields, comm.trusted)
     if where:
         _set_cause(last, RemoteTraceback(where))
     return exc
 
 
-def _text(fields: dict[Any, Any], name: str) -> str:
-    """Return a text field of an error, shortened; empty if it is not a text."""
+def _text(fields: dict[Any, Any], name: str, trusted: bool) -> str:
+    """Return a text field of an error, in one line; empty if it is not a text."""
     text = fields.get(name)
-    return _shorten(str.__str__(text)) if isinstance(text, str) else ""
+    limit = LONG_TEXT if trusted else LONG
+    return printable(str.__str__(text), limit) if isinstance(text, str) else ""
+
+
+def _traceback(fields: dict[Any, Any], trusted: bool) -> str:
+    """Return the text of the traceback; only that of a trusted peer has lines."""
+    text = fields.get("traceback_text")
+    if not trusted or not isinstance(text, str):
+        return _text(fields, "traceback_text", trusted)
+    lines = _shorten(str.__str__(text)).split("\n")
+    return "\n".join(printable(line, LONG_TEXT) for line in lines)
 
 
 def _set_cause(exc: BaseException, cause: BaseException) -> None:

@@ -11,6 +11,7 @@ from .encryption import Security
 from .errors import CommClosedError, FatalCommClosedError
 from .options import CommOptions, default_options
 from .registry import Backend, get_backend
+from .texts import printable
 from .threads import NAMES, in_thread
 from .transports.deadlines import timeout_at
 
@@ -121,7 +122,9 @@ async def _dial(
     reason = str(cause) or "no answer"
     if parse_address(addr)[0] == "tcp" and isinstance(cause, CommClosedError):
         reason += "; it may expect tls://, for it has taken the connection and ended it"
-    raise OSError(f"Timed out trying to connect to {addr} after {timeout:g} s: {reason}") from cause
+    raise OSError(
+        f"Timed out trying to connect to {printable(addr)} after {timeout:g} s: {reason}"
+    ) from cause
 
 
 def listen(

@@ -16,7 +16,8 @@
     └── MessageError                a message that arrived whole and cannot be decoded
 
 After a CommClosedError the comm is of no more use; after any other the next message can
-be read or written. Exceptions of msgpack, pickle and the loop stay the ``__cause__``.
+be read or written. Exceptions of msgpack, pickle and the loop stay the ``__cause__``, unless they
+quote an untrusted peer at length or with characters that are not printable.
 """
 
 __all__ = [

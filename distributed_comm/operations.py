@@ -23,6 +23,7 @@ from .envelope import (
 )
 from .errors import UntrustedError
 from .handlers import bare, requires_trust
+from .texts import SHORT, brief, printable
 from .wire.proof import REMEDY
 
 __all__ = ["EITHER", "Call", "Operation", "Operations", "drive", "list_names"]
@@ -84,7 +85,7 @@ class Operation:
         try:
             signature.bind(*([comm] if self.takes_comm else ()), **arguments)
         except TypeError as exc:
-            return TypeError(f"{self.op}: {exc}")
+            return TypeError(printable(f"{self.op}: {exc}", SHORT))  # it quotes a name
         return None
 
     def stats(self) -> dict[str, float]:
@@ -223,7 +224,7 @@ class Operations:
             raise ValueError(f"the op {op!r} is blocked on this {type(self._owner).__name__}")
         handler = self._owner.handlers.get(op, _say_ok if op == "close" else None)
         if handler is None:
-            raise self._unknown(f"{op!r:.60}")
+            raise self._unknown(brief(op))
         operation = self._known.get(op)
         if operation is None or operation.handler is not handler:
             operation = self._known[op] = Operation(op, handler, op in self._trusted_ops)

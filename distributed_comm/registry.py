@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from .core import Connector, HandleComm, Listener
+from .texts import brief
 
 __all__ = ["Backend", "get_backend"]
 
@@ -72,6 +73,6 @@ def _load_from_outside(scheme: str) -> Backend:
     outside = entry_points(group=GROUP)
     if scheme not in outside.names:
         known = ", ".join(sorted({*BUILT_IN, *outside.names}))
-        raise ValueError(f"unknown scheme {scheme!r}, expected one of: {known}")
+        raise ValueError(f"unknown scheme {brief(scheme)}, expected one of: {known}")
     backend: Backend = outside[scheme].load()()
     return backend

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..frames import Buffer
+from ..texts import brief
 from .gate import Gate
 
 __all__ = ["TooLongError", "available", "choose", "compress", "decompress"]
@@ -66,7 +67,7 @@ def choose(wanted: str | None) -> tuple[str, ...]:
 def _load(name: str) -> tuple[Codec, Any]:
     """Return a codec and its library; ValueError without one."""
     if name not in available():
-        raise ValueError(f"compression {name!r:.40}, expected one of {', '.join(available())}")
+        raise ValueError(f"compression {brief(name, 40)}, expected one of {', '.join(available())}")
     codec = CODECS[name]
     return codec, import_module(codec.library)
 

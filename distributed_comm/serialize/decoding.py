@@ -20,6 +20,7 @@ from msgspec.msgpack import Decoder
 from .._kernels import frame0 as kernel
 from ..errors import MessageError, UnserializableError, UntrustedError
 from ..frames import Buffer, Frames
+from ..texts import is_clean, printable, tidy
 from ..wire.budget import Budget, Hold
 from . import tags
 from .collecting import collecting_later
@@ -42,6 +43,8 @@ LOOKUP = 1_500
 decode = Decoder(ext_hook=lambda number, data: ExtType(number, bytes(data))).decode
 #: Does the same where that would go deeper than Python's stack.
 decode_deeply = partial(unpackb, strict_map_key=False)
+#: Decodes Dask's frame 0.
+decode_dasks = partial(unpackb, use_list=False, strict_map_key=False)
 
 
 def loads(
@@ -66,12 +69,12 @@ def loads(
             steps, memory = kernel.scan(frame, options.max_depth, 0, options.max_work)
         if options.typed:
             if memory <= BRIEF and not kernel.tagged(frame):
-                try:
+                try:  # `decode_any`, without the call
                     return decode(frame)
                 except RecursionError:
                     return decode_deeply(frame)
         elif memory <= BRIEF and not kernel.marked(frame):
-            return unpackb(frame, use_list=False, strict_map_key=False)
+            return decode_dasks(frame)
         opener = _Tagged if options.typed else _Marked
         if options.trusted:
             return opener(frames, options, TRUSTED, opened).message()
@@ -79,15 +82,27 @@ def loads(
         try:
             # in a thread objects may be opened for longer than collecting can wait
             with collecting_later() if options.most is not None else nullcontext():
-                return opener(frames, options, gate, opened).message()
+                if kernel.tagged(frame) if options.typed else kernel.marked(frame):
+                    return opener(frames, options, gate, opened).message()
+                return decode_any(frame) if options.typed else decode_dasks(frame)
         finally:
             gate.release()
-    except (MessageError, UnserializableError, UntrustedError, Lengthy):
+    except (MessageError, UnserializableError, UntrustedError) as exc:
+        tidy(exc, options.trusted)
         raise
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, Lengthy):
         raise
     except BaseException as exc:  # of msgpack, of an unhashable key, or of a family
-        raise MessageError(f"the message cannot be decoded: {str(exc) or repr(exc)}") from exc
+        text = printable(f"the message cannot be decoded: {str(exc) or repr(exc)}")
+        raise MessageError(text) from (exc if options.trusted or is_clean(exc) else None)
+
+
+def decode_any(frame: Buffer) -> Any:
+    """Decode plain msgpack, however deep."""
+    try:
+        return decode(frame)
+    except RecursionError:
+        return decode_deeply(frame)
 
 
 class _Marked(Opener):
@@ -97,8 +112,6 @@ class _Marked(Opener):
 
     def message(self) -> Any:
         frame, hook = self.frames[0], self.hook
-        if not kernel.marked(frame):
-            return unpackb(frame, use_list=False, strict_map_key=False)
         return unpackb(frame, object_hook=hook, use_list=False, strict_map_key=False)
 
     def hook(self, obj: dict[Any, Any]) -> Any:
@@ -139,11 +152,6 @@ class _Tagged(Opener):
 
     def message(self) -> Any:
         frame, hook = self.frames[0], self.array
-        if not kernel.tagged(frame):
-            try:
-                return decode(frame)
-            except RecursionError:
-                return decode_deeply(frame)
         message = unpackb(frame, ext_hook=self.extension, list_hook=hook, strict_map_key=False)
         if self.tags:
             raise ValueError("a tag that no array begins with")
@@ -215,7 +223,8 @@ def find_member(names: tuple[Any, ...], trusted: bool) -> Any:
         member = type.__getattribute__(found, "_member_map_").get(name)
         if member is not None:
             return member
-    raise ValueError(f"no enum member {module}.{kind}.{name} is known here")
+    shown = ".".join(printable(part, 60) for part in names)
+    raise ValueError(f"no enum member {shown} is known here")
 
 
 def _find_quietly(module: str, name: str) -> Any:

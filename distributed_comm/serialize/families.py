@@ -14,6 +14,7 @@ from msgpack import packb, unpackb
 
 from ..errors import UnserializableError, UntrustedError
 from ..frames import Buffer, Frames
+from ..texts import LONG, brief, printable
 from . import pickles, registered
 from .buffers import flat
 from .gate import Gate
@@ -109,7 +110,7 @@ def _find(header: Header, options: LoadOptions) -> registered.Registered:
     if found is None and options.trusted and "type-serialized" in header:
         found = registered.find(pickles.loads(header["type-serialized"], [], options.trusted))
     if found is None:
-        raise ValueError(f"an object of the type {name!r:.100}, which is not registered here")
+        raise ValueError(f"an object of the type {brief(name)}, which is not registered here")
     return found
 
 
@@ -166,8 +167,14 @@ def _dumps_error(_obj: Any, _options: DumpOptions) -> tuple[Header, Frames]:
 
 
 def _loads_error(_header: Header, frames: Frames, _options: LoadOptions, _gate: Gate) -> Any:
-    lines = [bytes(frame).decode(errors="replace") for frame in frames]
-    raise UnserializableError("\n".join(lines))
+    text, more = "", sum(map(len, frames))
+    for frame in frames:
+        part = bytes(frame[: LONG + 1])
+        text += ("\n" if text else "") + part.decode(errors="replace")
+        more -= len(part)
+        if len(part) < len(frame) or len(text) > LONG:
+            break
+    raise UnserializableError(printable(text, LONG, more))
 
 
 def _always(_header: Header, _options: LoadOptions) -> bool:
@@ -191,7 +198,7 @@ def get_family(name: str) -> Family:
     family = _families.get(name)
     if family is None:
         known = ", ".join(sorted(_families))
-        raise ValueError(f"unknown serializer {name!r:.100}, expected one of: {known}")
+        raise ValueError(f"unknown serializer {brief(name)}, expected one of: {known}")
     return family
 
 

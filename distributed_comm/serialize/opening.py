@@ -13,6 +13,7 @@ from msgspec.msgpack import Encoder, Ext
 
 from ..errors import MessageError, UnserializableError
 from ..frames import Buffer, Frames
+from ..texts import brief
 from . import pickles
 from .compression import TooLongError
 from .families import Family, get_family
@@ -140,7 +141,7 @@ class Opener:
         allowed = self.options.deserializers
         if allowed is not None and family not in allowed and family != "error":
             raise UnserializableError(
-                f"the message holds an object of the family {family!r:.40}, expected one of "
+                f"the message holds an object of the family {brief(family)}, expected one of "
                 f"{allowed}"
             )
 
@@ -216,7 +217,7 @@ class Opener:
             self.check_hashes(keys)
             return dict(zip(keys, items, strict=True))
         if kind not in COLLECTIONS:
-            raise ValueError(f"a collection of the type {kind!r:.40}")
+            raise ValueError(f"a collection of the type {brief(kind)}")
         if kind == "set":
             self.check_hashes(items)
         return COLLECTIONS[kind](items)
@@ -267,7 +268,7 @@ class Opener:
 def _what(family: Any) -> str:
     if family == "pickle":
         return "the message holds a pickle"
-    return f"the message holds an object of the family {family!r:.40} that may run code"
+    return f"the message holds an object of the family {brief(family)} that may run code"
 
 
 def show(value: Any) -> str:

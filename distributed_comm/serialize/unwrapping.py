@@ -5,6 +5,7 @@ from typing import Any
 
 from ..errors import MessageError, UnserializableError, UntrustedError
 from ..frames import Frames
+from ..texts import is_clean, printable, tidy
 from .gate import TRUSTED, StrangersGate
 from .markers import Pickled, Serialize, Serialized, ToPickle, Unsendable
 from .opening import Opener
@@ -28,12 +29,14 @@ def unwrap(msg: Any, options: LoadOptions) -> Any:
         return _unwrap(msg, options)
     except RecursionError:  # it contains itself, or is too deep to go as bytes: no copy can be made
         return msg
-    except (MessageError, UnserializableError, UntrustedError):
+    except (MessageError, UnserializableError, UntrustedError) as exc:
+        tidy(exc, options.trusted)
         raise
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as exc:
-        raise MessageError(f"the message cannot be decoded: {str(exc) or repr(exc)}") from exc
+        text = printable(f"the message cannot be decoded: {str(exc) or repr(exc)}")
+        raise MessageError(text) from (exc if options.trusted or is_clean(exc) else None)
 
 
 def _unwrap(obj: Any, options: LoadOptions) -> Any:

@@ -27,6 +27,7 @@ from ..registry import Backend
 from ..serialize.markers import made as wrappers_made
 from ..serialize.settings import LoadOptions, check_choice
 from ..serialize.unwrapping import unwrap
+from ..texts import SHORT, printable
 from . import forks, sockets
 from .ends import ABORTED, CLOSED, End
 from .handling import Handling
@@ -224,7 +225,7 @@ def _find(loc: str) -> "InProcListener":
             f"{SCHEME}://{loc} is in process {pid} of {host}, "
             f"and this is process {os.getpid()} of {_host()}"
         )
-    raise ConnectionRefusedError(f"nobody listens on {SCHEME}://{loc}")
+    raise ConnectionRefusedError(f"nobody listens on {SCHEME}://{printable(loc, SHORT)}")
 
 
 class InProcListener(Listener):

@@ -14,10 +14,13 @@ import sys
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
+from ..texts import printable
+
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
 
 __all__ = ["Peer", "Place", "connect", "encode", "peer_of", "uid_is_ours"]
 
@@ -75,7 +78,9 @@ def connect(loc: str) -> socket.socket:
         sock.connect(name)
     except OSError as exc:
         sock.close()
-        raise OSError(exc.errno, f"{os.strerror(exc.errno or 0)} by unix://{loc}") from exc
+        raise OSError(
+            exc.errno, f"{os.strerror(exc.errno or 0)} by unix://{printable(loc)}"
+        ) from exc
     return sock
 
 

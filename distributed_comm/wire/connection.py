@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from ..errors import CommClosedError, FatalCommClosedError, RemoteProtocolError
 from ..frames import Frames
 from ..options import Limits
+from ..texts import SHORT, printable
 from . import control
 from .budget import Budget
 from .control import GOODBYE, PING, PONG, PROOF, REFUSAL
@@ -230,7 +231,8 @@ class Connection:
 
     def _accuse(self, cause: ValueError) -> None:
         """End the connection because of what the peer sent."""
-        self._move(LOST, f"protocol error: {cause}", RemoteProtocolError, cause)
+        why = printable(f"protocol error: {cause}", SHORT)
+        self._move(LOST, why, RemoteProtocolError, cause)
 
     @property
     def mid_message(self) -> bool:

@@ -1,0 +1,142 @@
+"""What a peer said, made fit for a log, an exception's text or a terminal.
+
+A peer may send any characters, in any number. Some of them would move a terminal's cursor, begin
+a line of their own in a log, or turn the direction of what follows. So whatever is not printable
+is escaped, as in Python's `repr`, and what is long is cut. Neither looks at more of a text than
+it keeps.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+__all__ = ["LONG", "SHORT", "brief", "is_clean", "printable", "shown_with", "tidy"]
+
+#: Characters of a text, and of what is one part of a text, that are kept.
+LONG, SHORT = 2_000, 300
+#: How many exceptions of a chain `is_clean` looks at. A longer chain is not clean.
+CHAIN = 8
+#: Types whose values are shown by `brief`; an integer only if it is below 2 ** 64.
+PLAIN = (type(None), bool, float)
+#: Types of which `brief` says how many items a value has.
+SIZED = (list, tuple, dict, set, frozenset)
+#: How many items of a list it shows.
+ITEMS = 8
+
+
+def printable(text: str, limit: int = LONG, more: int = 0) -> str:
+    r"""Return a text of at most ``limit`` characters, all of which are printable.
+
+    The rest is left out and counted, together with ``more`` that have been left out before. A text
+    that is short and printable is returned as it is, and so is whatever this returns.
+
+    >>> printable("größer"), printable("one\ntwo\x1b[2J\u202e")
+    ('größer', 'one\\ntwo\\x1b[2J\\u202e')
+    >>> printable("a" * 1000, 20)
+    'aaaa… and 996 more'
+    """
+    if len(text) <= limit and not more and text.isprintable():
+        return text
+    head = text[:limit]
+    kept: Sequence[str] = head
+    if not head.isprintable():
+        kept = [char if char.isprintable() else _escape(char) for char in head]
+    if len(text) <= limit and not more and sum(map(len, kept)) <= limit:
+        return "".join(kept)
+    # The count has at most as many digits as that of all characters.
+    room = limit - len(_rest(len(text) + more))
+    used = count = 0
+    for shown in kept:
+        if used + len(shown) > room:
+            break
+        used += len(shown)
+        count += 1
+    return ("".join(kept[:count]) + _rest(len(text) - count + more))[:limit]
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if char in "\n\r\t":
+        return {"\n": r"\n", "\r": r"\r", "\t": r"\t"}[char]
+    if code <= 0xFF:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def _rest(count: int) -> str:
+    return f"… and {count:,} more"
+
+
+def brief(value: Any, limit: int = 60, depth: int = 2) -> str:
+    r"""Return a short `repr` of plain data, which may be large or nested, at a small cost.
+
+    >>> brief("a\n"), brief(b"abc" * 1000, 20), brief([[1], {}]), brief(10**30)
+    ("'a\\n'", "b'ab… and 2,998 more", '[[1], a dict of 0]', 'an int')
+    """
+    kind = type(value)
+    if kind is str or kind is bytes:
+        shown = repr(value[:limit])
+        if len(value) <= limit and len(shown) <= limit:
+            return shown
+        return _cut(value, shown, limit)
+    if kind in PLAIN or (kind is int and value.bit_length() <= 64):
+        return repr(value)
+    if (kind is list or kind is tuple) and depth:
+        opening, closing = "[]" if kind is list else "()"
+        shown = ", ".join(brief(item, limit, depth - 1) for item in value[:ITEMS])
+        rest = _rest(len(value) - ITEMS) if len(value) > ITEMS else ""
+        return printable(f"{opening}{shown}{rest}{closing}", limit)
+    name = printable(kind.__name__, limit)
+    article = "an" if name[0] in "aeiou" else "a"
+    size = f" of {len(value)}" if kind in SIZED else ""
+    return f"{article} {name}{size}"
+
+
+def _cut(value: str | bytes, shown: str, limit: int) -> str:
+    """Return as much of a `repr` as there is room for, and how much of the value is left out."""
+    room = limit - len(_rest(len(value)))
+    count = min(len(value), limit)
+    while count and len(shown) - 1 > room:  # without the quote at its end
+        count = min(count - 1, count * max(room, 0) // len(shown))
+        shown = repr(value[:count])
+    return shown[:-1] + _rest(len(value) - count)
+
+
+def shown_with(exc: BaseException | None) -> list[BaseException]:
+    """Return an exception and its causes, as a traceback shows them; not many more than CHAIN."""
+    chain: list[BaseException] = []
+    while exc is not None and len(chain) <= CHAIN:
+        chain.append(exc)
+        exc = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+    return chain
+
+
+def is_clean(exc: BaseException | None) -> bool:
+    """Whether whatever a traceback says of an exception and its causes is short and printable."""
+    chain = shown_with(exc)
+    return len(chain) <= CHAIN and all(map(_is_clean, chain))
+
+
+def _is_clean(exc: BaseException) -> bool:
+    if isinstance(exc, BaseExceptionGroup | SyntaxError):  # which say more than their text
+        return False
+    try:
+        texts = [str(exc), *getattr(exc, "__notes__", ())]
+        return all(len(text) <= LONG and text.isprintable() for text in texts)
+    except Exception:  # of its own methods, or a note that is no text
+        return False
+
+
+def tidy(exc: BaseException, trusted: bool) -> None:
+    """Escape and shorten the text of an exception that may quote a peer.
+
+    If the peer is not trusted, a cause is dropped that may quote it as well.
+    """
+    with suppress(Exception):  # of its own methods
+        text = str(exc)
+        shown = printable(text)
+        if shown is not text:
+            exc.args = (shown,)
+    if not trusted and not is_clean(exc.__cause__ or exc.__context__):
+        exc.__cause__ = None
+        exc.__context__ = None
