@@ -29,8 +29,6 @@ from .own_messages import OwnMessages
 
 __all__ = ["Answering", "Work"]
 
-logger = logging.getLogger("distributed_comm")
-
 #: Types of results that are nothing to be awaited; looking them up is all a plain one costs.
 PLAIN = frozenset({type(None), bool, int, float, str, bytes, list, tuple, dict, set})
 #: A name of its own: before Python 3.12 looking up an enum's member takes a failed lookup.
@@ -120,7 +118,8 @@ class Answering:
 
     def _refuse(self, call: Call, error: Exception) -> Work | None:
         """Answer a request that cannot be met."""
-        logger.warning("refused a request from %s: %.500s", self.comm.peer_address, error)
+        comm = self.comm
+        comm.log.line(logging.WARNING, "refused a request from %s: %s", comm.peer_address, error)
         BaseException.with_traceback(error, None)  # where it was noticed is of no interest
         return self._fail(call, pack_error(error, self._trusted))
 
@@ -161,7 +160,9 @@ class Answering:
         if not self.comm.enveloped and seems_error(result):
             op = call.operation.op
             error = RemoteError(f"{op}: its result looks like an error, but is not one")
-            logger.warning("%s; %s was sent this text instead", error, self.comm.peer_address)
+            comm = self.comm
+            text = "%s; %s was sent this text instead"
+            comm.log.line(logging.WARNING, text, error, comm.peer_address)
             result = pack_error(error, False)
         return self._send_bare(result, call.families)
 

@@ -11,8 +11,6 @@ from .errors import CommClosedError, LocalProtocolError
 
 __all__ = ["BatchedSend"]
 
-logger = logging.getLogger("distributed_comm")
-
 #: Seconds in the units that an interval may be given in; a number is in ms, as Dask's.
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 #: How often over the limit may be sent by who does not wait.
@@ -116,7 +114,7 @@ class BatchedSend:
                 if not self._buffer and not self._ending.is_set():
                     await self._news.wait()
         except OSError as exc:
-            logger.info("%r ends: %s", self, exc)
+            comm.log.line(logging.INFO, "%s ends: %s", self, exc)
             comm.abort()
         finally:
             self._ending.set()
@@ -129,7 +127,7 @@ class BatchedSend:
             self.byte_count += await comm.write(batch, self.serializers)
         except (TypeError, ValueError) as exc:
             if len(batch) == 1:
-                logger.error("%r leaves out a message: %s", self, exc)
+                comm.log.line(logging.ERROR, "%s leaves out a message: %s", self, exc)
                 return
             for message in batch:
                 await self._write(comm, [message])

@@ -15,6 +15,7 @@ from typing import Any
 from .core import Admit, Channel, Comm, Enveloped, Receiver
 from .envelope import as_data, take_head
 from .errors import LocalProtocolError, MessageError
+from .log_limits import Log
 from .options import Limits
 from .pushing import REFUSED, Decoding, Push, name_ends
 from .serialize.decoding import loads
@@ -295,6 +296,10 @@ class ChannelComm(Comm):
     @property
     def extra_info(self) -> dict[str, Any]:
         return self._channel.extra_info
+
+    @property
+    def log(self) -> Log:
+        return super().log if self.trusted else self._channel.log or super().log
 
     def stats(self) -> dict[str, int]:
         return self._channel.stats()

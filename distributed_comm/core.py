@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
 from .frames import Frames
+from .log_limits import Log, of_dialled, of_trusted
 from .wire.budget import Budget
 
 __all__ = [
@@ -58,6 +59,8 @@ class Channel(ABC):
     compression: str | None = None
     #: Whether so much was sent that the caller has to await `drain`.
     full: bool
+    #: Where to log what its peer causes; None for the log of those that this thread has dialled.
+    log: Log | None = None
 
     @abstractmethod
     async def read(self) -> Frames:
@@ -249,6 +252,11 @@ class Comm(ABC):
     def extra_info(self) -> dict[str, Any]:
         """What else the backend knows of this connection."""
         return {}
+
+    @property
+    def log(self) -> Log:
+        """Where to log what the peer causes."""
+        return of_trusted() if self.trusted else of_dialled()
 
     def stats(self) -> dict[str, int]:
         """Return counters: bytes and messages, sent and received."""

@@ -14,12 +14,11 @@ from .operations import Operation
 
 __all__ = ["failed", "unsendable"]
 
-logger = logging.getLogger("distributed_comm")
-
 
 def failed(operation: Operation, exc: BaseException, comm: Comm, trusted: bool) -> dict[str, Any]:
     """Count and log a handler's exception; return the error for its caller."""
     operation.errors += 1
+    op, log = operation.op, comm.log
     if issubclass(type(exc), asyncio.CancelledError):
         return pack_error(RemoteError(f"{operation.op}: cancelled at the server"), False)
     try:
@@ -27,20 +26,21 @@ def failed(operation: Operation, exc: BaseException, comm: Comm, trusted: bool) 
             BaseException.with_traceback(exc, exc.__traceback__.tb_next)
         ends = f"{comm.local_address} -> {comm.peer_address}"
         if isinstance(exc, CommClosedError) and comm.closed() and ends in str(exc):
-            logger.info("the handler of %r lost its connection: %s", operation.op, exc)
+            log.line(logging.INFO, "the handler of %r lost its connection: %s", op, exc)
         else:
-            logger.error("the handler of %r failed", operation.op, exc_info=exc)
+            log.failure("the handler of %r failed", op, exc=exc)
         return pack_error(exc, trusted)
     except BaseException:  # its own methods fail, too
         error = RemoteError(f"{operation.op}: {type(exc).__name__}, which cannot be shown")
-        logger.error("the handler of %r failed: %s", operation.op, error)
+        log.line(logging.ERROR, "the handler of %r failed: %s", op, error)
         return pack_error(error, False)
 
 
 def unsendable(exc: BaseException, comm: Comm, trusted: bool) -> dict[str, Any]:
     """Log that a reply cannot be serialized; return the error for its caller."""
     try:
-        logger.warning("a reply to %s cannot be sent: %.500s", comm.peer_address, exc)
+        text = "a reply to %s cannot be sent: %s"
+        comm.log.line(logging.WARNING, text, comm.peer_address, exc)
         if isinstance(exc, Exception):
             return pack_error(exc, trusted)
         error = RemoteError(f"the reply cannot be sent: {exc!r}")

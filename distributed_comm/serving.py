@@ -10,7 +10,6 @@ When the server closes, what has been received is answered, and what comes later
 """
 
 import asyncio
-import logging
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -22,8 +21,6 @@ from .errors import CommClosedError, RemoteError
 from .operations import Call, Operations
 
 __all__ = ["Serving"]
-
-logger = logging.getLogger("distributed_comm")
 
 #: As a comm pushes it: a message, why it could not be decoded, and the Call of its head.
 Message = tuple[Any, Exception | None, Call | None]
@@ -128,8 +125,9 @@ class Serving(Answering):
                 self._receive(message, error, None if head is None else self._admit(head))
                 if self.task is not None and not self._streaming:
                     await asyncio.wait({self.task})
-        except Exception:
-            logger.exception("nothing more can be read from %s", self.comm.peer_address)
+        except Exception as exc:
+            comm = self.comm
+            comm.log.failure("nothing more can be read from %s", comm.peer_address, exc=exc)
             self.comm.abort()
             self._end()
 

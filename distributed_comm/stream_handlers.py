@@ -8,10 +8,9 @@ from typing import Any
 from .core import Comm
 from .handlers import bare, requires_trust
 from .operations import drive, list_names
+from .texts import brief
 
 __all__ = ["Streaming", "expect_no_items"]
-
-logger = logging.getLogger("distributed_comm")
 
 #: What stands for the op of a message that has none.
 MISSING = object()
@@ -55,15 +54,17 @@ class Streaming:
         arguments = dict(message) if isinstance(message, dict) else {}
         op = arguments.pop("op", MISSING)
         if not op:
-            peer = self._comm.peer_address
-            logger.error("odd message in a stream from %s: %.200r", peer, message)
+            comm, shown = self._comm, brief(message)
+            text = "odd message in a stream from %s: %s"
+            comm.log.line(logging.ERROR, text, comm.peer_address, shown)
             return True
         if op == "close-stream":
             return False
         function = self._handlers.get(op) if isinstance(op, str) else None
         why = self._refusal(op, function)
         if why is not None or function is None:
-            logger.error("ended a stream from %s: %s", self._comm.peer_address, why)
+            comm = self._comm
+            comm.log.line(logging.ERROR, "ended a stream from %s: %s", comm.peer_address, why)
             return False
         result = function(**{**self._extra, **arguments})
         if isinstance(result, AsyncGenerator):  # from a handler added later, or one that hid it
@@ -92,10 +93,8 @@ class Streaming:
 
 
 def _show(op: Any) -> str:
-    try:
-        return f"{op!r:.60}"
-    except ValueError:  # of an integer with too many digits
-        return f"of the type {type(op).__name__}"
+    shown = brief(op)
+    return f"of the type {type(op).__name__}" if shown[:2] in {"a ", "an"} else shown
 
 
 def _has_items(op: str) -> TypeError:

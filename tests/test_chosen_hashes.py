@@ -82,7 +82,12 @@ HONEST = {
 @pytest.fixture
 def undecoded(monkeypatch):
     """Let nothing be decoded."""
-    for module, name in ((decoding, "unpackb"), (decoding, "decode"), (opening, "unpackb")):
+    for module, name in (
+        (decoding, "unpackb"),
+        (decoding, "decode"),
+        (decoding, "decode_dasks"),
+        (opening, "unpackb"),
+    ):
         monkeypatch.delattr(module, name)
 
 

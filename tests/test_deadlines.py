@@ -188,8 +188,12 @@ def test_a_crowd_of_silent_and_slow_diallers_is_cut_in_time_and_disturbs_nobody(
 
     caplog.set_level(logging.INFO, "distributed_comm")
     run(main())
-    assert len(caplog.records) == 100
-    assert all("no hello came in time" in record.getMessage() for record in caplog.records)
+    texts = [record.getMessage() for record in caplog.records]
+    cut = [text for text in texts if "no hello came in time" in text]
+    left_out = [int(text.split()[1]) for text in texts if "were left out" in text]
+    assert 1 <= len(cut) < 100  # strangers cause few lines
+    assert len(cut) + sum(left_out) == 100
+    assert len(cut) + len(left_out) == len(texts)
 
 
 # A loop that was blocked past a deadline

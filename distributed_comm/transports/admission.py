@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 
 from ..errors import FatalCommClosedError
+from ..log_limits import StrangersLog
 from ..options import CommOptions
 from ..security import REFUSAL, Trust
 from ..serialize.compression import choose
@@ -20,8 +21,6 @@ from .polling_adapter import PollingAdapter
 from .provider import scratch_of
 
 __all__ = ["Framing", "judge", "make_adapter"]
-
-logger = logging.getLogger("distributed_comm")
 
 Framing = type[LengthFraming | SentinelFraming]
 
@@ -50,10 +49,10 @@ def make_adapter(
     return adapter
 
 
-def judge(adapter: Adapter, trust: Trust, budget: Budget) -> bool:
+def judge(adapter: Adapter, trust: Trust, budget: Budget, log: StrangersLog) -> bool:
     """Return whether to trust the peer of a connection whose handshake is done.
 
-    If not, the memory for its messages is taken from the budget.
+    If not, the memory for its messages is taken from the budget, and ``log`` is for what it causes.
 
     Raises FatalCommClosedError, with one text for every reason, where trust is required of
     the peer and it has none: the caller refuses it.
@@ -61,13 +60,15 @@ def judge(adapter: Adapter, trust: Trust, budget: Budget) -> bool:
     link, proven, relayed = adapter.link, adapter.proven, adapter.relayed
     trusted = trust.includes(vouched=link.vouched, proven=proven, relayed=relayed)
     if proven and relayed and not trusted and trust.declared is None:
-        logger.warning(
+        log.line(
+            logging.WARNING,
             "%s -> %s: the peer holds our key, but one of the two is not where the other one "
             "believes: there is NAT, a tunnel, a proxy, or somebody who listens in. It is not "
             "trusted; CommOptions(relayed=True) trusts it all the same",
             link.local, link.peer,
         )  # fmt: skip
     if not trusted:
+        adapter.log = log
         adapter.share(budget)  # also of who is refused, and may go on sending until it hears so
         if trust.required:
             raise FatalCommClosedError(f"{REFUSAL}: {link.local} -> {link.peer}; {REMEDY}")

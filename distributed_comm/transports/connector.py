@@ -7,6 +7,7 @@ from abc import abstractmethod
 from ..comms import ChannelComm
 from ..core import Connector
 from ..errors import FatalCommClosedError
+from ..log_limits import of_dialled
 from ..options import CommOptions, default_options
 from ..security import REFUSAL, Trust
 from ..serialize.compression import choose
@@ -59,7 +60,7 @@ class SocketConnector(Connector):
                 greeted.set_exception(adapter.closed_error())
                 return
             try:
-                greeted.set_result(judge(adapter, trust, budget))
+                greeted.set_result(judge(adapter, trust, budget, of_dialled()))
             except FatalCommClosedError as exc:
                 adapter.abort(REFUSAL)
                 greeted.set_exception(exc)

@@ -9,8 +9,6 @@ from ..errors import CommClosedError
 
 __all__ = ["Handling"]
 
-logger = logging.getLogger("distributed_comm")
-
 
 class Handling:
     """Calls a function or a coroutine function with each comm; its failures are logged."""
@@ -23,8 +21,8 @@ class Handling:
         """Hand the comm over; it is aborted where that fails, now or later."""
         try:
             result = self._handle_comm(comm)
-        except Exception:
-            logger.exception("the handler of %r failed", comm)
+        except Exception as exc:
+            comm.log.failure("the handler of %s failed", comm, exc=exc)
             comm.abort()
             return
         if isinstance(result, Awaitable):
@@ -34,10 +32,10 @@ class Handling:
         try:
             await handling
         except CommClosedError as exc:  # what connections do
-            logger.info("the handler of %r ended: %s", comm, exc)
+            comm.log.line(logging.INFO, "the handler of %s ended: %s", comm, exc)
             comm.abort()
-        except Exception:
-            logger.exception("the handler of %r failed", comm)
+        except Exception as exc:
+            comm.log.failure("the handler of %s failed", comm, exc=exc)
             comm.abort()
         except BaseException:  # the loop ends
             comm.abort()

@@ -15,6 +15,7 @@ from typing import Any
 from ..comms import ChannelComm
 from ..core import HandleComm, Listener
 from ..errors import FatalCommClosedError
+from ..log_limits import StrangersLog
 from ..options import CommOptions
 from ..security import REFUSAL, Trust
 from ..serialize.compression import choose
@@ -29,8 +30,6 @@ from .link import Link
 from .provider import attach
 
 __all__ = ["SocketListener"]
-
-logger = logging.getLogger("distributed_comm")
 
 #: Connections that one turn of the loop accepts, so that others get theirs.
 BATCH = 64
@@ -64,6 +63,7 @@ class SocketListener(Listener):
         choose(self._options.compression)  # ValueError here, and not for each connection
         self._trust = Trust.choose(trusted, key, require_trust, self._options.relayed)
         self._budget = Budget(self._options.limits.untrusted_memory)
+        self._log = StrangersLog("of a listener")
         self._sockets: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # once started
         self._accepting = False
@@ -92,6 +92,7 @@ class SocketListener(Listener):
         if self._loop is not None:
             raise RuntimeError(f"{self!r} was started already")
         self.bind()
+        self._log.about = f"of {self!r}"
         self._loop = asyncio.get_running_loop()
         self._resume()
 
@@ -101,6 +102,7 @@ class SocketListener(Listener):
             sock.close()
         for adapter in list(self._handshakes):
             adapter.abort()
+        self._log.flush()
 
     def forked(self) -> None:
         """Disown the loop, whose selector is the parent's; the sockets are this process's."""
@@ -145,7 +147,7 @@ class SocketListener(Listener):
             except OSError as exc:
                 if exc.errno not in EXHAUSTED:
                     raise
-                logger.warning("%r pauses accepting: %s", self, exc)
+                self._log.line(logging.WARNING, "%s pauses accepting: %s", self, exc)
                 self._pause()
                 self._retry = self._loop.call_later(PAUSE, self._resume)
                 return
@@ -172,7 +174,7 @@ class SocketListener(Listener):
         try:
             await attach(loop, sock, lambda: adapter)
         except OSError as exc:
-            logger.info("%r could not serve a connection: %s", self, exc)
+            self._log.line(logging.INFO, "%s could not serve a connection: %s", self, exc)
             self._lost(adapter)
 
     def _greet(self, adapter: Adapter) -> None:
@@ -193,9 +195,9 @@ class SocketListener(Listener):
         if self._retry is None:  # a handshake that is done frees no descriptor
             self._resume()
         try:
-            trusted = judge(adapter, self._trust, self._budget)
+            trusted = judge(adapter, self._trust, self._budget, self._log)
         except FatalCommClosedError as exc:
-            logger.info("%r refused a connection: %s", self, exc)
+            self._log.line(logging.INFO, "%s refused a connection: %s", self, exc)
             assert self._loop is not None
             self._handling.keep(self._loop.create_task(adapter.refuse(REFUSAL)))
             return
@@ -210,7 +212,8 @@ class SocketListener(Listener):
         deadline = self._handshakes.pop(adapter, None)
         if deadline is not None:
             deadline.cancel()
-            logger.info("%r: a handshake failed: %s", self, adapter.closed_error())
+            error = adapter.closed_error()
+            self._log.line(logging.INFO, "%s: a handshake failed: %s", self, error)
         if not self._accepting:
             self._resume()
 

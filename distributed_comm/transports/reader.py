@@ -15,6 +15,7 @@ from threading import get_ident
 from .._kernels import mailbox
 from ..errors import LocalProtocolError
 from ..frames import Frames
+from ..log_limits import Log, of_trusted
 from ..options import CommOptions
 from ..wire.connection import Connection
 from ..wire.states import CLOSED, MUTE, OPEN
@@ -31,7 +32,7 @@ class Reader(Watcher):
 
     __slots__ = (
         "_allowance", "_inbox", "_intercept", "_messages_received", "_reading", "_receiver",
-        "_waiter",
+        "_waiter", "log",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +47,7 @@ class Reader(Watcher):
         self._waiter = mailbox.Waiter(switch_of(loop))  # … waits here
         self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
         self._messages_received = 0
+        self.log: Log | None = None  # of its listener, if the peer is a stranger
 
     async def read(self) -> Frames:
         if self._reading:
@@ -122,8 +124,8 @@ class Reader(Watcher):
         try:
             return copy_context().run(self._receiver, message)
         except Exception as exc:
-            context = {"message": "the receiver of messages failed", "exception": exc}
-            self._loop.call_exception_handler(context)
+            log = self.log or of_trusted()
+            log.report(self._loop, "the receiver of messages failed", exc)
             self.abort("the receiver of messages failed")
             return None
 
