@@ -197,7 +197,7 @@ def test_a_message_without_contents_is_refused(slot, match):
     struct.pack_into("<H", metadata, table - back + 4 + 2 * slot, 0)  # the field is absent
     with pytest.raises(ValueError, match=match):
         find(pa.Table).deserialize(
-            {}, [stream.replace(batch.metadata.to_pybytes(), metadata)], False
+            {}, [stream.replace(batch.metadata.to_pybytes(), metadata)], gate_of(stranger=True)
         )
 
 

@@ -2,12 +2,13 @@
 
 The columns that are read lie in the frame. A stream is looked through before Arrow decodes
 it: a compressed body would be as large as it says, and an extension type may run code of its
-own, so a header has to say that there is one. Then the columns are validated in full, for
-Arrow trusts offsets and dictionary indices from there on.
+own, so a header has to say that there is one; and what a stranger's costs is added up. Then the
+columns are validated in full, for Arrow trusts offsets and dictionary indices from there on.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,8 @@ import pyarrow as pa
 
 from ..frames import Buffer
 from . import pickles
+from .arrow_costs import EXTENSION, Costs
+from .arrow_messages import messages
 from .buffers import flat, only_frame, with_writeable
 from .gate import Gate
 from .registered import Registered, type_name
@@ -23,8 +26,7 @@ __all__ = ["registrations"]
 
 #: Rows that take no memory, of nulls, are virtual: so many may be.
 MAX_ROWS = 2**30
-#: How a schema names an extension type, in the metadata of a field.
-EXTENSION = b"ARROW:extension:name"
+LIST_VIEWS = {pa.lib.Type_LIST_VIEW, pa.lib.Type_LARGE_LIST_VIEW}
 FAULTS = (pa.ArrowException, OSError, KeyError, TypeError, OverflowError, MemoryError)
 
 
@@ -35,6 +37,8 @@ def _serialize(cls: Any, table: Any) -> tuple[dict[str, Any], list[Buffer]]:
     """Return a table or a batch as a stream, in memory of just its size."""
     if type(table) is not cls or not getattr(table, "is_cpu", True):
         raise NotImplementedError(f"{type(table)} is a subclass of {cls}, or on a device")
+    if _has_list_views(table.schema.types):
+        raise NotImplementedError(f"a {cls.__name__} with list views, which no reader takes")
     try:
         stream = pa.allocate_buffer(_write(pa.MockOutputStream(), table).size())
         _write(pa.FixedSizeBufferWriter(stream), table)
@@ -54,13 +58,13 @@ def _write(sink: Any, table: Any) -> Any:
 
 
 def _deserialize_table(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
-    stream = _open(header, frames, gate, "a table")
+    stream, _ = _open(header, frames, gate, "a table")
     return _read(stream, "a table", lambda reader: reader.read_all())
 
 
 def _deserialize_batch(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
-    stream = _open(header, frames, gate, "a record batch")
-    batches = sum(message.type == "record batch" for message in _messages(stream))
+    stream, kinds = _open(header, frames, gate, "a record batch")
+    batches = kinds["record batch"]
     if batches != 1:
         raise ValueError(f"{batches} record batches in a stream, expected one")
     return _read(stream, "a record batch", lambda reader: reader.read_next_batch())
@@ -69,76 +73,70 @@ def _deserialize_batch(header: dict[str, Any], frames: list[Buffer], gate: Gate)
 def _read(stream: Any, what: str, read: Callable[[Any], Any]) -> Any:
     """Decode a stream and validate what it holds, and the names of the columns."""
     try:
-        table = read(pa.ipc.open_stream(stream))
+        reader = pa.ipc.open_stream(stream)
+        if _has_list_views(reader.schema.types):
+            raise ValueError("it has list views, which to_pandas() may not survive")
+        table = read(reader)
         table.validate(full=True)
         table.schema.names  # noqa: B018 - UnicodeDecodeError where one is no text
     except (*FAULTS, ValueError) as exc:
-        raise ValueError(f"{what} that Arrow cannot read: {exc}") from exc
+        # Arrow names types in full, and these may be as long as the stream.
+        raise ValueError(f"{what} that Arrow cannot read: {exc!s:.1000}") from None
     if table.num_rows > max(MAX_ROWS, 8 * stream.size):  # eight bools to a byte
         raise ValueError(f"{what} of {table.num_rows} rows in {stream.size} bytes")
     return table
 
 
-def _open(header: dict[str, Any], frames: list[Buffer], gate: Gate, what: str) -> Any:
-    """Return the stream in the frame once it is known to be harmless."""
+def _open(
+    header: dict[str, Any], frames: list[Buffer], gate: Gate, what: str
+) -> tuple[Any, Counter[str]]:
+    """Return the stream in the frame once it is known to be harmless, and its kinds of messages."""
     extensions = bool(header.get("extensions"))
     if extensions:
         pickles.check_trust(gate.trusted, f"the message holds {what} with extension types")
-    stream = pa.py_buffer(only_frame(frames, what))
-    if stream.address % 8:  # Arrow reads its numbers where they are
-        stream = pa.py_buffer(stream.to_pybytes())
-    for message in _messages(stream):
-        if message.type == "schema":
-            if EXTENSION in message.metadata.to_pybytes() and not extensions:
-                raise ValueError(f"{what} with extension types, of which the header says nothing")
-        elif message.type not in ("record batch", "dictionary"):
-            raise ValueError(f"{what} with a message of the type {message.type}")
-        elif _is_compressed(message):
-            raise ValueError(f"{what} that is compressed, expected plain columns")
-    return stream
-
-
-def _messages(stream: Any) -> Iterator[Any]:
+    frame = only_frame(frames, what)
     try:
-        yield from pa.ipc.MessageReader.open_stream(stream)
-    except FAULTS as exc:
-        raise ValueError(f"no Arrow stream: {exc}") from exc
-
-
-def _is_compressed(message: Any) -> bool:
-    """Whether the body is, by Arrow's Message.fbs, whose bytes Arrow has verified."""
-    data = message.metadata.to_pybytes()
-    try:
-        table = _table(data, _at(data, 0), 2)  # Message.header
-        if message.type == "dictionary":
-            table = _table(data, table, 1)  # DictionaryBatch.data
-        return bool(_field(data, table, 3))  # RecordBatch.compression
+        kinds = _look_through(frame, extensions, gate, what)
     except struct.error as exc:
         raise ValueError(f"a message of an Arrow stream is damaged: {exc}") from exc
+    stream = pa.py_buffer(frame)
+    if stream.address % 8:  # Arrow reads its numbers where they are
+        gate.make(stream.size, what)
+        stream = pa.allocate_buffer(stream.size)
+        pa.FixedSizeBufferWriter(stream).write(frame)  # while other threads run
+    return stream, kinds
 
 
-def _table(data: bytes, table: int, slot: int) -> int:
-    """Return where the table is that a field refers to."""
-    field = _field(data, table, slot)
-    if not field:
-        raise ValueError("a message of an Arrow stream has no contents")
-    return _at(data, field)
+def _look_through(frame: memoryview, extensions: bool, gate: Gate, what: str) -> Counter[str]:
+    kinds = Counter[str]()
+    costs = None if gate.trusted else Costs(gate, what, len(frame))
+    for message in messages(frame):
+        kinds[message.kind] += 1
+        if message.kind == "schema":
+            if costs is None and not extensions and EXTENSION in bytes(message.table.data):
+                raise ValueError(f"{what} with extension types, of which the header says nothing")
+        elif message.kind not in ("record batch", "dictionary"):
+            raise ValueError(f"{what} with a message of the type {message.kind}")
+        elif message.compressed:
+            raise ValueError(f"{what} that is compressed, expected plain columns")
+        if costs is not None:
+            costs.add(message)
+    if costs is not None:
+        costs.finish()
+    return kinds
 
 
-def _at(data: bytes, position: int) -> int:
-    """Follow a flatbuffer's offset."""
-    offset: int = struct.unpack_from("<I", data, position)[0]
-    return position + offset
-
-
-def _field(data: bytes, table: int, slot: int) -> int:
-    """Return where a field of a flatbuffer's table is, 0 if it is absent."""
-    vtable = table - struct.unpack_from("<i", data, table)[0]
-    place = 4 + 2 * slot
-    if place >= struct.unpack_from("<H", data, vtable)[0]:
-        return 0
-    offset: int = struct.unpack_from("<H", data, vtable + place)[0]
-    return offset and table + offset
+def _has_list_views(types: Iterable[Any]) -> bool:
+    """Whether one of the types is a list view's: Arrow may crash in to_pandas() for it."""
+    for type_ in types:
+        inner = [type_.field(index).type for index in range(type_.num_fields)]
+        if type_.id == pa.lib.Type_DICTIONARY:
+            inner = [type_.value_type]
+        elif isinstance(type_, pa.BaseExtensionType):
+            inner = [type_.storage_type]
+        if type_.id in LIST_VIEWS or (inner and _has_list_views(inner)):
+            return True
+    return False
 
 
 # -- buffers --------------------------------------------------------------------------
