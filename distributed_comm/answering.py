@@ -111,6 +111,7 @@ class Answering:
         """Send a reply if one is wanted, and then close the connection if that was asked for."""
         if call.wants == NOTHING or _is_no_reply(call.operation, result):
             ends = call.wants == ITEMS and call.head is not None
+            self._own.left_open = not ends and call.wants != NOTHING
             work = self._post(call, END, None) if ends else None
         else:
             work = self._reply(call, result, self._own.head_for(call, REPLY))

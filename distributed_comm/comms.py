@@ -7,7 +7,7 @@ cancellation promises changes by that.
 
 import asyncio
 import warnings
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -218,6 +218,9 @@ class ChannelComm(Comm):
     def unread(self) -> int:
         decoding = self._decoding is not None or (self._push is not None and self._push.decoding)
         return self._channel.unread() + decoding
+
+    def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:
+        self._channel.ask_before_evicting(in_use)
 
     async def _write_in_turn(
         self, msg: Any, options: DumpOptions, head: bytes | None = None

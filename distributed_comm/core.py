@@ -83,6 +83,13 @@ class Channel(ABC):
         """Return how many messages have arrived and wait for `read`, as far as is known."""
         return 0
 
+    def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:  # noqa: B027 - may be ignored
+        """Ask this before a stranger's connection is closed because nothing happens on it.
+
+        It says whether it is in use all the same, for a call that is answered later for
+        instance. A transport that closes none for that reason need not ask.
+        """
+
     @abstractmethod
     def send(self, frames: Frames) -> int:
         """Send a message, or queue it; return its bytes. Raises CommClosedError.
@@ -212,6 +219,9 @@ class Comm(ABC):
     def unread(self) -> int:
         """Return how many messages have arrived and wait for `read`, as far as is known."""
         return 0
+
+    def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:  # noqa: B027 - may be ignored
+        """Ask this before the connection is closed because its peer is idle: see `Channel`."""
 
     def send(
         self,

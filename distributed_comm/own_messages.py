@@ -18,16 +18,23 @@ class OwnMessages:
     another call.
     """
 
-    __slots__ = ("_comm", "_connection", "_heads", "marked")
+    __slots__ = ("_comm", "_connection", "_heads", "left_open", "marked")
 
     def __init__(self, comm: Comm) -> None:
         self._comm = comm
         self._connection = object()  # for contexts, which would keep the comm alive
         self._heads: Heads | None = None  # of the call under way, or of the last one
         self.marked = False  # a handler has had the comm, and may write to it at any time
+        self.left_open = False  # the last one has returned without an answer
+
+    @property
+    def awaited(self) -> bool:
+        """Whether a caller still waits for what its handler, which has returned, left open."""
+        return self.left_open and (self._heads is None or self._heads.awaited)
 
     def begin(self, call: Call) -> None:
         """Choose the heads of all messages that are written from now on."""
+        self.left_open = False
         if not self._comm.enveloped:
             return
         if call.operation.takes_comm:
@@ -81,6 +88,11 @@ class Heads:
         if self._by_hand:  # later a caller may wait for something else, and would take it for that
             head = b"" if self.runs else EXTRA
         return self.settle(head) if self._wants in (NOTHING, ONE) else head
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the caller waits for a message that has not been written."""
+        return self._wants != NOTHING
 
     def _is_foreign(self, writer: "Heads") -> bool:
         """Whether a message that another call's handler, or its task, writes is no answer to this.

@@ -48,6 +48,8 @@ class Serving(Answering):
     def __init__(self, owner: Owner, comm: Comm, operations: Operations) -> None:
         super().__init__(comm, operations)
         self._owner = owner
+        if not self._trusted:
+            comm.ask_before_evicting(self._is_in_use)
         self._admit = operations.admit[self._trusted]
         self._held: Message | None = None  # the request behind the task's
         self._stopped = False  # nothing is pushed for the time of a call
@@ -72,6 +74,10 @@ class Serving(Answering):
             self.comm.push(self._receive, self._admit)
         else:
             self.comm.push(self._receive)
+
+    def _is_in_use(self) -> bool:
+        """Whether a call or a stream is open, be it one whose handler has returned NO_REPLY."""
+        return self.task is not None or self.call is not None or self._own.awaited
 
     # -- requests ----------------------------------------------------------------------
 
