@@ -45,6 +45,9 @@ class Limits:
     undelivered: int = 1 * MIB  # received and not read; more, and reading pauses
     handshakes: int = 1_024  # connections of one listener in their handshake …
     connections: int = 10_000  # … and in all, above which accepting pauses
+    #: Those of strangers, also in their handshake: at this number the one that has been idle
+    #: longest is closed for the next one. None for half of ``connections``.
+    untrusted_connections: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,7 @@ class Timeouts:
     close: float = 5.0  # flushing and saying goodbye
     gap: float = 60.0  # nothing comes though a message has begun
     keepalive: float = 20.0  # nothing comes: a ping; nothing is acknowledged: the end
+    idle: float = 600.0  # a stranger who dialled in has no call, stream or message under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 Here are the transport's callbacks and the handshake; the bases do the sending (`sender`),
 pause reading above a limit (`pausing`), watch the peer (`watcher`), hand out messages
-(`reader`) and end the connection (`leaver`).
+(`reader`), end the connection (`leaver`) and say whether it is idle (`evictable`).
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from ..wire.budget import Budget
 from ..wire.connection import Connection
 from ..wire.states import CLOSED, HANDSHAKE, LEAVING, OPEN
 from . import forks
-from .leaver import Leaver
+from .evictable import Evictable
 from .link import Link
 from .polling import poller_of
 
@@ -27,7 +27,7 @@ def _nobody_asks(_: "Adapter") -> None:
     pass
 
 
-class Adapter(Leaver, asyncio.BufferedProtocol):
+class Adapter(Evictable, asyncio.BufferedProtocol):
     """One connection over a socket of ours.
 
     ``opened(adapter)`` is called when the handshake is done, if it succeeds, and

@@ -13,8 +13,10 @@ from ..security import REFUSAL, Trust
 from ..serialize.compression import choose
 from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
+from . import descriptors
 from .adapter import Adapter
 from .admission import Framing, judge, make_adapter
+from .crowd import relieve
 from .link import Link
 from .provider import attach
 
@@ -51,6 +53,8 @@ class SocketConnector(Connector):
         loop = asyncio.get_running_loop()
         budget = Budget(options.limits.untrusted_memory)
         sock = await self._dial(address)
+        if sock.fileno() >= descriptors.ceiling():  # of what is kept for the program
+            relieve(loop)
         greeted: asyncio.Future[bool] = loop.create_future()
 
         def opened(adapter: Adapter) -> None:

@@ -1,8 +1,9 @@
 """A Listener over sockets that it owns: it accepts by itself, so that it can pause.
 
-Connections in their handshake, and all of them, are bounded; a listener at a bound, or
-without file descriptors, stops accepting until there is room, and the kernel's backlog
-keeps who dials meanwhile. What follows the handshake is the callback's.
+Connections in their handshake, and all of them, are bounded. A listener at a bound, or near the
+limit of file descriptors, closes the stranger that has been idle longest (see `crowd`). If there is
+none it stops accepting until there is room, and the kernel's backlog keeps who dials meanwhile.
+What follows the handshake is the callback's.
 """
 
 import asyncio
@@ -10,6 +11,8 @@ import errno
 import logging
 import socket
 from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..comms import ChannelComm
@@ -21,13 +24,15 @@ from ..security import REFUSAL, Trust
 from ..serialize.compression import choose
 from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
-from . import forks
+from . import descriptors, forks
 from .adapter import Adapter
 from .admission import Framing, judge, make_adapter
+from .crowd import FULL, SCARCE, Crowd, are_too_many, relieve
 from .deadlines import Deadline
 from .handling import Handling
 from .link import Link
 from .provider import attach
+from .sockets import has_news
 
 __all__ = ["SocketListener"]
 
@@ -37,6 +42,8 @@ BATCH = 64
 COURTESY = 0.001
 #: Seconds until accepting is tried again after the system refused.
 PAUSE = 0.2
+#: Seconds in which a connection that was closed has given its descriptor back.
+SOON = 0.01
 #: What accept() raises when the machine, not the peer, is the reason.
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -67,7 +74,10 @@ class SocketListener(Listener):
         self._sockets: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # once started
         self._accepting = False
-        self._retry: asyncio.TimerHandle | None = None  # after the system refused
+        self._retry: asyncio.TimerHandle | None = None  # when accepting is tried again
+        self._starved = False  # accepting pauses for want of descriptors
+        self._number = 0  # of the last descriptor that accept() returned
+        self._crowd = Crowd(self._options, self._log)
         self._handshakes: dict[Adapter, Deadline] = {}
         self._connections: set[Adapter] = set()
         forks.watch(self)
@@ -94,6 +104,7 @@ class SocketListener(Listener):
         self.bind()
         self._log.about = f"of {self!r}"
         self._loop = asyncio.get_running_loop()
+        self._crowd.begin(self._loop, self._sockets[0].fileno())
         self._resume()
 
     def stop(self) -> None:
@@ -109,36 +120,66 @@ class SocketListener(Listener):
         self._loop = None
         self._accepting = False
         self._handshakes.clear()
+        self._crowd.forked()
 
     # -- accepting ---------------------------------------------------------------
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float | None = None) -> None:
+        """Stop accepting, for so many seconds at most, until there is room."""
         if self._accepting and self._loop is not None:
             self._accepting = False
             for sock in self._sockets:
                 self._loop.remove_reader(sock)
+            if seconds is not None:
+                self._retry = self._loop.call_later(seconds, self._resume)
 
     def _resume(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         if self._loop is not None and not self._accepting and self._sockets[0].fileno() >= 0:
-            if self._retry is not None:
-                self._retry.cancel()
-                self._retry = None
+            self._starved = False
             self._accepting = True
             for sock in self._sockets:
                 self._loop.add_reader(sock, self._accept, sock)
 
-    def _has_room(self) -> bool:
-        limits = self._options.limits
-        return (
-            len(self._handshakes) < limits.handshakes
-            and len(self._connections) < limits.connections
-        )
+    def _make_room(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, most: float) -> bool:
+        """Return whether another may come in, below the descriptor ``most``.
+
+        If not, and somebody waits, an idle stranger is closed. Accepting pauses until that is gone.
+        """
+        limits, crowd = self._options.limits, self._crowd
+        make: Callable[[], None]
+        if self._number + BATCH >= most and descriptors.is_next_reserved(sock.fileno(), most):
+            make = partial(self._starve, loop)
+        elif len(self._handshakes) >= limits.handshakes:
+            make = partial(self._wait, crowd.evict_arriving, FULL)
+        elif len(self._connections) >= limits.connections or crowd.is_full():
+            make = partial(self._wait, crowd.evict, FULL)
+        elif len(crowd) and are_too_many():
+            make = partial(self._wait, partial(relieve, loop), SCARCE)
+        else:
+            return True
+        if has_news(sock):
+            make()
+        return False
+
+    def _wait(self, evict: Callable[[str], bool], why: str) -> None:
+        """Pause until there is room; who is not idle yet may be in a moment."""
+        crowd = self._crowd
+        self._pause(SOON if evict(why) else crowd.patience() if len(crowd) else None)
+
+    def _starve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Pause, and have a stranger of this process give its descriptor back, if one is idle."""
+        descriptors.warn(self)
+        self._pause(SOON if relieve(loop) else PAUSE)
+        self._starved = True
 
     def _accept(self, sock: socket.socket) -> None:
         assert self._loop is not None
+        most = descriptors.ceiling()
         for _ in range(BATCH):
-            if not self._has_room():
-                self._pause()
+            if not self._make_room(self._loop, sock, most):
                 return
             try:
                 accepted, name = sock.accept()
@@ -148,9 +189,9 @@ class SocketListener(Listener):
                 if exc.errno not in EXHAUSTED:
                     raise
                 self._log.line(logging.WARNING, "%s pauses accepting: %s", self, exc)
-                self._pause()
-                self._retry = self._loop.call_later(PAUSE, self._resume)
+                self._starve(self._loop)
                 return
+            self._number = accepted.fileno()
             self._welcome(self._loop, accepted, name)
 
     def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, name: Any) -> None:
@@ -166,6 +207,8 @@ class SocketListener(Listener):
         )  # fmt: skip
         self._handshakes[adapter] = Deadline(loop, COURTESY, lambda: self._greet(adapter))
         self._connections.add(adapter)
+        if not self._trust.includes(vouched=link.vouched, proven=False, relayed=False):
+            self._crowd.join(adapter)  # until it has shown that it is none of them
         self._handling.keep(loop.create_task(self._attach(loop, sock, adapter)))
 
     async def _attach(
@@ -192,14 +235,21 @@ class SocketListener(Listener):
     def _opened(self, adapter: Adapter) -> None:
         """The handshake is done."""
         self._handshakes.pop(adapter).cancel()
-        if self._retry is None:  # a handshake that is done frees no descriptor
+        if not self._starved:  # a handshake that is done frees no descriptor
             self._resume()
         try:
             trusted = judge(adapter, self._trust, self._budget, self._log)
         except FatalCommClosedError as exc:
             self._log.line(logging.INFO, "%s refused a connection: %s", self, exc)
             assert self._loop is not None
+            self._crowd.part(adapter)
             self._handling.keep(self._loop.create_task(adapter.refuse(REFUSAL)))
+            return
+        if trusted:
+            self._crowd.leave(adapter)
+        elif not self._crowd.settle(adapter):
+            self._log.line(logging.INFO, "%s turned %s away: %s", self, adapter.peer_address, FULL)
+            adapter.evict(FULL)
             return
         comm = ChannelComm(
             adapter, trusted=trusted, deserialize=self._deserialize, limits=self._options.limits
@@ -209,6 +259,7 @@ class SocketListener(Listener):
     def _lost(self, adapter: Adapter) -> None:
         """A connection is gone, perhaps before its handshake was done."""
         self._connections.discard(adapter)
+        self._crowd.leave(adapter)
         deadline = self._handshakes.pop(adapter, None)
         if deadline is not None:
             deadline.cancel()

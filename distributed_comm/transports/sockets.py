@@ -15,7 +15,7 @@ from ..addressing import unparse_host_port
 from ..threads import NAMES, in_thread
 
 __all__ = [
-    "adopt", "bind", "dial", "get_ip", "has_left", "host_port", "is_unacknowledged",
+    "adopt", "bind", "dial", "get_ip", "has_left", "has_news", "host_port", "is_unacknowledged",
     "lookup", "resolve", "tune_accepted", "unpace",
 ]  # fmt: skip
 
@@ -120,6 +120,17 @@ def has_left(sock: socket.socket) -> bool:
         return False
     poll = select.poll()
     poll.register(sock, GONE)
+    return bool(poll.poll(0))
+
+
+def has_news(sock: socket.socket) -> bool:
+    """Return whether anything has arrived that was not taken: bytes, an end, a connection."""
+    if sock.fileno() < 0:  # closed in this very turn
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
 
 

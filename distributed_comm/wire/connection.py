@@ -6,6 +6,7 @@ connection is kept, and `closed_error` builds the exception for everybody who as
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ..errors import CommClosedError, FatalCommClosedError, RemoteProtocolError
 from ..frames import Frames
@@ -32,11 +33,20 @@ from .states import (
     Event,
 )  # fmt: skip
 
-__all__ = ["Connection"]
+__all__ = ["Connection", "Layer"]
 
 #: A message limit of None, as a number that every length is below.
 NO_CAP = (1 << 63) - 1
 REFUSED = f"the peer does not trust this side, and has require_trust=True: {REMEDY}"
+
+
+class Layer(Protocol):
+    """What stands between a connection and its framing, and hands on what that returns."""
+
+    framing: LengthFraming | SentinelFraming
+
+    def receive(self, nbytes: int) -> list[Frames]:
+        """Do what the framing's does."""
 
 
 class Connection:
@@ -108,9 +118,7 @@ class Connection:
         """Close our side; return the bytes of the goodbye, where one is to be said."""
         opened = self.state is OPEN
         self._move(CLOSE, "closed by this side", clean=True)
-        if opened and self.remote is not None and self.remote.says_goodbye:
-            return self.encode([control.encode(GOODBYE)])
-        return []
+        return self.goodbye() if opened else []
 
     def refuse(self, why: str) -> list[bytes | memoryview]:
         """Close our side to a peer that may not come in; return the bytes that tell it so.
@@ -127,6 +135,12 @@ class Connection:
     def compression(self) -> str | None:
         """The codec to compress by, for this peer."""
         return None if self.remote is None else self.remote.best_codec(self._codecs)
+
+    def goodbye(self) -> list[bytes | memoryview]:
+        """Return the bytes of a goodbye, for an open connection; none to who knows none."""
+        if self.remote is None or not self.remote.says_goodbye:
+            return []
+        return self.encode([control.encode(GOODBYE)])
 
     def ping(self) -> list[bytes | memoryview]:
         """Return the bytes of a ping, for an open connection; none to who knows no pings."""
@@ -184,6 +198,12 @@ class Connection:
     def share(self, budget: Budget) -> None:
         """Take the memory for messages from the budget of all who are not trusted."""
         self._framing.share(budget)
+
+    def receive_through(self, layer: Layer) -> None:
+        """Have the messages of an open connection pass one more method, which looks at them."""
+        if not self._farewell:  # which came right behind the hello
+            layer.framing = self._framing
+            self.receive = layer.receive
 
     def _obey(self, frame: bytes) -> None:
         """Act on a control message."""
