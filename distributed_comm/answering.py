@@ -22,7 +22,7 @@ from typing import Any
 from .calls import Status, pack_error, seems_error
 from .core import Comm
 from .envelope import END, ERROR, EXTRA, ITEM, ITEMS, NO_REPLY, NOTHING, REPLY
-from .errors import RemoteError
+from .errors import MessageError, RemoteError
 from .failures import failed, unsendable
 from .operations import EITHER, Call, Operation, Operations, drive
 from .own_messages import OwnMessages
@@ -187,6 +187,8 @@ class Answering:
                 rest = self._send_bare(message)
         except OSError:  # the connection has ended, as its receiver will hear
             return None
+        except MessageError as exc:  # it is the text of an error, and too long to wait unsent
+            return self._post(call, head, unsendable(exc, self.comm, self._trusted))
         return None if rest is None else self._write(call, rest, head)
 
     async def _write(self, call: Call, writing: Awaitable[Any], head: bytes) -> None:

@@ -19,7 +19,7 @@ from .log_limits import Log
 from .options import Limits
 from .pushing import REFUSED, Decoding, Push, name_ends
 from .serialize.decoding import loads
-from .serialize.encoding import dumps
+from .serialize.encoding import dumps, plain_length
 from .serialize.lengthy import Lengthy
 from .serialize.settings import DumpOptions, LoadOptions, check_choice
 from .serialize.tags import MARK
@@ -167,12 +167,12 @@ class ChannelComm(Comm):
             return await self._write_in_turn(msg, options)
         try:
             frames = dumps(msg, options)
-        except Lengthy:
-            return await self._write_in_turn(msg, options)
+        except Lengthy as lengthy:
+            return await self._write_in_turn(msg, options, lengthy=lengthy)
         except REFUSED as exc:
             name_ends(exc, self._channel)
             raise
-        if self.own_heads is not None and (head := next(self.own_heads)):
+        if self.own_heads is not None and (head := self._own_head(frames)):
             frames.insert(0, head)
         channel = self._channel
         nbytes = channel.send(frames)
@@ -188,13 +188,13 @@ class ChannelComm(Comm):
             return self._write_in_turn(msg, options, head)
         try:
             frames = dumps(msg, options)
-        except Lengthy:
-            return self._write_in_turn(msg, options, head)
+        except Lengthy as lengthy:
+            return self._write_in_turn(msg, options, head, lengthy)
         except REFUSED as exc:
             name_ends(exc, self._channel)
             raise
         if head is None and self.own_heads is not None:
-            head = next(self.own_heads)
+            head = self._own_head(frames)
         if head:
             frames.insert(0, head)
         channel = self._channel
@@ -223,12 +223,20 @@ class ChannelComm(Comm):
         self._channel.ask_before_evicting(in_use)
 
     async def _write_in_turn(
-        self, msg: Any, options: DumpOptions, head: bytes | None = None
+        self,
+        msg: Any,
+        options: DumpOptions,
+        head: bytes | None = None,
+        lengthy: Lengthy | None = None,
     ) -> int:
         """Encode a message in a thread, and send it after those that were there before.
 
         Cancelled, it goes on until the object is not needed any more.
         """
+        promised = 0
+        if lengthy is not None and not options.trusted:  # it waits here for a thread
+            promised = plain_length(msg, options, lengthy)
+            self._channel.promise(promised)
         if self._turn is None:
             self._turn = asyncio.Lock()
         self._turns += 1
@@ -244,8 +252,10 @@ class ChannelComm(Comm):
                 except REFUSED as exc:
                     name_ends(exc, self._channel)
                     raise
+                self._channel.promise(-promised)  # for `send` counts it itself
+                promised = 0
                 if head is None and self.own_heads is not None:
-                    head = next(self.own_heads)
+                    head = self._own_head(frames)
                 if head:
                     frames.insert(0, head)
                 nbytes = self._channel.send(frames)
@@ -254,10 +264,17 @@ class ChannelComm(Comm):
                 if cancelled:
                     await asyncio.sleep(0)  # where drain did not have to wait
         finally:
+            self._channel.promise(-promised)
             self._turns -= 1
             if not self._turns:
                 self._turn = None
         return nbytes
+
+    def _own_head(self, frames: Frames) -> bytes:
+        """Return the head of a handler's own message, which counts as sent from then on."""
+        assert self.own_heads is not None
+        self._channel.afford(frames)
+        return next(self.own_heads)
 
     def _chosen(self, serializers: Iterable[str] | None, on_error: str | None) -> DumpOptions:
         check_choice(serializers, on_error)

@@ -90,11 +90,24 @@ class Channel(ABC):
         instance. A transport that closes none for that reason need not ask.
         """
 
+    def afford(self, frames: Frames) -> None:  # noqa: ARG002 - for channels that count
+        """Raise a MessageError if `send` would refuse to have this message wait unsent."""
+        return
+
+    def promise(self, nbytes: int) -> None:  # noqa: ARG002 - for channels that count
+        """Count a message that is about to be encoded in a thread; less than 0 for no longer.
+
+        Raises MessageError as `send` would.
+        """
+        return
+
     @abstractmethod
     def send(self, frames: Frames) -> int:
         """Send a message, or queue it; return its bytes. Raises CommClosedError.
 
-        While `full` is then true the caller awaits `drain` before it sends again.
+        Raises MessageError for a message that would wait unsent, and is longer than a stranger
+        may leave unread; nothing of it is sent. While `full` is then true the caller awaits
+        `drain` before it sends again.
         """
 
     @abstractmethod

@@ -18,12 +18,15 @@ from ..frames import Buffer
 from ..texts import brief
 from .gate import Gate
 
-__all__ = ["TooLongError", "available", "choose", "compress", "decompress"]
+__all__ = ["DENSEST", "TooLongError", "available", "choose", "compress", "decompress"]
 
 #: Frames of other sizes are not worth it, or more than lz4 takes: 2 GiB less 32 MiB.
 SMALLEST, LARGEST = 10_000, 0x7E000000
 #: What compresses to more than this share of its size is sent as it is.
 WORTHWHILE = 0.7
+#: What shrinks to less than this part of its size is sent as it is to strangers, as we may be one
+#: to them: they refuse what becomes much more than they received (`Limits.untrusted_growth`).
+DENSEST = 64
 SAMPLES, SAMPLE = 5, 10_000
 COMPRESSED = "what was compressed"
 #: zlib, which does not say how much it will make, is given so much at a time, and makes so much.
@@ -72,8 +75,10 @@ def _load(name: str) -> tuple[Codec, Any]:
     return codec, import_module(codec.library)
 
 
-def compress(name: str, frame: Buffer) -> tuple[str | None, Buffer]:
+def compress(name: str, frame: Buffer, densest: int | None = None) -> tuple[str | None, Buffer]:
     """Compress a frame if that saves enough; return the codec's name, or None, and the frame.
+
+    With ``densest``, a frame stays as it is if it would shrink to less than that part of its size.
 
     Samples of a long frame are tried first. ValueError for a codec that is not installed.
     """
@@ -87,7 +92,7 @@ def compress(name: str, frame: Buffer) -> tuple[str | None, Buffer]:
         if len(codec.compress(library, sample)) > WORTHWHILE * len(sample):
             return None, frame
     compressed = codec.compress(library, view)
-    if len(compressed) > WORTHWHILE * size:
+    if len(compressed) > WORTHWHILE * size or (densest and densest * len(compressed) < size):
         return None, frame
     return name, compressed
 

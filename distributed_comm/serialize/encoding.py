@@ -6,6 +6,7 @@ else there, which either holds the object or refers to frames of its own.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -17,13 +18,14 @@ from ..errors import UnserializableError
 from ..frames import Frames
 from . import tags
 from .families import USUAL
+from .lengthy import Lengthy
 from .markers import ENUM, MARKERS, PICKLED, SERIALIZED, SET, Pickled, Unopened
 from .plain import PLAIN, as_base, has_a_name, names_of
 from .settings import DumpOptions
 from .tags import TAG
 from .wrapping import may_pickle, report, wrap, wrap_registered
 
-__all__ = ["dumps"]
+__all__ = ["dumps", "plain_length"]
 
 #: An encoder is not kept whose buffer has grown past this.
 KEEP = 1024 * 1024
@@ -233,3 +235,17 @@ def dumps(msg: Any, options: DumpOptions = DUMP_DEFAULTS) -> Frames:
     else:
         encoder.discard()
     return frames
+
+
+def plain_length(msg: Any, options: DumpOptions, lengthy: Lengthy) -> int:
+    """Return about how many bytes a message takes, of which `dumps` has said that it is lengthy.
+
+    Most messages are lengthy only because they are compressed; others are as long as it says.
+    """
+    if options.compression is None:
+        return lengthy.nbytes
+    try:
+        frames = dumps(msg, replace(options, compression=None))
+    except Lengthy as exc:
+        return exc.nbytes
+    return sum(memoryview(frame).nbytes for frame in frames)

@@ -91,7 +91,7 @@ def _dumps_registered(obj: Any, options: DumpOptions) -> tuple[Header, Frames]:
         raise NotImplementedError
     most = options.most
     if most is not None and getattr(obj, "nbytes", 0) > most and not found.writes_at_once(obj):
-        raise Lengthy
+        raise Lengthy(nbytes=obj.nbytes)
     header, frames = found.serialize(obj)
     if options.typed:
         return {"type": found.name, "sub-header": header}, frames

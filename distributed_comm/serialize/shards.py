@@ -13,9 +13,11 @@ __all__ = ["compress_all", "decompress_all", "join_shards", "set_writeable"]
 LONGEST_NAME = 40
 
 
-def compress_all(name: str, frames: Frames) -> tuple[tuple[str | None, ...], Frames]:
+def compress_all(
+    name: str, frames: Frames, densest: int | None = None
+) -> tuple[tuple[str | None, ...], Frames]:
     """Return how each frame is compressed, by this codec or not at all, and the frames."""
-    pairs = [codecs.compress(name, frame) for frame in frames]
+    pairs = [codecs.compress(name, frame, densest) for frame in frames]
     return tuple(used for used, _ in pairs), [frame for _, frame in pairs]
 
 

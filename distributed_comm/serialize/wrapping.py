@@ -5,6 +5,7 @@ from typing import Any
 
 from ..errors import UnserializableError, UntrustedError
 from . import pickles, registered
+from .compression import DENSEST
 from .families import USUAL, none_takes, serialize
 from .lengthy import Lengthy
 from .markers import Pickled, Serialize, Serialized, ToPickle, Unopened
@@ -125,9 +126,12 @@ def _looks_longer(obj: Any, most: int) -> bool:
 def _compress(unopened: Unopened, options: DumpOptions) -> Unopened:
     codec, most = options.compression, options.most
     assert codec is not None
-    if most is not None and sum(memoryview(frame).nbytes for frame in unopened.frames) > most:
-        raise Lengthy
-    used, unopened.frames = compress_all(codec, unopened.frames)
+    if most is not None:
+        nbytes = sum(memoryview(frame).nbytes for frame in unopened.frames)
+        if nbytes > most:
+            raise Lengthy(nbytes=nbytes)
+    densest = None if options.trusted else DENSEST
+    used, unopened.frames = compress_all(codec, unopened.frames, densest)
     if any(used):
         unopened.header["compression"] = used
     return unopened

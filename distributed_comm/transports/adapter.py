@@ -194,6 +194,8 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         """Take the memory for messages from a budget: the peer is not trusted."""
         self._budget = budget
         self._unasked = 0
+        if not self.link.dialled:  # what a dialler sends is its own program's
+            self.ration(budget)
         self._connection.share(budget)
 
     @property

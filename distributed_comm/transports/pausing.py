@@ -5,7 +5,6 @@ of a listener share, but for a little, and who would exceed it is cut. It stays 
 the end of the connection, for so do the messages.
 """
 
-from abc import abstractmethod
 from asyncio import AbstractEventLoop
 from socket import socket
 
@@ -13,13 +12,13 @@ from ..frames import Frames
 from ..options import CommOptions
 from ..wire.budget import ALLOWANCE, OVERHEAD, Budget
 from ..wire.connection import Connection
-from .sender import Sender
+from .rationing import Rationer
 from .sockets import has_left
 
 __all__ = ["Pauser"]
 
 
-class Pauser(Sender):
+class Pauser(Rationer):
     """Stops reading from the socket, and goes on."""
 
     __slots__ = (
@@ -38,10 +37,6 @@ class Pauser(Sender):
         self._budget: Budget | None = None  # of a stranger …
         self._held = 0  # … how much of it waits unread here …
         self._parts = 0  # … and in how many messages and frames
-
-    @abstractmethod
-    def abort(self, why: str = "aborted by this side") -> None:
-        """Close at once."""
 
     def _crowd(self, messages: list[Frames]) -> None:
         """Take note that these have come, and that more waits unread than may unasked."""
@@ -94,6 +89,9 @@ class Pauser(Sender):
             self._held = self._parts = 0
 
     def __del__(self) -> None:
-        """Give back what was held for messages that nobody has read, or will."""
+        """Give back what was held for messages that nobody has read, or will, on either side."""
         if getattr(self, "_held", 0):
             self._let_go()
+        ration = getattr(self, "_ration", None)
+        if ration is not None:
+            ration.settle(0)

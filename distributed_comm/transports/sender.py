@@ -10,6 +10,7 @@ memory back: the rest is copied here.
 
 import asyncio
 import socket
+import sys
 from abc import abstractmethod
 from collections import deque
 from threading import get_ident
@@ -18,8 +19,10 @@ from ..core import Channel
 from ..errors import LocalProtocolError
 from ..frames import Frames
 from ..options import Limits
+from ..wire.budget import Budget
 from ..wire.connection import Connection
 from ..wire.states import OPEN
+from .ration import SIP, Ration
 
 __all__ = ["CREDIT", "TOLL", "Sender"]
 
@@ -56,9 +59,9 @@ class Sender(Channel):
     """
 
     __slots__ = (
-        "_charged", "_connection", "_credit", "_fresh", "_limits", "_loop", "_messages_sent",
-        "_parked", "_queue", "_queued", "_scheduled", "_sock", "_tail", "_taken", "_thread",
-        "_transport", "_waiters", "full",
+        "_brim", "_charged", "_connection", "_credit", "_fresh", "_gone", "_limits", "_loop",
+        "_messages_sent", "_parked", "_queue", "_queued", "_ration", "_scheduled", "_sock",
+        "_tail", "_taken", "_thread", "_transport", "_waiters", "full",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +86,9 @@ class Sender(Channel):
         # may leave at once. Whoever reads from the socket sets it, for that began a turn.
         self._fresh = True
         self._queued = 0  # bytes that the socket has not taken
+        self._gone = 0  # bytes of the queue's first entry that it has, if that keeps them
+        self._ration: Ration | None = None  # of a stranger, and the bytes …
+        self._brim = sys.maxsize  # … from which on the queue has to be counted
         self._taken = 0  # bytes that it has, of those that were queued
         # A message costs its bytes and a toll; these count messages and bytes at once.
         self._credit = CREDIT  # what may be spent until the next pause
@@ -93,6 +99,22 @@ class Sender(Channel):
     @abstractmethod
     def _send_failed(self, exc: OSError) -> None:
         """Act on a socket that takes no more bytes."""
+
+    @abstractmethod
+    def _afford(self, nbytes: int) -> bool:
+        """Count a message before it is queued for a stranger.
+
+        Return False if it is to be sent now, as the first of a turn; MessageError if it does
+        not fit, CommClosedError if there is not even room to say so.
+        """
+
+    @abstractmethod
+    def _afford_rest(self) -> None:
+        """Count what is left of a stranger's message; cut the peer if that is too much."""
+
+    @abstractmethod
+    def _weigh(self) -> None:
+        """Count what a stranger has taken as free."""
 
     @abstractmethod
     def _misused(self) -> LocalProtocolError:
@@ -107,10 +129,10 @@ class Sender(Channel):
         if connection.state is not OPEN:
             raise connection.closed_error()
         buffers = connection.encode(frames)
-        if self._fresh and len(buffers) == 1:
+        first = buffers[0]
+        nbytes = len(first)
+        if self._fresh and len(buffers) == 1 and nbytes < JOIN:
             # _enqueue and _flush would do the same; this is nearly every message's way
-            first = buffers[0]
-            nbytes = len(first)
             self._fresh = False
             try:
                 sent = self._sock.send(first)
@@ -122,15 +144,24 @@ class Sender(Channel):
             if sent != nbytes:
                 self._queue = deque([memoryview(first)[sent:]])  # it was empty: `_fresh`
                 self._queued = nbytes - sent
+                self._gone = sent
+                if self._ration is not None:
+                    self._afford_rest()
                 self._flush()
-        elif self._tail is not None and len(buffers) == 1 and len(self._tail) < JOIN:
+        elif (
+            self._tail is not None
+            and len(buffers) == 1
+            and len(self._tail) < JOIN
+            and self._queued + nbytes < self._brim
+        ):
             # again what _enqueue would do: a small message behind others of its turn
-            self._tail += buffers[0]
-            nbytes = len(buffers[0])
+            self._tail += first
             self._queued += nbytes
             if self._queued >= JOIN:
                 self._flush()
         else:
+            if self._ration is not None and not self._afford(sum(map(len, buffers))):
+                return self.send(frames)
             nbytes = self._enqueue(buffers)
         self._messages_sent += 1
         self._credit = credit = self._credit - nbytes - TOLL
@@ -142,14 +173,23 @@ class Sender(Channel):
         self.full = False
         self._charged += CREDIT - self._credit
         self._credit = CREDIT
+        high, low = self._limits.high_water, self._limits.low_water
+        if self._ration is not None:
+            high = self._ration.water(high)
+            low = min(low, high // 4)
         if any(map(_is_borrowed, self._queue)):
             await self._all_but(0)
-        elif self._queued > self._limits.high_water:
-            await self._all_but(self._limits.low_water)
+        elif self._queued > high:
+            await self._all_but(low)
         else:
             await asyncio.sleep(0)
         if self._connection.state is not OPEN:
             raise self._connection.closed_error()
+
+    def ration(self, budget: Budget) -> None:
+        """Take the memory for what is unsent from the budget of strangers, from now on."""
+        self._ration = Ration(budget)
+        self._brim = 0
 
     # -- the queue -------------------------------------------------------------------
 
@@ -221,9 +261,11 @@ class Sender(Channel):
                     del head[:nbytes]
                 else:
                     queue[0] = memoryview(head)[nbytes:]
+                    self._gone += nbytes
                 break
             nbytes -= len(head)
             queue.popleft()
+            self._gone = 0
         if not queue:
             self._tail = None
             self._queue = EMPTY
@@ -232,13 +274,16 @@ class Sender(Channel):
         """Count bytes as sent and wake the writers that waited for them."""
         self._queued -= nbytes
         self._taken += nbytes
+        if self._ration is not None:
+            self._weigh()
         for target, waiter in self._waiters:
             if self._taken >= target and not waiter.done():
                 waiter.set_result(None)
 
     def _park(self) -> None:
         """Hand the transport a few bytes, copied; it calls `resume_writing` once sent."""
-        piece = bytes(memoryview(self._queue[0])[:PARK])
+        size = PARK if self._ration is None else SIP
+        piece = bytes(memoryview(self._queue[0])[:size])
         self._remove(len(piece))
         self._parked = len(piece)
         self._transport.write(piece)
@@ -266,12 +311,19 @@ class Sender(Channel):
         try:
             await entry[1]
         except BaseException:  # cancelled, or its coroutine closed
-            self._queue = deque(
-                bytes(buffer) if _is_borrowed(buffer) else buffer for buffer in self._queue
-            )
+            self._copy()
             raise
         finally:
             self._waiters.remove(entry)
+
+    def _copy(self) -> None:
+        """Leave no memory of a caller in the queue."""
+        queue = self._queue
+        if queue and _is_borrowed(queue[0]):
+            self._gone = 0
+        self._queue = deque(bytes(buffer) if _is_borrowed(buffer) else buffer for buffer in queue)
+        if self._ration is not None:
+            self._weigh()
 
     def _bytes_sent(self) -> int:
         """Return how many bytes of messages the socket has taken."""
@@ -285,7 +337,9 @@ class Sender(Channel):
         self._parked = 0
         self._fresh = False
         self._charged -= self._queued
-        self._queued = 0
+        self._queued = self._gone = 0
+        if self._ration is not None:
+            self._ration.settle(self._ration.promised)
         for _, waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

@@ -14,9 +14,15 @@ from functools import partial
 from ..addressing import unparse_host_port
 from ..threads import NAMES, in_thread
 
+try:
+    import fcntl
+    import termios
+except ImportError:  # Windows
+    fcntl = termios = None  # type: ignore[assignment]
+
 __all__ = [
     "adopt", "bind", "dial", "get_ip", "has_left", "has_news", "host_port", "is_unacknowledged",
-    "lookup", "resolve", "tune_accepted", "unpace",
+    "lookup", "resolve", "tune_accepted", "unacknowledged", "unpace",
 ]  # fmt: skip
 
 BACKLOG = 2048
@@ -148,6 +154,19 @@ def is_unacknowledged(sock: socket.socket, seconds: float) -> bool:
         return False
     probes, segments, silence = TCP_INFO.unpack(info)
     return bool((segments or probes >= PROBES) and silence >= 1000 * seconds)
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Return how many bytes the system keeps for the peer: 0 if it does not tell.
+
+    Over unix it tells how much memory they take, which becomes less by whole pieces.
+    """
+    if sys.platform != "linux":
+        return 0
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):  # it has just gone
+        return 0
 
 
 async def dial(loop: asyncio.AbstractEventLoop, found: Sequence[AddrInfo]) -> socket.socket:

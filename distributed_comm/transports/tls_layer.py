@@ -113,7 +113,15 @@ class TLSLayer(TLSSocket, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         if self._full and not self._shaking and not self._gone:
             self._full = False
-            self._unpark()
+            if self._parked:
+                self._unpark()
+            else:  # nothing waits, and what was ahead of the socket is gone
+                self._protocol.resume_writing()
+
+    def _hold(self, records: list[bytes], sent: int) -> None:
+        super()._hold(records, sent)
+        if self._full and self._protocol is not None:
+            self._protocol.count_ahead()
 
     # -- the handshake -------------------------------------------------------------
 

@@ -74,6 +74,11 @@ class TLSSocket:
             self._hold(records, sent)
         return taken
 
+    @property
+    def ahead(self) -> int:
+        """How many bytes were encrypted that the socket has not taken."""
+        return self._transport.get_write_buffer_size()
+
     def _hold(self, records: list[bytes], sent: int) -> None:
         """Have the transport send what the socket did not take; it calls `resume_writing`."""
         rest: list[Buffer] = []

@@ -17,12 +17,12 @@ from math import inf
 from socket import socket
 
 from ..options import CommOptions
+from ..wire.budget import ALLOWANCE
 from ..wire.connection import Connection
 from ..wire.states import OPEN
 from .pausing import Pauser
 from .rounds import Rounds, rounds_of
-from .sender import JOIN
-from .sockets import is_unacknowledged
+from .sockets import is_unacknowledged, unacknowledged
 
 __all__ = ["Watcher"]
 
@@ -80,6 +80,8 @@ class Watcher(Pauser):
         unacknowledged = is_unacknowledged(self._sock, beat)
         self._unacknowledged = self._unacknowledged + 1 if unacknowledged else 0
         self._judge(beat)
+        if self._ration is not None and self._ration.held:
+            self._press(beat)
 
     def _judge(self, beat: float) -> None:
         """Cut the connection, or ping the peer, where it is time to."""
@@ -93,7 +95,23 @@ class Watcher(Pauser):
             if self._connection.state is OPEN:
                 self._post(self._connection.ping())
 
+    def _press(self, beat: float) -> None:
+        """Cut a stranger that has taken nothing of what waits for it for long enough.
+
+        All of these change as it does, but for a reader of a few bytes now and then the last
+        one alone: a full socket takes more only when a good part of it is free.
+        """
+        assert self._ration is not None
+        unsent = self._transport.get_write_buffer_size(), self._ahead()
+        place = self._taken, *unsent, unacknowledged(self._sock)
+        gap = self._timeouts.gap
+        if self._ration.beats_at(place) * beat >= gap:
+            self._cut(
+                f"the peer is not trusted and took nothing of what was sent to it for {gap:g} s, "
+                f"while {self._queued} bytes waited (Timeouts.gap)"
+            )
+
     def _respond(self, buffers: list[bytes | memoryview]) -> None:
         """Answer a ping, unless so much is unsent that the peer hears of us anyway."""
-        if self._queued < JOIN:
+        if self._queued < ALLOWANCE:
             self._post(buffers)

@@ -29,6 +29,11 @@ class Budget:
         self._lock = RLock()  # a destructor may come in between
         self.used = 0
 
+    @property
+    def left(self) -> int:
+        """How many bytes more may be held."""
+        return self._limit - self.used
+
     def change(self, by: int) -> None:
         """Hold so many bytes more, or less; ValueError where that is too much."""
         with self._lock:

@@ -1,0 +1,54 @@
+"""What one stranger may leave unread of what is sent to it, out of the budget of all strangers.
+
+It is counted before it is queued, and given back as the socket takes it. The first few
+kilobytes are not counted, so that a short answer reaches everybody even if others have used up
+the budget.
+"""
+
+from ..wire.budget import ALLOWANCE, Budget
+
+__all__ = ["SIP", "UNCOUNTED", "Ration"]
+
+#: What the transport is given, copied, where it would get more of what is for a trusted peer.
+SIP = 512
+#: Unsent bytes of each connection that are not counted, beside that copy and one message that is
+#: no longer than this.
+UNCOUNTED = (ALLOWANCE - SIP) // 2
+
+#: A writer waits from this share of what is left on: so those who are slow never use it up.
+SHARE = 16
+
+
+class Ration:
+    """How much of the budget the unsent bytes of one connection hold."""
+
+    __slots__ = ("_budget", "_seen", "_still", "held", "promised")
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._seen: object = None  # how far the peer was at the last beat …
+        self._still = 0  # … and for how many it has been there
+        self.held = 0
+        self.promised = 0  # bytes of messages that are being encoded
+
+    def take(self, nbytes: int) -> None:
+        """Hold so many bytes in all, but for the first few; ValueError if that is too much."""
+        if nbytes > self.held + UNCOUNTED:
+            self._budget.change(nbytes - self.held)
+            self.held = nbytes
+
+    def settle(self, nbytes: int) -> None:
+        """Give back what is more than so many bytes in all."""
+        if nbytes < self.held:
+            self._budget.change(nbytes - self.held)
+            self.held = nbytes
+
+    def water(self, high: int) -> int:
+        """Return the unsent bytes above which a writer waits: fewer if little is left."""
+        return min(high, max(UNCOUNTED // 2, self._budget.left // SHARE))
+
+    def beats_at(self, place: object) -> int:
+        """Note at a beat how far the peer is; return for how many beats it has been there."""
+        self._still = self._still + 1 if place == self._seen else 0
+        self._seen = place
+        return self._still

@@ -1,0 +1,275 @@
+"""What is unsent to a stranger, by itself: whatever happens, as much is counted as there is."""
+
+import asyncio
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import distributed_comm as dc
+from distributed_comm.transports.rationing import Rationer
+from distributed_comm.transports.sender import JOIN
+from distributed_comm.wire.budget import ALLOWANCE, Budget
+from distributed_comm.wire.states import State
+
+from .connecting import OURS, connect
+
+KIB, MIB = 1024, 1024 * 1024
+BUDGET = 2 * MIB
+
+
+class Socket:
+    """A socket that takes what it has room for, and says by `ahead` what it has not passed on."""
+
+    def __init__(self):
+        self.room = self.ahead = 0
+
+    def send(self, data):
+        if not self.room:
+            raise BlockingIOError
+        taken = min(len(data), self.room)
+        self.room -= taken
+        return taken
+
+    def sendmsg(self, buffers):
+        return self.send(b"".join(map(bytes, buffers)))
+
+
+class Transport:
+    """Holds what it is given."""
+
+    def __init__(self):
+        self.data = b""
+
+    def write(self, data):
+        self.data += data
+
+    def get_write_buffer_size(self):
+        return len(self.data)
+
+
+class Loop:
+    """Runs what is due when it is told to."""
+
+    def __init__(self):
+        self.due = []
+
+    def call_soon(self, callback, *args, context=None):
+        self.due.append((callback, args))
+
+    def turn(self):
+        due, self.due = self.due, []
+        for callback, args in due:
+            callback(*args)
+
+    def create_future(self):
+        return asyncio.Future(loop=self)
+
+    def get_debug(self):
+        return False
+
+
+class Probe(Rationer):
+    """A sender on such a socket, transport and loop."""
+
+    local_address, peer_address = "here", "there"
+    read = close = closed = stats = _misused = None
+
+    def __init__(self, budget, connection):
+        super().__init__(Loop(), Socket(), connection, dc.Limits())
+        self._transport = Transport()
+        self.writers = []
+        self.ration(budget)
+
+    def _send_failed(self, exc):
+        raise AssertionError from exc
+
+    def abort(self, why="aborted"):
+        self._connection.lose(why)
+        self._drop()
+
+    def write(self, frames):
+        """Send a message, and let it be drained, until it has to wait."""
+        self.send(frames)
+        if self.full:
+            drain = self.drain()
+            with contextlib.suppress(StopIteration):
+                while drain.send(None) is None:  # it gives way
+                    self._loop.turn()
+                self.writers.append(drain)
+
+    def take(self, nbytes):
+        """Let the peer take so many bytes, first of what the transport holds."""
+        data = self._transport.data
+        self._transport.data = data[nbytes:]
+        if not self._transport.data:
+            self._sock.room += nbytes - len(data)
+            if self._parked:
+                self.resume_writing()
+
+    def memory(self):
+        """Return the bytes of what is there, whole."""
+        whole = [b.obj if isinstance(b, memoryview) else b for b in self._queue]
+        return sum(memoryview(b).nbytes for b in whole) + len(self._transport.data)
+
+
+def probe(budget):
+    return Probe(budget, connect(OURS))
+
+
+def check(budget, probes):
+    """Check that as much is counted as there is, but for little."""
+    for each in probes:
+        held = each._ration.held
+        assert each.memory() - held <= ALLOWANCE
+        assert held <= each._kept() + JOIN  # a short buffer that was parked counts until it is sent
+        if not each._queued:
+            assert held == 0
+    assert budget.used == sum(each._ration.held for each in probes) <= BUDGET
+
+
+SIZES = st.sampled_from([0, 1, 100, 3_000, 5_000, 60_000, 70_000, 300_000, 900_000])
+STEPS = st.one_of(
+    st.tuples(st.just("write"), SIZES, st.booleans()),
+    st.tuples(st.just("take"), st.sampled_from([1, 1_000, 20_000, 100_000, 2_000_000])),
+    st.tuples(st.sampled_from(["turn", "fresh", "cancel", "abort"])),
+)
+
+
+@settings(max_examples=120)
+@given(st.lists(st.tuples(st.integers(0, 2), STEPS), max_size=60))
+def test_whatever_happens_as_much_is_counted_as_waits(steps):
+    budget = Budget(BUDGET)
+    probes = [probe(budget) for _ in range(3)]
+    for who, (what, *args) in steps:
+        one = probes[who]
+        if what == "write":
+            size, borrowed = args
+            frames = [b"x", memoryview(bytearray(size)) if borrowed else bytes(size)]
+            with contextlib.suppress(dc.MessageError, dc.CommClosedError):
+                one.write(frames)
+        elif what == "take":
+            one.take(*args)
+        elif what == "turn":
+            one._loop.turn()
+        elif what == "fresh":  # as a callback that has received something
+            one._fresh = not one._queued
+        elif what == "cancel":
+            for writer in one.writers:
+                with contextlib.suppress(asyncio.CancelledError, StopIteration, dc.CommClosedError):
+                    writer.throw(asyncio.CancelledError)
+            one.writers.clear()
+        elif what == "abort" and args:
+            one.abort()
+        check(budget, probes)
+    for one in probes:
+        one.take(100 * MIB)
+        one._loop.turn()
+        one.take(100 * MIB)
+        for writer in one.writers:
+            writer.close()
+    assert budget.used == 0
+
+
+def test_a_long_buffer_is_counted_as_long_as_it_is_there():
+    """Where little of it is left, that is copied, and the rest is free."""
+    budget = Budget(BUDGET)
+    one = probe(budget)
+    one.send([bytes(MIB)])
+    one.take(MIB // 2)
+    assert one._queued < 600 * KIB
+    assert MIB <= budget.used <= one.memory() + KIB
+    one.take(MIB // 2 - 1000)
+    assert one.memory() == one._queued < 2 * KIB
+    assert budget.used <= 2 * KIB
+    one.take(2000)
+    assert budget.used == 0
+
+
+@pytest.mark.parametrize("size", [10_000, 70_000])
+def test_a_message_that_does_not_fit_is_refused_and_a_short_one_behind_it_goes_out(size):
+    budget = Budget(BUDGET)
+    one = probe(budget)
+    one._fresh = False
+    budget.change(BUDGET)
+    one._sock.room = 1
+    one.send([b"x" * 100])
+    with pytest.raises(dc.MessageError, match=rf"a message of {size}\d\d? bytes|{size + 24} bytes"):
+        one.send([bytes(size)])
+    one.send([b"so I say"])
+    assert one._connection.state is State.OPEN
+    assert budget.used == BUDGET
+
+
+def test_who_leaves_even_short_messages_unread_is_cut_where_nothing_is_left():
+    budget = Budget(BUDGET)
+    one = probe(budget)
+    budget.change(BUDGET)
+
+    def send_on():
+        while True:
+            one.send([bytes(100)])
+
+    with pytest.raises(dc.CommClosedError, match="all untrusted peers together"):
+        send_on()
+    assert one._connection.state is State.CLOSED
+    assert budget.used == BUDGET
+
+
+def test_many_short_messages_of_one_turn_go_out_where_nothing_is_left():
+    """They do not have to wait, for the socket takes them."""
+    budget = Budget(BUDGET)
+    one = probe(budget)
+    one._sock.room = 10 * MIB
+    budget.change(BUDGET)
+    for _ in range(1_000):
+        one.send([bytes(100)])
+    one.send([bytes(60_000)])
+    one._loop.turn()
+    assert one._sock.room == 10 * MIB - 1_000 * 124 - 60_024
+    assert not one._queued
+
+
+def test_writers_wait_earlier_the_less_is_left_and_nobody_is_cut():
+    budget = Budget(BUDGET)
+    unsent = []
+    for _ in range(2_000):
+        one = probe(budget)
+        one._fresh = False
+        for _ in range(1_000):
+            one.write([bytes(1_000)])
+            if one.writers:
+                break
+        unsent.append(one._queued)
+        one.writers.clear()
+    assert unsent[0] > BUDGET // 20
+    assert unsent[100] < unsent[0] // 20
+    assert max(unsent[200:]) <= ALLOWANCE
+    assert budget.used <= BUDGET
+
+
+def test_what_a_layer_below_holds_is_counted():
+    budget = Budget(BUDGET)
+    one = probe(budget)
+    one._sock.room = 50_000
+    one._sock.ahead = 50_000
+    one.send([bytes(40_000)])
+    one.count_ahead()
+    assert budget.used == 50_000
+    one._sock.ahead = 0
+    one.resume_writing()
+    assert budget.used == 0
+
+
+def test_what_is_being_encoded_is_counted():
+    budget = Budget(BUDGET)
+    one = probe(budget)
+    one.promise(MIB)
+    with pytest.raises(dc.MessageError):
+        one.promise(MIB + 1)
+    assert budget.used == MIB
+    one.abort()
+    assert budget.used == MIB
+    one.promise(-MIB)
+    assert budget.used == 0
