@@ -15,6 +15,7 @@ from typing import Any
 from .core import Admit, Channel, Comm, Enveloped, Receiver
 from .envelope import as_data, take_head
 from .errors import LocalProtocolError, MessageError
+from .frames import Frames
 from .log_limits import Log
 from .options import Limits
 from .pushing import REFUSED, Decoding, Push, name_ends

@@ -13,7 +13,8 @@
     └── UntrustedError              a pickle, to or from a peer that is not trusted
     ValueError
     ├── KeyFileError                a key file that is unsafe or holds no key
-    └── MessageError                a message that arrived whole and cannot be decoded
+    └── MessageError                a message that arrived whole and cannot be decoded, or one
+                                    that is too long to wait until a stranger has read it
 
 After a CommClosedError the comm is of no more use; after any other the next message can
 be read or written. Exceptions of msgpack, pickle and the loop stay the ``__cause__``, unless they
@@ -75,4 +76,4 @@ class KeyFileError(ValueError):
 
 
 class MessageError(ValueError):
-    """A message arrived whole but its contents cannot be decoded."""
+    """A message cannot be decoded, or is too long to wait until a stranger has read it."""

@@ -37,8 +37,8 @@ class Limits:
     untrusted_depth: int = 512
     untrusted_growth: int = 96  # times the bytes of a message: what may be made of it
     untrusted_work: int = 10_000_000  # steps of about 2 ns for which decoding it may block others
-    #: Held for all untrusted peers of a listener together; and what one message of theirs may
-    #: become where it is decompressed.
+    #: Held for all untrusted peers of a listener together, with replies that they have not read;
+    #: and what one message of theirs may become where it is decompressed.
     untrusted_memory: int = 256 * MIB
     high_water: int = 1 * MIB  # unsent bytes above which write() waits …
     low_water: int = 256 * KIB  # … until they are fewer than this
@@ -57,7 +57,8 @@ class Timeouts:
     connect: float = 30.0  # connect() in all, retries and handshake included
     handshake: float = 10.0  # a listener's patience with a silent dialler
     close: float = 5.0  # flushing and saying goodbye
-    gap: float = 60.0  # nothing comes though a message has begun
+    #: Nothing comes though a message has begun; a stranger takes nothing of what waits for it.
+    gap: float = 60.0
     keepalive: float = 20.0  # nothing comes: a ping; nothing is acknowledged: the end
     idle: float = 600.0  # a stranger who dialled in has no call, stream or message under way
 

@@ -36,7 +36,9 @@ CODECS = ["lz4", "zstd", "snappy", "zlib"]
 ELSEWHERE = "tcp://127.0.0.2:0"
 MIB = 1024 * 1024
 SMALL = MIB // 10
+#: To a 10th or less, and not to less than a 64th, which strangers are not sent.
 EASY = np.zeros(MIB // 8)
+EASY[::32] = np.random.default_rng(0).random(MIB // 256)
 HARD = np.frombuffer(np.random.default_rng(1).bytes(MIB), "u1")
 
 

@@ -20,6 +20,7 @@ import distributed_comm as dc
 MIB = 1024 * 1024
 KEEPALIVE = 0.2
 WATCHFUL = dc.CommOptions(timeouts=dc.Timeouts(keepalive=KEEPALIVE, close=0.5))
+IMPATIENT = dc.CommOptions(timeouts=dc.Timeouts(keepalive=KEEPALIVE, gap=KEEPALIVE, close=0.5))
 PING, PONG = frame_up(b"\xc7\x01\xbc\x02"), frame_up(b"\xc7\x01\xbc\x03")
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="asks the system for what only it tells")
@@ -184,9 +185,10 @@ def test_a_peer_that_had_closed_its_window_and_is_gone_is_noticed(run):
 
 
 @each_peer
-def test_a_peer_that_does_not_read_is_never_cut(run, hello):
+def test_a_trusted_peer_that_does_not_read_is_never_cut(run, hello):
     async def main():
-        async with raw_pair(hello, options=WATCHFUL, SO_RCVBUF=4096) as (raw, comm):
+        options = {"trusted": True, "options": IMPATIENT, "SO_RCVBUF": 4096}
+        async with raw_pair(hello, **options) as (raw, comm):
             writing = asyncio.create_task(fill(comm))
             await asyncio.sleep(5 * KEEPALIVE)
             assert not writing.done()
@@ -200,9 +202,9 @@ def test_a_peer_that_does_not_read_is_never_cut(run, hello):
     run(main())
 
 
-def test_comms_whose_owners_do_not_read_are_never_cut(run):
+def test_trusted_comms_whose_owners_do_not_read_are_never_cut(run):
     async def main():
-        async with pair(options=WATCHFUL) as (client, server):
+        async with pair(trusted=(True, True), options=IMPATIENT) as (client, server):
             writing = asyncio.gather(fill(client), fill(server))
             await asyncio.sleep(5 * KEEPALIVE)
             assert not writing.done()

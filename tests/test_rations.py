@@ -181,7 +181,7 @@ def test_a_long_buffer_is_counted_as_long_as_it_is_there():
     assert one._queued < 600 * KIB
     assert MIB <= budget.used <= one.memory() + KIB
     one.take(MIB // 2 - 1000)
-    assert one.memory() == one._queued < 2 * KIB
+    assert one.memory() < 2 * KIB
     assert budget.used <= 2 * KIB
     one.take(2000)
     assert budget.used == 0
@@ -232,21 +232,19 @@ def test_many_short_messages_of_one_turn_go_out_where_nothing_is_left():
 
 
 def test_writers_wait_earlier_the_less_is_left_and_nobody_is_cut():
-    budget = Budget(BUDGET)
+    budget = Budget(16 * MIB)
     unsent = []
-    for _ in range(2_000):
+    for _ in range(3_000):
         one = probe(budget)
         one._fresh = False
-        for _ in range(1_000):
+        while not one.writers:
             one.write([bytes(1_000)])
-            if one.writers:
-                break
         unsent.append(one._queued)
         one.writers.clear()
-    assert unsent[0] > BUDGET // 20
-    assert unsent[100] < unsent[0] // 20
-    assert max(unsent[200:]) <= ALLOWANCE
-    assert budget.used <= BUDGET
+    assert unsent[0] >= 64 * KIB
+    assert unsent[1_000] < unsent[0] // 10
+    assert max(unsent[2_500:]) <= ALLOWANCE
+    assert 15 * MIB < budget.used <= 16 * MIB
 
 
 def test_what_a_layer_below_holds_is_counted():

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -210,6 +211,34 @@ def test_a_reply_that_does_not_fit_is_an_error_and_the_connection_goes_on(run, a
     run(main())
 
 
+@pytest.mark.parametrize("op", ["get", "get_later"])
+def test_a_reply_that_does_not_fit_is_free_at_once(run, op):
+    """Not when the collector comes by: by then others have asked for as much."""
+    replies = []
+
+    def get():
+        array = np.zeros(10 * MIB, "u1")
+        replies.append(weakref.ref(array))
+        return array
+
+    async def get_later():
+        await asyncio.sleep(0)
+        return get()
+
+    async def main():
+        gc.disable()
+        try:
+            async with serve({"get": get, "get_later": get_later}, options=LIMITED) as (_, remote):
+                with pytest.raises(dc.RemoteError, match="does not fit"):
+                    await remote[op]()
+                await remote.echo(data=1)
+                assert replies[0]() is None
+        finally:
+            gc.enable()
+
+    run(main())
+
+
 def test_an_item_that_does_not_fit_ends_its_stream_with_an_error(run):
     async def main():
         async with serve(handlers(), options=LIMITED) as (_, remote):
@@ -284,14 +313,14 @@ def test_a_crowd_that_asks_and_does_not_read_stays_within_the_budget(run, asked)
         while True:
             yield b"x" * 2_000
 
-    requests = call("echo", data="x" * 2_000) * 120
-    if asked == "stream":
-        requests = frame_up(packb({"op": "stream"}))
+    requests = call("stream")
+    if asked == "calls":
+        requests = call("make", source=2_000) * 60
 
     async def main():
         limits = dc.Limits(untrusted_memory=BUDGET)
         options = dc.CommOptions(limits=limits)
-        async with serve({"stream": stream}, options=options) as (server, remote):
+        async with serve({"stream": stream, "make": bytes}, options=options) as (server, remote):
             (listener,) = server.listeners
             for sock in listener._sockets:  # else the system would keep most of it
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
@@ -317,13 +346,14 @@ def total(server):
 
 
 SERVER = """
-import asyncio, json, resource, sys
+import asyncio, json, sys
+from pathlib import Path
 sys.path.insert(0, {folder!r})
 import distributed_comm as dc
 from loops import LOOPS
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
 
 async def main():
     options = dc.CommOptions(limits=dc.Limits(untrusted_memory={budget}))

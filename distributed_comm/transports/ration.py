@@ -15,8 +15,9 @@ SIP = 512
 #: no longer than this.
 UNCOUNTED = (ALLOWANCE - SIP) // 2
 
-#: A writer waits from this share of what is left on: so those who are slow never use it up.
-SHARE = 16
+#: A writer waits from this share of what is left on, so that a thousand peers that do not read
+#: still leave room for others. By default the first of them have 1 MiB each, as trusted ones.
+SHARE = 256
 
 
 class Ration:

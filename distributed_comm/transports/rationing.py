@@ -64,16 +64,19 @@ class Rationer(Sender):
         raise MessageError(
             f"a message of {nbytes} bytes does not fit into the memory for what untrusted "
             f"peers have not read: {refusal} ({ends})"
-        ) from refusal
+        )
 
-    def _take(self, nbytes: int) -> ValueError | None:
-        """Count so many bytes beside what is kept; return why that cannot be."""
+    def _take(self, nbytes: int) -> str | None:
+        """Count so many bytes beside what is kept; return why that cannot be.
+
+        As text: an exception in a frame that it came through would keep the message alive.
+        """
         assert self._ration is not None
         waiting = self._kept() + nbytes
         try:
             self._ration.take(waiting)
         except ValueError as exc:
-            return exc
+            return str(exc)
         if waiting > self._ration.water(self._limits.high_water):
             self.full = True
         self._set_brim()
@@ -85,9 +88,9 @@ class Rationer(Sender):
             self._charged += self._queued + self._gone  # what was sent, and what is dropped
             self._overdraw(refusal)
 
-    def _overdraw(self, exc: ValueError) -> None:
+    def _overdraw(self, why: str) -> None:
         """Cut a peer that leaves more unread than there is room for."""
-        self.abort(str(exc))
+        self.abort(why)
         raise self._connection.closed_error()
 
     def _weigh(self) -> None:
@@ -118,4 +121,4 @@ class Rationer(Sender):
             return
         refusal = self._take(0)
         if refusal is not None:
-            self.abort(str(refusal))
+            self.abort(refusal)

@@ -8,7 +8,8 @@ Who is cut: a peer that stopped inside a message, and one whose system is silent
 acknowledges nothing of what was sent. A *process* that is silent is not: its loop may be
 blocked, or it pauses reading, as a slow reader has to, and then sees no ping. So a ping is
 not there for its answer. It is there to have something acknowledged where nothing else is
-sent, and to keep the way open that bytes take, through a firewall for instance.
+sent, and to keep the way open that bytes take, through a firewall for instance. A stranger
+whose process takes nothing of its replies is cut all the same: they are in our memory.
 """
 
 from abc import abstractmethod
