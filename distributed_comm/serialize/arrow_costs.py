@@ -31,6 +31,10 @@ BUFFERS = bytes([0, 0, 2, 2, 3, 3, 2, 2, 2, 2, 2, 2, 2, 1, 0, 2, 1, 2, 2, 3, 3, 
 TIMESTAMP, UNION, FIXED_SIZE_BINARY, FIXED_SIZE_LIST, RUNS = 10, 14, 15, 16, 22
 VIEWS = {23, 24}
 LIST_VIEWS = {25, 26}
+#: Types that say more of themselves: a time zone, or a size.
+SIZED = {TIMESTAMP, FIXED_SIZE_BINARY, FIXED_SIZE_LIST}
+#: Bytes of a name that count with its field.
+SHORT_NAME = 64
 
 
 class Cost(NamedTuple):
@@ -49,6 +53,14 @@ BUFFER = Cost(100, 25, 128)
 VIEW = Cost(3000, 0, 0)
 ENTRY = Cost(1000, 0, 256)
 MESSAGE = Cost(10000, 100, 1024)
+
+
+def _of_a_batch(arrays: int, buffers: int) -> Cost:
+    return Cost(
+        MESSAGE.work + arrays * ARRAY.work + buffers * BUFFER.work,
+        MESSAGE.keep + arrays * ARRAY.keep + buffers * BUFFER.keep,
+        MESSAGE.make + arrays * ARRAY.make + buffers * BUFFER.make,
+    )
 
 
 def _validation(nbytes: int) -> int:
@@ -84,21 +96,21 @@ class Costs:
 
     def add(self, message: Message) -> None:
         """Count what a message takes on its own."""
-        self._count(1, MESSAGE)
         if not message.aligned:
             raise ValueError(f"{self._what} with messages that are not aligned to 8 bytes")
         if message.table.number(0, SHORT) != V5:
             raise ValueError(f"{self._what} in the format of an Arrow before 1.0")
         self._add_metadata(message.table, 4)
-        if message.kind == "schema":
+        if message.batch is None:
+            self._count(1, MESSAGE)
             self._add_schema(message.contents)
         elif self._columns is None:
             raise ValueError(f"{self._what} without a schema")
         elif message.kind == "dictionary":
-            self._add_dictionary(message)
+            self._add_dictionary(message, message.batch)
         else:
             self._batches += 1
-            self._add_batch(message, self._columns, self._hidden)
+            self._add_batch(message, message.batch, self._columns, self._hidden)
 
     def finish(self) -> None:
         """Count what the messages take together."""
@@ -156,7 +168,8 @@ class Costs:
             shape.views.append((shape.arrays, shape.buffers))
         shape.arrays += 1
         shape.buffers += BUFFERS[kind]
-        items *= self._add_type(kind, field, items)
+        if kind in SIZED:
+            items *= self._add_type(kind, field, items)
         self._add_fields(field, 5, shape, items, depth + 1)
 
     def _kind(self, field: Table) -> int:
@@ -187,8 +200,8 @@ class Costs:
 
     def _add_type(self, kind: int, field: Table, items: int) -> int:
         """Count what a type says of itself; return how many items of its child an item has."""
-        table = field.table(3) if kind in (TIMESTAMP, FIXED_SIZE_BINARY, FIXED_SIZE_LIST) else None
-        if table is None:
+        table = field.table(3)
+        if table is None:  # which Arrow refuses
             return 1
         if kind == TIMESTAMP:
             self._add_text(table, 1)
@@ -202,8 +215,9 @@ class Costs:
     def _add_text(self, table: Table, slot: int) -> None:
         """Count a name, of which Arrow has copies. UnicodeDecodeError where it is no text."""
         start, count = table.vector(slot, 1)
-        if count:
+        if count > SHORT_NAME:
             self._gate.make(4 * count, f"the names in {self._what}")
+        if count:
             str(table.data[start : start + count], "utf-8")
 
     def _add_metadata(self, table: Table, slot: int, extensions: bool = False) -> None:
@@ -222,27 +236,28 @@ class Costs:
 
     # -- batches and dictionaries ------------------------------------------------------
 
-    def _add_dictionary(self, message: Message) -> None:
+    def _add_dictionary(self, message: Message, batch: Table) -> None:
         number = message.contents.number(0, LONG)
         if message.contents.number(2, BYTE):
             raise ValueError(f"{self._what} with deltas of dictionaries")
         shape = self._dictionaries.get(number)
         if shape is None:
             raise ValueError(f"{self._what} with a dictionary that no column refers to")
-        nbytes = self._add_batch(message, shape)
+        nbytes = self._add_batch(message, batch, shape)
         self._largest[number] = max(self._largest[number], nbytes)
 
-    def _add_batch(self, message: Message, shape: Shape, hidden: int = 0) -> int:
+    def _add_batch(self, message: Message, batch: Table, shape: Shape, hidden: int = 0) -> int:
         """Count the arrays of a message; return how many bytes are validated in them.
 
         So many ``hidden`` ones, of dictionaries, are resolved and validated again for it.
         """
-        batch, data = message.batch, message.batch.data
+        data = batch.data
         nodes, arrays = batch.vector(1, 16)
         first, buffers = batch.vector(2, 16)
-        self._gate.make(arrays * ARRAY.make + buffers * BUFFER.make, self._what)
-        self._gate.keep(arrays * ARRAY.keep + buffers * BUFFER.keep, self._what)
-        self._gate.work((arrays + hidden) * ARRAY.work + buffers * BUFFER.work, self._what)
+        work, keep, make = _of_a_batch(arrays, buffers)
+        self._gate.make(make, self._what)
+        self._gate.keep(keep, self._what)
+        self._gate.work(work + hidden * ARRAY.work, self._what)
         variadic, views = batch.vector(4, 8) if shape.views else (0, 0)
         if arrays != shape.arrays or views != len(shape.views):
             raise ValueError(f"{self._what} whose batches have other columns than its schema")
@@ -254,7 +269,7 @@ class Costs:
             raise ValueError(f"{self._what} whose buffers overlap")
         self._items += batch.number(0, LONG) + self._sum(data, nodes, arrays, odd=False)
         if shape.views:
-            nbytes += self._add_views(message, shape, counts)
+            nbytes += self._add_views(batch, message.body, shape, counts)
         self._gate.work(_validation(nbytes), f"validating {self._what}")
         return nbytes
 
@@ -268,10 +283,9 @@ class Costs:
             total += sum(numbers)
         return total
 
-    def _add_views(self, message: Message, shape: Shape, counts: list[int]) -> int:
+    def _add_views(self, batch: Table, body: memoryview, shape: Shape, counts: list[int]) -> int:
         """Count what views refer to, which may all be the same; return how many bytes that is."""
         self._count(len(counts), VIEW)
-        batch, body = message.batch, message.body
         nodes, _ = batch.vector(1, 16)
         first, _ = batch.vector(2, 16)
         total = added = 0

@@ -45,8 +45,10 @@ class Table:
         return place
 
     def number(self, slot: int, form: Struct) -> int:
-        place = self.place(slot)
-        number: int = form.unpack_from(self.data, place)[0] if place else 0
+        slots = self._slots
+        if slot >= len(slots) or not slots[slot]:
+            return 0
+        number: int = form.unpack_from(self.data, self.position + slots[slot])[0]
         return number
 
     def table(self, slot: int) -> "Table | None":
@@ -88,23 +90,18 @@ def longs(data: memoryview, start: int, count: int) -> Iterator[tuple[int, ...]]
 
 
 class Message(NamedTuple):
-    """One of the messages: ``table`` is what says what it is, ``contents`` what it is about."""
+    """One of the messages.
+
+    ``table`` says of which kind it is, ``contents`` is what it holds. ``batch`` is the RecordBatch
+    that describes the body, if there is one.
+    """
 
     kind: str
     table: Table
     contents: Table
+    batch: Table | None
     body: memoryview
     aligned: bool
-
-    @property
-    def batch(self) -> Table:
-        """The RecordBatch that describes the body."""
-        inner = self.contents.table(1) if self.kind == "dictionary" else self.contents
-        return _present(inner)
-
-    @property
-    def compressed(self) -> bool:
-        return bool(self.batch.place(3))
 
 
 def messages(stream: memoryview) -> Iterator[Message]:
@@ -129,7 +126,11 @@ def messages(stream: memoryview) -> Iterator[Message]:
             raise ValueError(f"an Arrow stream with a body of {body} bytes, and then an end")
         kind = KINDS.get(table.number(1, BYTE), "unknown")
         contents = _present(table.table(2))
-        yield Message(kind, table, contents, stream[position:end], not (start | position | end) & 7)
+        batch = contents if kind == "record batch" else None
+        if kind == "dictionary":
+            batch = _present(contents.table(1))
+        aligned = not (start | position | end) & 7
+        yield Message(kind, table, contents, batch, stream[position:end], aligned)
         position = end
 
 

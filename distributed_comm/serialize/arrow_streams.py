@@ -8,7 +8,7 @@ columns are validated in full, for Arrow trusts offsets and dictionary indices f
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ def _serialize(cls: Any, table: Any) -> tuple[dict[str, Any], list[Buffer]]:
     """Return a table or a batch as a stream, in memory of just its size."""
     if type(table) is not cls or not getattr(table, "is_cpu", True):
         raise NotImplementedError(f"{type(table)} is a subclass of {cls}, or on a device")
-    if _has_list_views(table.schema.types):
+    if _has_list_views(table.schema):
         raise NotImplementedError(f"a {cls.__name__} with list views, which no reader takes")
     try:
         stream = pa.allocate_buffer(_write(pa.MockOutputStream(), table).size())
@@ -59,7 +59,7 @@ def _write(sink: Any, table: Any) -> Any:
 
 def _deserialize_table(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
     stream, _ = _open(header, frames, gate, "a table")
-    return _read(stream, "a table", lambda reader: reader.read_all())
+    return _read(stream, gate, "a table", lambda reader: reader.read_all())
 
 
 def _deserialize_batch(header: dict[str, Any], frames: list[Buffer], gate: Gate) -> Any:
@@ -67,14 +67,14 @@ def _deserialize_batch(header: dict[str, Any], frames: list[Buffer], gate: Gate)
     batches = kinds["record batch"]
     if batches != 1:
         raise ValueError(f"{batches} record batches in a stream, expected one")
-    return _read(stream, "a record batch", lambda reader: reader.read_next_batch())
+    return _read(stream, gate, "a record batch", lambda reader: reader.read_next_batch())
 
 
-def _read(stream: Any, what: str, read: Callable[[Any], Any]) -> Any:
+def _read(stream: Any, gate: Gate, what: str, read: Callable[[Any], Any]) -> Any:
     """Decode a stream and validate what it holds, and the names of the columns."""
     try:
         reader = pa.ipc.open_stream(stream)
-        if _has_list_views(reader.schema.types):
+        if gate.trusted and _has_list_views(reader.schema):  # a stranger's were refused before
             raise ValueError("it has list views, which to_pandas() may not survive")
         table = read(reader)
         table.validate(full=True)
@@ -115,9 +115,9 @@ def _look_through(frame: memoryview, extensions: bool, gate: Gate, what: str) ->
         if message.kind == "schema":
             if costs is None and not extensions and EXTENSION in bytes(message.table.data):
                 raise ValueError(f"{what} with extension types, of which the header says nothing")
-        elif message.kind not in ("record batch", "dictionary"):
+        elif message.batch is None:
             raise ValueError(f"{what} with a message of the type {message.kind}")
-        elif message.compressed:
+        elif message.batch.place(3):
             raise ValueError(f"{what} that is compressed, expected plain columns")
         if costs is not None:
             costs.add(message)
@@ -126,17 +126,19 @@ def _look_through(frame: memoryview, extensions: bool, gate: Gate, what: str) ->
     return kinds
 
 
-def _has_list_views(types: Iterable[Any]) -> bool:
-    """Whether one of the types is a list view's: Arrow may crash in to_pandas() for it."""
-    for type_ in types:
-        inner = [type_.field(index).type for index in range(type_.num_fields)]
-        if type_.id == pa.lib.Type_DICTIONARY:
-            inner = [type_.value_type]
-        elif isinstance(type_, pa.BaseExtensionType):
-            inner = [type_.storage_type]
-        if type_.id in LIST_VIEWS or (inner and _has_list_views(inner)):
-            return True
-    return False
+def _has_list_views(schema: Any) -> bool:
+    """Whether a type is, or holds, a list view: Arrow may crash in to_pandas() for it."""
+    text = schema.to_string(show_field_metadata=False, show_schema_metadata=False)
+    return "list_view<" in text and any(map(_is_list_view, schema.types))  # or names have it
+
+
+def _is_list_view(type_: Any) -> bool:
+    inner = [type_.field(index).type for index in range(type_.num_fields)]
+    if type_.id == pa.lib.Type_DICTIONARY:
+        inner = [type_.value_type]
+    elif isinstance(type_, pa.BaseExtensionType):
+        inner = [type_.storage_type]
+    return type_.id in LIST_VIEWS or any(map(_is_list_view, inner))
 
 
 # -- buffers --------------------------------------------------------------------------
