@@ -19,6 +19,7 @@ from .core import Comm
 from .envelope import ERROR
 from .errors import CommClosedError, RemoteError
 from .operations import Call, Operations
+from .transports.turns import metered
 
 __all__ = ["Serving"]
 
@@ -91,7 +92,8 @@ class Serving(Answering):
         else:
             work = self._take(message, error, call)
         if work is not None:
-            self.task = asyncio.create_task(self._work(work))
+            answering = self._work(work)
+            self.task = asyncio.create_task(answering if self._trusted else metered(answering))
 
     def _is_ready(self) -> bool:
         """Whether a request of a stranger need not wait; if not, it waits undecoded."""
@@ -222,7 +224,7 @@ class Serving(Answering):
         """Wait, once stopped, until all is answered, and a little for what comes; then close."""
         assert self._expired is not None
         before = None
-        while self.task is not None or before != self._due:
+        while self.task is not None or before != self._due or self._has_to_wait():
             if self.task is None:
                 before = self._due
                 await self._linger(self._expired)
@@ -234,6 +236,11 @@ class Serving(Answering):
             self._pump.cancel()
         await self.comm.close()
         self._end()
+
+    def _has_to_wait(self) -> bool:
+        """Whether a request that has come is not answered yet because it is the turn of others."""
+        assert self._expired is not None
+        return bool(self._due and self.comm.unread()) and not self._expired.done()
 
     async def _linger(self, expired: "asyncio.Future[None]") -> None:
         """Give what is on its way the time to come: it is refused, with an error that says why."""

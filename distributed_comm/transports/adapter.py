@@ -19,6 +19,8 @@ from . import forks
 from .evictable import Evictable
 from .link import Link
 from .polling import poller_of
+from .shares import DEAF
+from .turns import Turn, turns_of
 
 __all__ = ["Adapter"]
 
@@ -35,8 +37,8 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "__weakref__", "_lost", "_opened", "_poller", "compression", "enveloped", "get_buffer",
-        "link", "local_address", "peer_address", "pickle_protocol", "typed",
+        "__weakref__", "_ear", "_lost", "_opened", "_poller", "compression", "enveloped",
+        "get_buffer", "link", "local_address", "peer_address", "pickle_protocol", "typed",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +57,8 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         self._intercept = self._open  # nothing is handed out before that
         self._lost = lost
         self._poller = poller_of(loop)
+        self._turn = Turn(turns_of(loop), self, dialled=link.dialled)
+        self._ear = DEAF
         forks.watch(self)
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
         # until the peer's hello
@@ -115,6 +119,7 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         messages = connection.receive(nbytes)
         self._received += nbytes
         self._fresh = not self._queued
+        self._ear.heard = True
         if connection.state is not OPEN:
             messages = self._transition(messages)
         elif self._intercept is not None:
@@ -164,7 +169,7 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         self._opened(self)
         if self._queued:  # our proof: it goes out with what is written when `connect` returns
             self._loop.call_soon(self._flush)
-        return messages if self._receiver is None else self._hand_over(messages)
+        return messages if self._intercept is None else self._intercept(messages)
 
     def eof_received(self) -> bool:
         self._connection.end()
@@ -175,7 +180,9 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(f"the connection was lost: {exc}" if exc else "closed", exc)
-        if self._receiver is not None:
+        if self._turn is not None and not self._inbox:
+            self._turn = None  # which would be a cycle
+        if self._receiver is not None and self._turn is None:  # else it follows what waits
             self._notify(None)
         self._release_leavers()
         self._lost(self)
@@ -190,8 +197,23 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         """Forget who has made this, which only wanted to know how the handshake ends."""
         self._opened = self._lost = _nobody_asks
 
+    def attached(self, below: asyncio.BaseProtocol) -> asyncio.BaseProtocol:
+        """Return what a transport is to call for this protocol, or for the TLS below it."""
+        return below if self._turn is None else self._turn.above(below)
+
+    def trust(self) -> None:
+        """Take no more turns with strangers: the peer is trusted."""
+        if self._turn is not None:
+            self._ear = self._turn.ear
+            self._turn.leave()
+            self._turn = None
+
     def share(self, budget: Budget) -> None:
-        """Take the memory for messages from a budget: the peer is not trusted."""
+        """Take turns with all who are not trusted, and the memory for messages from a budget."""
+        if self._turn is not None:
+            self._turn.admit()
+            self._intercept = self._take_turns
+            self._allowance = 0
         self._budget = budget
         self._unasked = 0
         if not self.link.dialled:  # what a dialler sends is its own program's

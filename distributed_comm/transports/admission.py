@@ -52,7 +52,8 @@ def make_adapter(
 def judge(adapter: Adapter, trust: Trust, budget: Budget, log: StrangersLog) -> bool:
     """Return whether to trust the peer of a connection whose handshake is done.
 
-    If not, the memory for its messages is taken from the budget, and ``log`` is for what it causes.
+    If not, it takes turns with others, the memory for its messages is taken from the budget, and
+    ``log`` is for what it causes.
 
     Raises FatalCommClosedError, with one text for every reason, where trust is required of
     the peer and it has none: the caller refuses it.
@@ -72,4 +73,6 @@ def judge(adapter: Adapter, trust: Trust, budget: Budget, log: StrangersLog) -> 
         adapter.share(budget)  # also of who is refused, and may go on sending until it hears so
         if trust.required:
             raise FatalCommClosedError(f"{REFUSAL}: {link.local} -> {link.peer}; {REMEDY}")
+    else:
+        adapter.trust()
     return trusted

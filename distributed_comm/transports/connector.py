@@ -81,7 +81,7 @@ class SocketConnector(Connector):
         adapter = make_adapter(loop, sock, link, trust, options, self.framing, opened, lost)
         adapter.greet()
         try:
-            await attach(loop, sock, lambda: adapter)
+            await attach(loop, sock, adapter, adapter.attached)
             trusted = await greeted
         except BaseException:
             greeted.cancel()  # else it may get an exception that nobody retrieves

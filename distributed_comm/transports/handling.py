@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 
 from ..core import Comm, HandleComm
 from ..errors import CommClosedError
+from .turns import metered
 
 __all__ = ["Handling"]
 
@@ -26,7 +27,10 @@ class Handling:
             comm.abort()
             return
         if isinstance(result, Awaitable):
-            self.keep(asyncio.get_running_loop().create_task(self._watch(result, comm)))
+            work = self._watch(result, comm)
+            if not comm.trusted:
+                work = metered(work)
+            self.keep(asyncio.get_running_loop().create_task(work))
 
     async def _watch(self, handling: Awaitable[None], comm: Comm) -> None:
         try:

@@ -33,11 +33,14 @@ from .handling import Handling
 from .link import Link
 from .provider import attach
 from .sockets import has_news
+from .turns import Turns, metered, turns_of
 
 __all__ = ["SocketListener"]
 
 #: Connections that one turn of the loop accepts, so that others get theirs.
 BATCH = 64
+#: The same while trusted peers call, for the rest of the handshakes is not counted yet.
+FEW = 4
 #: Seconds for which our hello is kept back, so as to send it with our proof.
 COURTESY = 0.001
 #: Seconds until accepting is tried again after the system refused.
@@ -78,6 +81,8 @@ class SocketListener(Listener):
         self._starved = False  # accepting pauses for want of descriptors
         self._number = 0  # of the last descriptor that accept() returned
         self._crowd = Crowd(self._options, self._log)
+        self._turns: Turns | None = None  # of the loop, once started
+        self._waiting = False  # until it is the turn of those who dial
         self._handshakes: dict[Adapter, Deadline] = {}
         self._connections: set[Adapter] = set()
         forks.watch(self)
@@ -105,6 +110,7 @@ class SocketListener(Listener):
         self._log.about = f"of {self!r}"
         self._loop = asyncio.get_running_loop()
         self._crowd.begin(self._loop, self._sockets[0].fileno())
+        self._turns = turns_of(self._loop)
         self._resume()
 
     def stop(self) -> None:
@@ -118,7 +124,7 @@ class SocketListener(Listener):
     def forked(self) -> None:
         """Disown the loop, whose selector is the parent's; the sockets are this process's."""
         self._loop = None
-        self._accepting = False
+        self._accepting = self._waiting = False
         self._handshakes.clear()
         self._crowd.forked()
 
@@ -137,11 +143,13 @@ class SocketListener(Listener):
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        if self._waiting:
+            return
         if self._loop is not None and not self._accepting and self._sockets[0].fileno() >= 0:
             self._starved = False
             self._accepting = True
             for sock in self._sockets:
-                self._loop.add_reader(sock, self._accept, sock)
+                self._loop.add_reader(sock, self._accept_in_turn, sock)
 
     def _make_room(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, most: float) -> bool:
         """Return whether another may come in, below the descriptor ``most``.
@@ -175,11 +183,32 @@ class SocketListener(Listener):
         self._pause(SOON if relieve(loop) else PAUSE)
         self._starved = True
 
+    def _accept_in_turn(self, sock: socket.socket) -> None:
+        """Accept, unless those who dial have had their share of the loop."""
+        turns = self._turns
+        assert turns is not None
+        lane = turns.shares.handshakes
+        turns.meter(lane, self._accept, sock)
+        if lane.closed and not self._waiting:
+            self._pause()
+            self._waiting = True
+            turns.wait(lane, self)
+
+    def go_on(self) -> None:
+        """Accept again: it is the turn of those who dial."""
+        self._waiting = False
+        if self._retry is None:
+            self._resume()
+
     def _accept(self, sock: socket.socket) -> None:
         assert self._loop is not None
+        assert self._turns is not None
+        shares = self._turns.shares
         most = descriptors.ceiling()
-        for _ in range(BATCH):
+        for _ in range(FEW if shares.contended else BATCH):
             if not self._make_room(self._loop, sock, most):
+                return
+            if self._turns.is_over(shares.handshakes):
                 return
             try:
                 accepted, name = sock.accept()
@@ -209,13 +238,14 @@ class SocketListener(Listener):
         self._connections.add(adapter)
         if not self._trust.includes(vouched=link.vouched, proven=False, relayed=False):
             self._crowd.join(adapter)  # until it has shown that it is none of them
-        self._handling.keep(loop.create_task(self._attach(loop, sock, adapter)))
+        attaching = metered(self._attach(loop, sock, adapter), handshake=True)
+        self._handling.keep(loop.create_task(attaching))
 
     async def _attach(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, adapter: Adapter
     ) -> None:
         try:
-            await attach(loop, sock, lambda: adapter)
+            await attach(loop, sock, adapter, adapter.attached)
         except OSError as exc:
             self._log.line(logging.INFO, "%s could not serve a connection: %s", self, exc)
             self._lost(adapter)

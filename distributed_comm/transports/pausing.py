@@ -14,6 +14,7 @@ from ..wire.budget import ALLOWANCE, OVERHEAD, Budget
 from ..wire.connection import Connection
 from .rationing import Rationer
 from .sockets import has_left
+from .turns import Turn  # noqa: TC001 - a block for one import says less
 
 __all__ = ["Pauser"]
 
@@ -22,7 +23,8 @@ class Pauser(Rationer):
     """Stops reading from the socket, and goes on."""
 
     __slots__ = (
-        "_budget", "_crowded", "_delivered", "_held", "_parts", "_paused", "_received", "_unasked",
+        "_budget", "_crowded", "_delivered", "_held", "_parts", "_paused", "_received", "_turn",
+        "_unasked",
     )  # fmt: skip
 
     def __init__(
@@ -37,6 +39,7 @@ class Pauser(Rationer):
         self._budget: Budget | None = None  # of a stranger …
         self._held = 0  # … how much of it waits unread here …
         self._parts = 0  # … and in how many messages and frames
+        self._turn: Turn | None = None  # of who is not known to be trusted; it also stops reading
 
     def _crowd(self, messages: list[Frames]) -> None:
         """Take note that these have come, and that more waits unread than may unasked."""
@@ -63,15 +66,31 @@ class Pauser(Rationer):
             self._paused = True
             self._transport.pause_reading()
 
+    def _flush_later(self) -> None:
+        if self._turn is None:
+            super()._flush_later()
+        else:
+            self._loop.call_soon(self._turn.meter, self._flush)
+
     def _resume(self) -> None:
         """Read from the socket again."""
         if self._paused:
             self._paused = False
-            self._transport.resume_reading()
+            if self._turn is None or not self._turn.waiting:
+                self._transport.resume_reading()
+
+    def is_paused(self) -> bool:
+        """Return whether more waits unread than may."""
+        return self._paused
+
+    def _is_unread(self) -> bool:
+        """Return whether nothing is read from the socket, for whatever reason."""
+        return self._paused or (self._turn is not None and self._turn.waiting)
 
     def _ended_unread(self) -> bool:
         """Return whether the peer has left behind what is not read."""
-        return self._paused and has_left(self._sock)
+        # A socket without a number was closed with its loop.
+        return self._is_unread() and (self._sock.fileno() < 0 or has_left(self._sock))
 
     def _hold(self, budget: Budget, nbytes: int) -> None:
         """Have so many bytes in all of the budget of strangers, or cut this one."""

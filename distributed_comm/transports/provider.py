@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from functools import partial
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .._kernels import mailbox
@@ -51,17 +50,20 @@ def switch_of(loop: asyncio.AbstractEventLoop) -> mailbox.Switch:
 async def attach(
     loop: asyncio.AbstractEventLoop,
     sock: socket.socket | TLSLayer,
-    protocol: Callable[[], asyncio.BaseProtocol],
+    protocol: asyncio.BaseProtocol,
+    attached: Callable[[asyncio.BaseProtocol], asyncio.BaseProtocol],
 ) -> None:
     """Make a transport over a connected socket: the loop's own, which here is the fastest.
 
     On plain sockets it only reads, and tells when a full socket takes bytes again; see
-    bench/README.md for what another would gain. OSError where it cannot be made.
+    bench/README.md for what another would gain. OSError where it cannot be made. ``attached``
+    is called with the protocol, or with the TLS between that and the socket, and returns what
+    the transport is to call.
     """
     if isinstance(sock, TLSLayer):
-        protocol, sock = partial(sock.below, protocol()), sock.sock
+        protocol, sock = sock.below(protocol), sock.sock
     try:
-        await loop.connect_accepted_socket(protocol, sock)
+        await loop.connect_accepted_socket(lambda: attached(protocol), sock)
     except OSError:
         sock.close()
         raise

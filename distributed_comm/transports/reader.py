@@ -2,7 +2,8 @@
 
 Received bytes become messages in the callback that brought them and wait in the inbox until
 they are read; nothing in between suspends, so a cancelled read finds its message still there.
-Or they are pushed: a function gets each in that callback.
+Or they are pushed: a function gets each in that callback. A stranger's may have to wait for its
+turn, and do so in the inbox.
 """
 
 from asyncio import AbstractEventLoop, sleep
@@ -22,6 +23,7 @@ from ..wire.states import CLOSED, MUTE, OPEN
 from . import forks
 from .provider import switch_of
 from .sender import CREDIT, TOLL
+from .turns import Turn
 from .watcher import Watcher
 
 __all__ = ["Reader"]
@@ -80,16 +82,32 @@ class Reader(Watcher):
     async def _give_way(self) -> None:
         """Let others run, without letting another reader in."""
         self._allowance = CREDIT
+        turn = self._turn
+        waits = False
+        if turn is not None and (turn.contended or turn.lane.closed):
+            self._allowance = 0  # look at each message
+            if turn.is_metered() and not turn.is_over():
+                return
+            waits = True
         self._reading = True
         try:
-            await sleep(0)
+            if turn is not None and waits:
+                turn.wait()
+                await self._waiter
+            else:
+                await sleep(0)
         finally:
-            self._reading = False
+            self._reading = self._waiter.waiting = False
 
     def push(self, receiver: Callable[[Frames | None], bool | None] | None) -> None:
         if get_ident() != self._thread or self._reading:
             raise self._misused()
         self._receiver = receiver
+        if self._turn is not None:
+            self._intercept = self._take_turns
+            if receiver is not None:
+                self.go_on()
+            return
         self._intercept = None if receiver is None else self._hand_over
         if receiver is None:
             return
@@ -117,6 +135,58 @@ class Reader(Watcher):
             self._messages_received += 1
         self._delivered = self._received
         return []
+
+    # -- a stranger's turns --------------------------------------------------------
+
+    def _take_turns(self, messages: list[Frames]) -> list[Frames]:
+        """Hand messages out as long as it is the turn of that; the others wait."""
+        turn = self._turn
+        if turn is None:  # the connection is lost
+            return messages if self._receiver is None else self._hand_over(messages)
+        if self._receiver is None:
+            if turn.lane.closed:
+                self._hold_back(turn, messages)
+                return []
+            return messages
+        for index, message in enumerate(messages):
+            if self._receiver is None:
+                return messages[index:]
+            if self._inbox or (turn.is_over() if index else turn.lane.closed):
+                self._hold_back(turn, messages[index:])
+                return []
+            if self._notify(message):
+                return messages[index:]
+            self._messages_received += 1
+        self._delivered = self._received
+        return []
+
+    def _hold_back(self, turn: Turn, messages: list[Frames]) -> None:
+        """Have messages wait for their turn."""
+        self._inbox += messages
+        self._messages_received += len(messages)
+        self._crowd(messages)
+        turn.wait()
+
+    def go_on(self) -> None:
+        """Hand out what has waited, as long as it is the turn of that."""
+        inbox, turn = self._inbox, self._turn
+        if self._receiver is None:
+            if inbox and self._reading:
+                self._waiter.hand_over()
+            return
+        while inbox and self._receiver is not None:
+            if turn is not None and turn.is_over():
+                turn.wait()
+                return
+            message = inbox.popleft()
+            if self._notify(message):
+                inbox.appendleft(message)
+        if inbox:
+            return
+        self._delivered = self._received
+        self._relax()
+        if self._receiver is not None and self._connection.state is CLOSED:
+            self._notify(None)
 
     def _notify(self, message: Frames | None) -> bool | None:
         """Call the receiver; return whether it leaves the message."""

@@ -229,7 +229,7 @@ class Sender(Channel):
         while self._queue and not self._parked:
             if share <= 0:
                 self._scheduled = True
-                self._loop.call_soon(self._flush)
+                self._flush_later()
                 return
             try:
                 sent = self._transmit()
@@ -297,6 +297,10 @@ class Sender(Channel):
     def resume_writing(self) -> None:
         self._unpark()
         self._flush()
+
+    def _flush_later(self) -> None:
+        """Go on in the loop's next turn."""
+        self._loop.call_soon(self._flush)
 
     async def _all_but(self, allowance: int) -> None:
         """Wait until all but so many bytes of what is queued now are sent.

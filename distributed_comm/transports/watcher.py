@@ -71,7 +71,7 @@ class Watcher(Pauser):
         beat = self._rounds.beat
         if self._ended_unread():
             self._resume()
-        if self._paused or self._received != self._heard:
+        if self._is_unread() or self._received != self._heard:
             self._heard = self._received
             self._still = self._silent = 0
         else:

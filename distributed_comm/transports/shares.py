@@ -1,0 +1,137 @@
+"""Shares of a loop: how much of it strangers may take while trusted peers call.
+
+Strategy: what strangers use of the loop's processor time is a debt. Others pay it off: each
+second that the loop works for somebody else is worth a share of a second to the strangers. A
+second in which it has nothing to do is worth far less, as long as trusted peers call without
+pause: who waits for answers leaves a loop idle in between, and strangers that filled these gaps
+would still be most of what it does. Once no trusted peer was heard for a while, strangers may
+have everything.
+
+There are two lanes, so that a flood of messages keeps nobody from coming in. A lane closes when
+its debt exceeds a quantum, and opens when that is paid. Nothing here knows a clock or a loop.
+"""
+
+from collections import deque
+from math import inf
+from typing import Protocol
+
+__all__ = ["DEAF", "IDLE", "QUANTUM", "Ear", "Lane", "Shares", "Waiting"]
+
+#: What strangers' messages may take for each second of others, and …
+MESSAGES = 0.3
+#: … what connections may take until it is known who the peer is. Both are a third of a busy loop.
+HANDSHAKES = 0.2
+#: What either may take for each second that the loop is idle between the calls of trusted peers.
+#: A client on another machine leaves it idle for nine tenths of the time, and still gets half.
+IDLE = 0.02
+#: Seconds that a lane is in debt when it closes. Others wait so long and one message more.
+QUANTUM = 0.005
+#: Idle seconds after which a trusted peer is not taken to call without pause …
+LATELY = 0.05
+#: … and seconds in all: it may be that the loop is busy for others without peers.
+LONG = 1.0
+#: Bounds, in seconds, for when to look next whether a debt is paid.
+SOONEST, LATEST = 0.002, 0.02
+
+
+class Waiting(Protocol):
+    """What waits for a lane to open."""
+
+    def go_on(self) -> None:
+        """Do what had to wait."""
+
+
+class Ear:
+    """Whether trusted peers were heard; setting it is all that their messages pay."""
+
+    __slots__ = ("heard",)
+
+    def __init__(self) -> None:
+        self.heard = False
+
+
+#: That of strangers: nobody looks at it.
+DEAF = Ear()
+
+
+class Lane:
+    """One kind of strangers' work: what it owes, and who waits until that is paid."""
+
+    __slots__ = ("_share", "closed", "debt", "limit", "queue")
+
+    def __init__(self, share: float, limit: float = QUANTUM) -> None:
+        self._share = share
+        self.limit = limit
+        self.debt = 0.0
+        self.closed = False
+        self.queue: deque[Waiting] = deque()
+
+    def pay(self, others: float, idle: float) -> None:
+        """Pay off what so many seconds of others, and idle ones, are worth."""
+        self.debt = max(0.0, self.debt - self._share * others - IDLE * idle)
+        self.closed = self.debt > (0.0 if self.closed else self.limit)
+
+    def forgive(self) -> None:
+        """Owe nothing."""
+        self.debt = 0.0
+        self.closed = False
+
+    def soonest(self) -> float:
+        """Return the seconds until the debt may be paid, if all of them are others'."""
+        return self.debt / self._share
+
+
+class Shares:
+    """The lanes of one loop; times are those of its thread's processor, and of a clock."""
+
+    __slots__ = (
+        "_clock", "_processor", "_quiet", "_silent", "_spent", "contended", "ear", "handshakes",
+        "messages", "own",
+    )  # fmt: skip
+
+    def __init__(self, processor: float, clock: float) -> None:
+        self._processor, self._clock = processor, clock  # when it was settled last …
+        self._spent = 0.0  # … and what strangers have used since
+        self._quiet = self._silent = inf  # idle seconds, and all, since a trusted peer was heard
+        self.ear = Ear()
+        self.contended = False  # trusted peers call
+        self.messages = Lane(MESSAGES)
+        self.handshakes = Lane(HANDSHAKES)
+        #: Of connections that this side dials, which is its own work.
+        self.own = Lane(1.0, inf)
+
+    def charge(self, lane: Lane, seconds: float) -> bool:
+        """Have a lane owe so much more; return whether it closed for that."""
+        self._spent += seconds
+        lane.debt += seconds
+        if lane.debt <= lane.limit or lane.closed:
+            return False
+        lane.closed = True
+        return True
+
+    def settle(self, processor: float, clock: float) -> None:
+        """Compare what was used with what strangers have used of it; open what may be open."""
+        used, passed = processor - self._processor, clock - self._clock
+        others, idle = max(0.0, used - self._spent), max(0.0, passed - used)
+        self._processor, self._clock, self._spent = processor, clock, 0.0
+        if self.ear.heard:
+            self.ear.heard = False
+            self._quiet = self._silent = 0.0
+        else:
+            self._quiet += idle
+            self._silent += max(0.0, passed)
+        was_contended = self.contended
+        self.contended = self._quiet < LATELY and self._silent < LONG
+        for lane in (self.handshakes, self.messages):
+            if not self.contended:
+                lane.forgive()
+            elif was_contended:
+                lane.pay(others, idle)
+            else:  # it was charged by a clock that goes on while others have the processor
+                lane.debt = min(lane.debt, used)
+
+    def next_look(self) -> float:
+        """Return the seconds until it is worth settling again."""
+        closed = [lane for lane in (self.handshakes, self.messages) if lane.closed]
+        soonest = min((lane.soonest() for lane in closed), default=0.0)
+        return min(max(soonest, SOONEST), LATEST)

@@ -1,0 +1,268 @@
+"""Turns: strangers and trusted peers share a loop, and strangers wait when they had too much.
+
+Strategy: between the transport of a stranger and its protocol stands a `Turn`, which looks at
+the clock before and after whatever the stranger causes; tasks that work for it are `metered`. A
+trusted peer's is taken away when the handshake is done, so it pays nothing. `shares` holds the
+policy. When strangers have had their share, each stops reading from its socket at its next
+event, and messages that have come already wait; they go on one by one, in the order in which
+they came to wait, with a look at the sockets in between.
+
+Where no trusted peer calls, nobody waits longer than for that look: so whoever dials gets an
+answer, however long the messages of all others take.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator
+from time import perf_counter, thread_time
+from types import coroutine
+from typing import Any, Protocol, TypeVar, cast
+from weakref import WeakValueDictionary
+
+from .shares import Lane, Shares, Waiting
+
+__all__ = ["Turn", "Turns", "metered", "turns_of"]
+
+#: Seconds that an event takes before the transport asks where to receive to.
+EVENT = 2e-6
+#: Bytes that are read at once while the lane is closed; so much may wait without being counted.
+SIP = 4 * 1024
+
+Result = TypeVar("Result")
+
+
+class Turns:
+    """The turns of one loop."""
+
+    __slots__ = ("__weakref__", "_due", "began", "clock", "inside", "loop", "shares")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.shares = Shares(thread_time(), perf_counter())
+        #: Asking for the processor's time is a system call: only where there is contention.
+        self.clock = perf_counter
+        self.inside = False  # a stranger's work is under way …
+        self.began = 0.0  # … since then
+        self._due: asyncio.Handle | None = None  # the next look at the shares
+
+    def meter(self, lane: Lane, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function for a stranger."""
+        if self.inside:
+            return function(*arguments)
+        self.inside = True
+        self.began = self.clock()
+        try:
+            return function(*arguments)
+        finally:
+            self.inside = False
+            self.charge(lane, self.clock() - self.began)
+
+    def is_over(self, lane: Lane) -> bool:
+        """Whether what comes next has to wait; what was done until now is charged."""
+        if self.inside:
+            now = self.clock()
+            self.charge(lane, now - self.began)
+            self.began = now
+        return lane.closed
+
+    def charge(self, lane: Lane, seconds: float) -> None:
+        """Take note that a stranger has used so much."""
+        if self.shares.charge(lane, seconds) and self._due is None:
+            self._due = self.loop.call_soon(self._look)
+
+    def wait(self, lane: Lane, waiting: Waiting) -> None:
+        """Have something go on when its turn has come."""
+        lane.queue.append(waiting)
+        if self._due is None:
+            self._due = self.loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Open what may be open, and let go on who waits there."""
+        shares = self.shares
+        shares.settle(thread_time(), perf_counter())
+        self.clock = thread_time if shares.contended else perf_counter
+        try:
+            for lane in (shares.handshakes, shares.messages):
+                self._release(lane)
+        finally:
+            self._due = self._look_again()  # not before: nobody else need ask for it
+
+    def _look_again(self) -> asyncio.Handle | None:
+        """Look once more while anybody waits, or will wait."""
+        lanes = (self.shares.handshakes, self.shares.messages)
+        if any(lane.queue and not lane.closed for lane in lanes):
+            return self.loop.call_soon(self._look)
+        if not any(lane.closed for lane in lanes):
+            return None
+        if self.shares.contended:
+            return self.loop.call_later(self.shares.next_look(), self._look)
+        return self.loop.call_soon(self._look)
+
+    def _release(self, lane: Lane) -> None:
+        """Let one go on, or as many as can where nobody else wants the loop."""
+        for _ in range(1 if self.shares.contended else len(lane.queue)):
+            if lane.closed or not lane.queue:
+                return
+            self.meter(lane, lane.queue.popleft().go_on)
+
+
+class Connected(Protocol):
+    """What a Turn asks of the adapter, which is its protocol or stands above that."""
+
+    def go_on(self) -> None:
+        """Hand out messages that have waited."""
+
+    def is_paused(self) -> bool:
+        """Whether nothing is to be read, for a reason of its own."""
+
+    def unread(self) -> int:
+        """How many messages have come and wait."""
+
+
+class Turn(asyncio.BufferedProtocol):
+    """One connection whose peer is not known to be trusted: below its protocol, above nothing."""
+
+    __slots__ = ("_adapter", "_below", "_transport", "_turns", "lane", "waiting")
+
+    def __init__(self, turns: Turns, adapter: Connected, *, dialled: bool) -> None:
+        self._turns = turns
+        self._adapter: Connected | None = adapter  # until it is trusted, or gone
+        self._below: Any = None  # the protocol: the adapter, or TLS
+        self._transport: asyncio.Transport
+        self.lane = turns.shares.own if dialled else turns.shares.handshakes
+        self.waiting = False
+
+    def above(self, below: asyncio.BaseProtocol) -> "Turn":
+        """Stand between this protocol and its transport from now on."""
+        self._below = below
+        return self
+
+    # -- callbacks of the transport ------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._turns.meter(self.lane, self._below.connection_made, transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # From here on, for memory may have to be made, and then the transport receives.
+        self._turns.began = self._turns.clock()
+        view: memoryview = self._below.get_buffer(sizehint)
+        return view[:SIP] if self.lane.closed else view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        lane, turns = self.lane, self._turns
+        turns.inside = True
+        try:
+            self._below.buffer_updated(nbytes)
+        finally:
+            turns.inside = False
+            turns.charge(lane, turns.clock() - turns.began + EVENT)
+        if self.lane.closed:
+            self.wait()
+
+    def eof_received(self) -> bool | None:
+        result: bool | None = self._turns.meter(self.lane, self._below.eof_received)
+        return result
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._turns.meter(self.lane, self._below.connection_lost, exc)
+        if self._adapter is not None and not self._adapter.unread():
+            self._adapter = None
+
+    def pause_writing(self) -> None:
+        self._below.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._turns.meter(self.lane, self._below.resume_writing)
+
+    # -- what an adapter asks for --------------------------------------------------
+
+    def leave(self) -> None:
+        """Stand there no longer: the peer is trusted."""
+        self._adapter = None
+        self._transport.set_protocol(self._below)
+        if self.waiting:
+            self._transport.resume_reading()
+
+    def admit(self) -> None:
+        """Count as a stranger's messages what comes from now on."""
+        self.lane = self._turns.shares.messages
+
+    def meter(self, function: Callable[[], None]) -> None:
+        """Call a function for this stranger."""
+        self._turns.meter(self.lane, function)
+
+    def is_over(self) -> bool:
+        """Whether the next message has to wait."""
+        return self._turns.is_over(self.lane)
+
+    def is_metered(self) -> bool:
+        """Whether what runs is metered."""
+        return self._turns.inside
+
+    @property
+    def contended(self) -> bool:
+        """Whether trusted peers call."""
+        return self._turns.shares.contended
+
+    @property
+    def ear(self) -> Any:
+        """Where to say that a trusted peer was heard."""
+        return self._turns.shares.ear
+
+    def wait(self) -> None:
+        """Read no more, and go on in turn."""
+        if self._adapter is not None and not self.waiting:
+            self.waiting = True
+            self._turns.wait(self.lane, self)
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Hand out what has waited, and read again."""
+        adapter = self._adapter
+        self.waiting = False
+        if adapter is None:
+            return
+        adapter.go_on()
+        if not self.waiting and not adapter.is_paused() and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+
+async def metered(work: Coroutine[Any, Any, Result], *, handshake: bool = False) -> Result:
+    """Await something that works for a stranger."""
+    turns = turns_of(asyncio.get_running_loop())
+    shares = turns.shares
+    return await _steps(turns, shares.handshakes if handshake else shares.messages, work)
+
+
+@coroutine
+def _steps(
+    turns: Turns, lane: Lane, work: Coroutine[Any, Any, Result]
+) -> Generator[Any, Any, Result]:
+    """Do what ``await work`` does, and look at the clock around each step."""
+    step: Callable[[Any], Any] = work.send
+    argument: Any = None
+    while True:
+        try:
+            future = turns.meter(lane, step, argument)
+        except StopIteration as end:
+            return cast("Result", end.value)
+        del argument  # an exception refers to the frames that it came through
+        try:
+            argument = yield future
+            step = work.send
+        except BaseException as exc:  # a cancellation, mostly
+            argument = exc
+            step = work.throw
+
+
+#: By the loop's identity, for a key that refers to the loop would keep it; adapters keep theirs.
+_known: WeakValueDictionary[int, Turns] = WeakValueDictionary()
+
+
+def turns_of(loop: asyncio.AbstractEventLoop) -> Turns:
+    """Return what divides a loop between strangers and trusted peers."""
+    turns = _known.get(id(loop))
+    if turns is None or turns.loop is not loop:
+        turns = _known[id(loop)] = Turns(loop)
+    return turns

@@ -1,0 +1,394 @@
+"""Trusted peers are answered while strangers send their worst as fast as they can."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median
+
+import pytest
+from certificates import ca_text, issue, texts, without_certificate
+from flood import KEY
+from loops import LOOPS, settle, until
+from peers import GOODBYE, LOOPBACK, OUR_HELLO, check_echo, dial_raw, echo, pack, pair
+
+import distributed_comm as dc
+from distributed_comm.transports.shares import Lane, Shares
+from distributed_comm.transports.turns import turns_of
+
+FLOOD = Path(__file__).with_name("flood.py")
+ROUNDS = 7
+#: Seconds that one rate is measured for, or longer until it has seen enough answers.
+WINDOW = 0.3
+LONGEST = 2.0
+ENOUGH = 300
+#: Calls before that.
+WARM_UP = 100
+
+
+@contextmanager
+def start(*arguments: object) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, str(FLOOD), *map(str, arguments)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def arguments_of(scheme: str) -> dict[str, object]:
+    return {"security": without_certificate()} if scheme == "tls" else {}
+
+
+@contextmanager
+def server(scheme: str, loop: str, folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Run the server; yield where all are trusted, where none is, and where comms are read."""
+    folder.mkdir()
+    (folder / "tls.json").write_text(json.dumps({"ca": ca_text(), **texts(issue())}))
+    with start("serve", scheme, loop, folder) as process:
+        yield json.loads(process.stdout.readline())
+
+
+async def rate(remote: dc.rpc) -> float:
+    """Call without pause; return the answers for each second that the server's loop has worked.
+
+    Not from the first call on: until then strangers may have had the loop for themselves.
+    """
+    for _ in range(WARM_UP):
+        await remote.count()
+    began = await remote.count()
+    start = time.monotonic()
+    answers = 0
+    while (passed := time.monotonic() - start) < LONGEST:
+        used = await remote.count()
+        answers += 1
+        if passed > WINDOW and answers >= ENOUGH:
+            break
+    return answers / (used - began)
+
+
+async def compare(flooded: str, quiet: str, **arguments: object) -> float:
+    """Return the part of the answers that are left while strangers are there.
+
+    A second server has none. It is called in between, so that whatever else the machine does
+    changes nothing.
+    """
+    async with (
+        dc.rpc(flooded, key=KEY, **arguments) as worse,
+        dc.rpc(quiet, key=KEY, **arguments) as better,
+    ):
+        return median([await rate(worse) / await rate(better) for _ in range(ROUNDS)])
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(
+    ("scheme", "kind", "where"),
+    [
+        ("tcp", "decoded", 1),
+        ("tcp", "decoded", 2),
+        ("tcp", "refused", 1),
+        ("tcp", "refused", 2),
+        ("tcp", "answered", 1),
+        ("tcp", "awaited", 1),
+        ("tcp", "arrays", 1),
+        ("tcp", "arrays", 2),
+        ("tcp", "dialled", 1),
+        ("unix", "decoded", 1),
+        ("unix", "dialled", 1),
+        ("tls", "decoded", 1),
+        ("tls", "arrays", 2),
+        ("tls", "dialled", 1),
+    ],
+)
+def test_who_calls_without_pause_gets_half_of_its_answers_at_least(
+    tmp_path, loop, scheme, kind, where
+):
+    with (
+        server(scheme, loop, tmp_path / "flooded") as flooded,
+        server(scheme, loop, tmp_path / "quiet") as quiet,
+        start("strangers", kind, flooded[where]) as strangers,
+    ):
+        strangers.stdout.readline()
+        part = asyncio.run(compare(flooded[0], quiet[0], **arguments_of(scheme)))
+    assert part >= 0.5
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+def test_who_is_trusted_gets_in_while_strangers_flood(tmp_path, loop, scheme):
+    async def dial(address: str) -> list[float]:
+        took = []
+        for _ in range(5):
+            start = time.monotonic()
+            async with dc.rpc(address, key=KEY, timeout=5, **arguments_of(scheme)) as remote:
+                await remote.count()
+            took.append(time.monotonic() - start)
+        return took
+
+    with (
+        server(scheme, loop, tmp_path / "flooded") as flooded,
+        start("strangers", "decoded", flooded[1]) as flood,
+        start("strangers", "dialled", flooded[0]) as dialling,
+    ):
+        flood.stdout.readline()
+        dialling.stdout.readline()
+        assert median(asyncio.run(dial(flooded[0]))) < 2
+
+
+# What waits
+
+
+class Gate:
+    """Keeps lanes closed until they are opened, as if trusted peers called all the time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._kept: set[Lane] = set()
+
+        def settle(shares: Shares, processor: float, clock: float) -> None:
+            shares.contended = True
+            for lane in (shares.messages, shares.handshakes):
+                lane.forgive()
+                lane.closed = lane in self._kept
+
+        monkeypatch.setattr(Shares, "settle", settle)
+
+    def close(self, name: str = "messages") -> None:
+        lane = getattr(turns_of(asyncio.get_running_loop()).shares, name)
+        lane.closed = True
+        self._kept.add(lane)
+
+    def open(self) -> None:
+        self._kept.clear()  # who waits has a look scheduled
+
+
+@pytest.fixture
+def gate(monkeypatch) -> Gate:
+    return Gate(monkeypatch)
+
+
+async def patience() -> None:
+    """Wait for longer than anything takes that does not wait for its turn."""
+    await asyncio.sleep(0.05)
+
+
+MESSAGES = [*range(50), "x" * 100_000, bytes(3_000_000), "the last"]
+
+
+def test_messages_that_are_read_wait_and_come_in_order_and_before_the_end(run, gate, kernels):
+    async def main():
+        got = []
+        async with pair(trusted=(True, False)) as (client, server):
+            gate.close()
+            reading = asyncio.create_task(read(server, got))
+            writing = asyncio.create_task(write(client))
+            await patience()
+            assert got == []
+            gate.open()
+            await writing
+            await reading
+        assert got == MESSAGES
+
+    async def write(comm):
+        for message in MESSAGES:
+            await comm.write(message)
+        await comm.close()
+
+    async def read(comm, got):
+        async for message in comm:
+            got.append(message)
+
+    run(main())
+
+
+def test_messages_that_are_pushed_wait_and_come_in_order_and_before_the_end(run, gate, kernels):
+    got = []
+
+    def handle(comm):
+        comm.push(lambda message, error: got.append((message, type(error))))
+        comms.append(comm)
+
+    comms = []
+
+    async def main():
+        async with dc.listen(LOOPBACK, handle, trusted=False) as listener:
+            async with dial_raw(listener) as raw:
+                await raw.send(OUR_HELLO)
+                await until(lambda: comms)
+                gate.close()
+                await raw.send(b"".join(map(pack, range(500))) + GOODBYE)
+            await patience()
+            assert got == []
+            gate.open()
+            await until(lambda: len(got) > 500)
+            await settle()
+            comms[0].abort()
+        assert got == [*((n, type(None)) for n in range(500)), (None, dc.CommClosedError)]
+
+    run(main())
+
+
+def test_a_reader_that_is_slow_waits_for_its_turn_at_what_has_come_already(run, gate):
+    async def main():
+        async with pair(trusted=(True, False)) as (client, server):
+            for n in range(200):
+                await client.write(n)
+            assert await server.read() == 0
+            gate.close()
+            turns_of(asyncio.get_running_loop()).shares.contended = True
+            got = []
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    while True:
+                        got.append(await server.read())
+            assert len(got) < 199
+            gate.open()
+            while len(got) < 199:
+                got.append(await server.read())
+            assert got == list(range(1, 200))
+
+    run(main())
+
+
+def test_requests_wait_and_are_answered_in_order_and_by_a_server_that_closes(run, gate):
+    served = []
+
+    def serve(n):
+        served.append(n)
+        return n
+
+    async def nap(n):
+        await asyncio.sleep(0)
+        return serve(n)
+
+    async def main():
+        server = dc.Server([serve, nap], trusted=False)
+        await server.listen(LOOPBACK)
+        async with dc.rpc(server.address, trusted=True, limit=1) as remote:
+            await remote.serve(n=0)
+            gate.close()
+            calls = [asyncio.create_task(remote.nap(n=n)) for n in (1, 2)]
+            await patience()
+            assert served == [0]
+            closing = asyncio.create_task(server.close())
+            await patience()
+            gate.open()
+            assert await calls[0] == 1
+            calls[1].cancel()
+            await asyncio.wait(calls)
+            await closing
+
+    run(main())
+
+
+def test_who_is_trusted_waits_for_nobody(run, gate):
+    async def main():
+        async with pair(trusted=(True, True)) as (client, server):
+            gate.close()
+            gate.close("handshakes")
+            for message in MESSAGES:
+                await asyncio.gather(client.write(message), server.read())
+
+    run(main())
+
+
+def test_who_waits_for_its_turn_is_not_cut_for_its_silence(run, gate):
+    options = dc.CommOptions(timeouts=dc.Timeouts(gap=0.1))
+
+    async def main():
+        async with pair(trusted=(True, False), options=options) as (client, server):
+            gate.close()
+            writing = asyncio.create_task(client.write(bytes(10_000_000)))
+            reading = asyncio.create_task(server.read())
+            await asyncio.sleep(0.5)
+            assert not server.closed()
+            gate.open()
+            await writing
+            assert len(await reading) == 10_000_000
+
+    run(main())
+
+
+def test_a_comm_can_be_aborted_and_closed_while_its_messages_wait(run, gate):
+    async def main():
+        for end in ("abort", "close"):
+            async with pair(trusted=(True, False)) as (client, server):
+                gate.close()
+                await client.write("unread")
+                await patience()
+                closing = getattr(server, end)()
+                if closing is not None:
+                    closing = asyncio.create_task(closing)
+                    await patience()
+                    gate.open()
+                    await asyncio.gather(closing, client.close())
+                with pytest.raises(dc.CommClosedError):
+                    await server.read()
+            gate.open()
+
+    run(main())
+
+
+def test_what_arrived_before_a_reset_is_handed_over(run, gate):
+    got = []
+
+    async def main():
+        async with dc.listen(LOOPBACK, push, trusted=False) as listener:
+            async with dial_raw(listener) as raw:
+                await raw.send(OUR_HELLO)
+                await until(lambda: comms)
+                gate.close()
+                await raw.send(pack("first") + pack("second"))
+                await patience()
+                raw.reset()
+            await patience()
+            gate.open()
+            await until(lambda: len(got) == 3)
+            await settle()
+            comms[0].abort()
+        assert got == ["first", "second", None]
+
+    def push(comm):
+        comm.push(lambda message, error: got.append(message))
+        comms.append(comm)
+
+    comms = []
+    run(main())
+
+
+def test_a_loop_may_end_while_strangers_wait(run, gate):
+    async def main():
+        async with pair(trusted=(True, False)) as (client, server):
+            gate.close()
+            await client.write("unread")
+            await patience()
+            server.abort()
+
+    run(main())
+
+
+def test_who_dials_waits_for_a_turn_and_gets_in(run, gate):
+    async def main():
+        async with dc.listen(LOOPBACK, echo, trusted=True) as listener:
+            await check_echo(listener.contact_address)
+            gate.close("handshakes")
+            dialling = asyncio.create_task(check_echo(listener.contact_address))
+            others = [asyncio.create_task(check_echo(listener.contact_address)) for _ in range(9)]
+            await patience()
+            assert not dialling.done()
+            gate.open()
+            await asyncio.gather(dialling, *others)
+            gate.close("handshakes")
+            late = asyncio.create_task(check_echo(listener.contact_address))
+            await patience()
+            late.cancel()
+        gate.open()  # of a listener that has been closed
+        await asyncio.wait([late])
+
+    run(main())
