@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_comm.transports.shares import (
+    GREETINGS,
     HANDSHAKES,
     IDLE,
     LATELY,
+    LATEST,
     LONG,
     MESSAGES,
     QUANTUM,
@@ -76,7 +78,7 @@ def test_whatever_happens_strangers_use_no_more_than_their_share(steps):
             loop.send(seconds, lane)
             longest = max(longest, seconds)
     share = (MESSAGES + HANDSHAKES) * loop.others + 2 * IDLE * loop.idle
-    assert loop.strangers <= share + 2 * (QUANTUM + longest) + 1e-9
+    assert loop.strangers <= share + QUANTUM + GREETINGS + 2 * longest + 1e-9
 
 
 @given(steps)
@@ -164,5 +166,8 @@ def test_a_debt_in_time_that_others_had_the_processor_is_no_debt():
 def test_the_next_look_is_when_a_debt_may_be_paid():
     shares = Shares(0.0, 0.0)
     assert shares.next_look() == SOONEST
-    shares.charge(shares.messages, 1.1 * QUANTUM)
-    assert shares.next_look() == pytest.approx(1.1 * QUANTUM / MESSAGES)
+    shares.messages.limit = 0.0
+    shares.charge(shares.messages, 2 * SOONEST * MESSAGES)
+    assert shares.next_look() == pytest.approx(2 * SOONEST)
+    shares.charge(shares.messages, 1.0)
+    assert shares.next_look() == LATEST

@@ -83,14 +83,11 @@ class Pauser(Rationer):
         """Return whether more waits unread than may."""
         return self._paused
 
-    def _is_unread(self) -> bool:
-        """Return whether nothing is read from the socket, for whatever reason."""
-        return self._paused or (self._turn is not None and self._turn.waiting)
-
     def _ended_unread(self) -> bool:
         """Return whether the peer has left behind what is not read."""
-        # A socket without a number was closed with its loop.
-        return self._is_unread() and (self._sock.fileno() < 0 or has_left(self._sock))
+        if not self._paused and (self._turn is None or not self._turn.waiting):
+            return False
+        return self._sock.fileno() < 0 or has_left(self._sock)  # without a number: with its loop
 
     def _hold(self, budget: Budget, nbytes: int) -> None:
         """Have so many bytes in all of the budget of strangers, or cut this one."""

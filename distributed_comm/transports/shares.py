@@ -18,14 +18,17 @@ from typing import Protocol
 __all__ = ["DEAF", "IDLE", "QUANTUM", "Ear", "Lane", "Shares", "Waiting"]
 
 #: What strangers' messages may take for each second of others, and …
-MESSAGES = 0.3
-#: … what connections may take until it is known who the peer is. Both are a third of a busy loop.
+MESSAGES = 0.25
+#: … what connections may take until it is known who the peer is. Both are less than a third
+#: of a busy loop.
 HANDSHAKES = 0.2
 #: What either may take for each second that the loop is idle between the calls of trusted peers.
 #: A client on another machine leaves it idle for nine tenths of the time, and still gets half.
 IDLE = 0.02
 #: Seconds that a lane is in debt when it closes. Others wait so long and one message more.
 QUANTUM = 0.005
+#: The same for handshakes: where nobody else calls, a quantum of each lane and a message alternate.
+GREETINGS = 0.02
 #: Idle seconds after which a trusted peer is not taken to call without pause …
 LATELY = 0.05
 #: … and seconds in all: it may be that the loop is busy for others without peers.
@@ -96,7 +99,7 @@ class Shares:
         self.ear = Ear()
         self.contended = False  # trusted peers call
         self.messages = Lane(MESSAGES)
-        self.handshakes = Lane(HANDSHAKES)
+        self.handshakes = Lane(HANDSHAKES, GREETINGS)
         #: Of connections that this side dials, which is its own work.
         self.own = Lane(1.0, inf)
 

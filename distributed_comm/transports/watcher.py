@@ -71,7 +71,8 @@ class Watcher(Pauser):
         beat = self._rounds.beat
         if self._ended_unread():
             self._resume()
-        if self._is_unread() or self._received != self._heard:
+        waits = self._turn is not None and self._turn.waiting
+        if self._paused or waits or self._received != self._heard:
             self._heard = self._received
             self._still = self._silent = 0
         else:
