@@ -119,7 +119,8 @@ def test_it_is_given_back_however_it_ends(run, address, how):
 
 def test_what_tls_has_encrypted_is_counted_although_nothing_is_queued(run):
     async def main():
-        async with pair("certified://127.0.0.1:0") as (client, server):
+        unpinged = dc.CommOptions(timeouts=dc.Timeouts(keepalive=1_000))
+        async with pair("certified://127.0.0.1:0", options=unpinged) as (client, server):
             channel = server._channel
             written = 0
             while not channel._sock.ahead:
