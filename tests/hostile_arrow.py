@@ -6,7 +6,9 @@ from flatbuffers here, whose parts may be shared by as many others as one likes.
 
 import struct
 from collections.abc import Callable
+from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 
 __all__ = [
@@ -252,7 +254,7 @@ def overlapping_buffers(columns=2_000):
     return schema(fields) + message(3, contents, body) + END
 
 
-def one_field_many_times(count=300_000):
+def one_field_many_times(count=100_000):
     return schema([field(NULL)] * count) + END
 
 
@@ -287,25 +289,22 @@ def metadata_of_batches():
     return schema([field(NULL)]) + one + END
 
 
-MUL, WORD, SEED = 0xC6A4A7935BD1E995, 2**64 - 1, 0xC70F6907
+def colliding(count):
+    """Return texts of 16 bytes that have one hash, as libstdc++ counts it (MurmurHash64A)."""
+    mul, u8 = 0xC6A4A7935BD1E995, np.uint64
+    back = pow(mul, -1, 2**64)
+    target = u8(12345 * back % 2**64)
 
+    def mix(values):  # which is its own inverse
+        return values ^ values >> u8(47)
 
-def colliding(number):
-    """Return 16 bytes that have the same hash for each number, as libstdc++ counts it."""
-    back = pow(MUL, -1, 2**64)
-    mix = lambda value: value ^ value >> 47  # noqa: E731 - which is its own inverse
-    first = int.from_bytes(b"%08d" % number, "little")
-    state = SEED ^ 16 * MUL & WORD
-    state = (state ^ mix(first * MUL & WORD) * MUL & WORD) * MUL & WORD
-    second = mix((state ^ 12345 * back & WORD) * back & WORD) * back & WORD
-    return struct.pack("<QQ", first, second)
-
-
-def colliding_names(count=20_000):
-    names = map(colliding, range(10 * count))
-    texts = [name for name in names if _is_text(name)]
-    texts += [b"%016d" % n for n in range(count - len(texts))]
-    return schema([field(NULL, name) for name in texts[:count]]) + END
+    digits = [np.arange(200 * count, dtype=u8) // u8(10**n) % u8(10) + u8(48) for n in range(8)]
+    first = sum(digit << u8(8 * n) for n, digit in enumerate(digits))
+    state = (u8((0xC70F6907 ^ 16 * mul) % 2**64) ^ mix(first * u8(mul)) * u8(mul)) * u8(mul)
+    second = mix((state ^ target) * u8(back)) * u8(back)
+    joined = np.stack([first, second], 1).tobytes()
+    names = (joined[start : start + 16] for start in range(0, len(joined), 16))
+    return [*islice(filter(_is_text, names), count)]
 
 
 def _is_text(name):
@@ -313,6 +312,12 @@ def _is_text(name):
         return bool(name.decode())
     except UnicodeDecodeError:
         return False
+
+
+def colliding_names(count=8_000):
+    names = colliding(count)
+    assert len(set(names)) == count
+    return schema([field(NULL, name) for name in names]) + END
 
 
 def colliding_dictionaries(count=10_000):
@@ -334,7 +339,7 @@ def batches_of_dictionaries_alone(fields=2_000, batches=2_000):
     return schema([field(STRUCT, children=wide, _4=encoding(1))]) + values + one * batches + END
 
 
-def messages_without_columns(count=50_000):
+def messages_without_columns(count=8_000):
     return schema([]) + message(3, batch(0, [], [])) * count + END
 
 
@@ -421,7 +426,7 @@ def buffers_without_end(count=200_000):
     return schema([field(VIEW)]) + message(3, contents) + END
 
 
-def wide_schema(columns=50_000):
+def wide_schema(columns=20_000):
     return schema([field(NULL, b"%d" % n) for n in range(columns)]) + END
 
 
@@ -485,6 +490,9 @@ STREAMS: dict[str, Callable[[], bytes]] = {
     "an unknown type": lambda: schema([field(99)]) + END,
     "two schemas": lambda: schema([field(NULL)]) * 2 + END,
     "a batch without a schema": lambda: message(3, batch(0, [], [])) + END,
+    "messages without alignment": lambda: (
+        schema([field(INT, type_=INT8)]) + message(3, batch(1, [1, 0], [0, 0, 0, 1]), b"x") + END
+    ),
     "an unknown dictionary": lambda: (
         schema([field(NULL)]) + message(2, table(_0=("q", 5), _1=batch(0, [0, 0], []))) + END
     ),

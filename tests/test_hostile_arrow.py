@@ -56,6 +56,40 @@ def test_a_hostile_stream_costs_no_more_than_its_bytes(measured, name, way):
         assert row["outcome"] == "read"
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("overlapping buffers", "buffers overlap"),
+        ("compressed unseen", "before 1.0"),
+        ("the other byte order", "other byte order"),
+        ("deltas", "deltas of dictionaries"),
+        ("nested types", "nested 64 levels"),
+        ("an unknown type", "unknown type 99"),
+        ("two schemas", "two schemas"),
+        ("a batch without a schema", "without a schema"),
+        ("an unknown dictionary", "no column refers to"),
+        ("negative lists", "of the size -2147483648"),
+        ("wide bytes", "an item of a table would take"),
+        ("wide lists", "an item of a table would take"),
+        ("too few arrays", "other columns"),
+        ("too many arrays", "other columns"),
+        ("too few buffers", "1 buffers in a batch"),
+        ("a negative array", "length -1"),
+        ("a negative buffer", "length -1099511627776"),
+        ("an inner name that is no text", "utf-8"),
+        ("messages without alignment", "not aligned"),
+        ("colliding names", "8000 columns would take"),
+        ("colliding dictionaries", "10000 columns would take"),
+        ("metadata of the schema", "would take"),
+        ("one field many times", "would take"),
+    ],
+)
+def test_it_is_refused_for_what_is_wrong_with_it(name, why):
+    stream = STREAMS[name]()
+    with pytest.raises(ValueError, match=why):
+        find(pa.Table).deserialize({}, [stream], gate_of(True, len(stream)))
+
+
 # -- what Arrow itself cannot take ----------------------------------------------------
 
 
