@@ -32,6 +32,11 @@ LONGEST = 1_000
 INTERRUPTED = 128 + 2
 UNREAD = 128 + 13
 
+#: Characters, times the levels of what is nested, that are laid out: in 40 ms or so. What a server
+#: returns may be nested such that laying it out takes the square of its size.
+LAID_OUT = 60_000
+CONTAINERS = frozenset({list, tuple, set, frozenset})
+
 
 class OutputClosedError(Exception):
     """Nobody reads what we print, as behind ``| head``."""
@@ -159,14 +164,14 @@ async def ask(
 async def call(args: argparse.Namespace) -> int:
     """Print what a function returns."""
     async with connections(args) as pool:
-        show(Printer().pformat(await ask(pool, args, args.op, dict(args.arguments))))
+        show(pretty(await ask(pool, args, args.op, dict(args.arguments))))
     return 0
 
 
 async def identity(args: argparse.Namespace) -> int:
     """Print what the server says it is."""
     async with connections(args) as pool:
-        show(Printer(sort_dicts=False).pformat(await ask(pool, args, "identity", {})))
+        show(pretty(await ask(pool, args, "identity", {}), sort_dicts=False))
     return 0
 
 
@@ -212,6 +217,28 @@ class Printer(PrettyPrinter):
             lines = shown.split("\n") if kind.__module__ == "numpy" else [shown]
             shown = "\n".join(printable(line, 10 * len(line)) for line in lines)
         return shown, readable, recursive
+
+
+def pretty(value: Any, *, sort_dicts: bool = True) -> str:
+    """Return a value over several lines, or on one where laying it out would take long."""
+    text = repr(value)
+    if len(text) * depth(value) > LAID_OUT:
+        return printable(text, 10 * len(text))
+    return Printer(sort_dicts=sort_dicts).pformat(value)
+
+
+def depth(value: Any) -> int:
+    """Return how many levels of containers there are, one at least.
+
+    >>> depth(1), depth([{"a": (1, 2)}])
+    (1, 4)
+    """
+    levels, layer = 0, [value]
+    while layer:
+        levels += 1
+        maps = [item for obj in layer if type(obj) is dict for item in (*obj, *obj.values())]
+        layer = maps + [item for obj in layer if type(obj) in CONTAINERS for item in obj]
+    return levels
 
 
 def show(text: str) -> None:

@@ -306,6 +306,40 @@ def test_a_live_scheduler_is_asked(run):
     run(main())
 
 
+def paint():
+    raise RuntimeError("\x1b[2J\u202e is no\nsecret")
+
+
+def nest():
+    inner = []
+    for _ in range(300):
+        inner = [1, inner]
+    return inner
+
+
+def test_what_a_terminal_would_act_on_is_escaped(run):
+    async def main():
+        async with serve({"paint": paint, "colour": lambda: {"\x1b[31m": "ä\x9b"}}) as (server, _):
+            status, out, err = await command("call", server.address, "paint")
+            assert (status, out) == (1, "")
+            assert err == "RemoteError: RuntimeError: \\x1b[2J\\u202e is no\\nsecret\n"
+            status, out, err = await command("call", server.address, "colour")
+            assert (status, out, err) == (0, "{'\\x1b[31m': 'ä\\x9b'}\n", "")
+
+    run(main())
+
+
+@pytest.mark.parametrize("op", ["nest", "many"])
+def test_what_would_take_long_to_lay_out_is_printed_on_one_line(run, op):
+    async def main():
+        async with serve({"nest": nest, "many": lambda: [*range(30_000)]}) as (server, _):
+            status, out, err = await command("call", server.address, op)
+            assert (status, err) == (0, "")
+            assert out.count("\n") == 1
+
+    run(main())
+
+
 def test_help_names_the_commands(run):
     async def main():
         status, out, _ = await command("--help")

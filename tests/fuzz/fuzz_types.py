@@ -43,7 +43,9 @@ def seeds() -> list[bytes]:
     """Return each sample unchanged, in turn in each way to send it, and some that are changed."""
     whole = [_seed(n % 3, n, KINDS.index(NOTHING)) for n in range(len(templates()))]
     count = _light()
-    parts = [_seed(n % 3, n, 1, bytes([1, n, 3, n, 3, 0, n % 16, 1, n, 4, n])) for n in range(count)]
+    parts = [
+        _seed(n % 3, n, 1, bytes([1, n, 3, n, 3, 0, n % 16, 1, n, 4, n])) for n in range(count)
+    ]
     mixed = [_seed(OURS, n, KINDS.index(MIXED), n + 1, b"\0\0\0") for n in range(count - 1)]
     raw = packb({"serializer": "dask", "type": "bytes", "sub-header": {}, "num-sub-frames": 1})
     return [*whole, *parts, *mixed[::4], _seed(OURS, 0, KINDS.index(RAW), len(raw), 0, raw, b"abc")]
