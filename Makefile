@@ -15,8 +15,9 @@ test:  build ; $(BIN)/pytest
 bench: build ; $(BIN)/python -m distributed_comm.bench
 soak:  build ; $(BIN)/python tests/soak.py $(or $(TIME),60)
 
-# Seconds for each of the targets. The kernels under sanitizers are in an environment of their
-# own; LDSHARED, for it is the fuzzer that brings the sanitizers' runtime.
+# TIME: seconds for each of the targets, which is an hour in all if not told. The kernels under
+# sanitizers are in an environment of their own; LDSHARED, for it is the fuzzer that brings the
+# sanitizers' runtime.
 FUZZ := $(VENV)-fuzz
 SANITIZE := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=undefined
 SANITIZE += -fno-sanitize=pointer-overflow # Cython adds 0 to NULL
@@ -25,7 +26,7 @@ fuzz: export DISTRIBUTED_COMM_EXTENSIONS = yes
 fuzz: $(FUZZ)/tools
 	clang=$$(.ci/clang) && CC="$$clang $(SANITIZE)" LDSHARED="$$clang -shared" CFLAGS="-g -O1" \
 	$(FUZZ)/bin/python setup.py -q build --build-base $(FUZZ)/build --build-lib $(FUZZ)/sanitized
-	PYTHONPATH=$(FUZZ)/sanitized:. $(FUZZ)/bin/python -P -m tests.fuzz $(or $(INPUT),$(or $(TIME),60) $(TARGETS))
+	PYTHONPATH=$(FUZZ)/sanitized:. $(FUZZ)/bin/python -P -m tests.fuzz $(or $(INPUT),$(or $(TIME),225) $(TARGETS))
 
 $(FUZZ)/tools: pyproject.toml
 	.ci/clang >/dev/null

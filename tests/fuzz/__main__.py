@@ -30,15 +30,19 @@ ENVIRONMENT = {
     "PYTHONMALLOC": "malloc",  # so that a buffer ends where its memory does
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
-#: What an input may take: seconds, MiB at once and in all; and how long it may be.
-LIMITS = ["-timeout=20", "-malloc_limit_mb=256", "-rss_limit_mb=4096", "-max_len=4096"]
+#: What an input may take, beside what `costing` says: seconds until it is taken for an endless one,
+#: MiB at once and in all; and how long it may be.
+LIMITS = ["-timeout=60", "-malloc_limit_mb=256", "-rss_limit_mb=4096", "-max_len=4096"]
 
 
 def run(name: str, arguments: list[str]) -> None:
     """Fuzz one target, with libFuzzer's arguments; it ends the process."""
     with atheris.instrument_imports(include=["distributed_comm"]):
         target = import_module(f"{__package__}.fuzz_{name}")
-    for number, seed in enumerate(target.seeds()):
+        costing = import_module(f"{__package__}.costing")
+        seeds = target.seeds()  # which has registered types loaded
+    costing.set_slowness(costing.SANITIZED)
+    for number, seed in enumerate(seeds):
         (folder("seeds", name) / str(number)).write_bytes(seed)
     atheris.Setup([sys.argv[0], *LIMITS, *arguments], target.check)
     atheris.Fuzz()

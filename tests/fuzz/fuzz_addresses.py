@@ -3,6 +3,7 @@
 from distributed_comm._kernels import address as kernel
 
 from .comparing import agree
+from .costing import spend
 from .drawing import Draws, seed
 
 PORTS = [None, 0, 1, 80, 65_535, 65_536, -1, 2**32 + 80, 2**64]
@@ -31,8 +32,7 @@ def check(data: bytes) -> None:
         agree(kernel, "parse_host_port", (text, port))
         agree(kernel, "unparse_host_port", text, port)
         agree(kernel, "unparse_address", text[:cut], text[cut:])
-    _check_address(text)
-    _check_host_port(text)
+    spend(len(text), lambda: (_check_address(text), _check_host_port(text)))
 
 
 def _check_address(text: str) -> None:

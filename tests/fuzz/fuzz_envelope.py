@@ -17,17 +17,15 @@ from distributed_comm.envelope import (
     encode_request,
     take_head,
 )
-from distributed_comm.errors import MessageError, RemoteError, UnserializableError, UntrustedError
+from distributed_comm.errors import MessageError, RemoteError
 from distributed_comm.exchange import open_answer
 from distributed_comm.operations import Operations
-from distributed_comm.serialize.decoding import loads
 from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+from distributed_comm.serialize.settings import DumpOptions
 
+from .costing import spend
 from .drawing import Draws, seed, seed_frames
-
-STRANGER = LoadOptions(typed=True)
-REFUSED = (MessageError, UntrustedError, UnserializableError)
+from .strangers import DOCUMENTED, open_message
 
 
 class Silent(Comm):
@@ -81,7 +79,7 @@ def check(data: bytes) -> None:
     head = take_head(frames)
     if head is None:
         return
-    call = OPERATIONS.admit[False](head)
+    call = spend(len(head), lambda: OPERATIONS.admit[False](head))
     assert call.refusal is not None or call.operation.op == "echo"
     assert call.refusal is None or len(str(call.refusal)) < 2000
     assert OPERATIONS.admit[False](head).wants == call.wants
@@ -96,11 +94,11 @@ def check(data: bytes) -> None:
         # else a stranger could grow the cache without end
         assert head not in OPERATIONS._calls or (head == again and request.families is None)
     try:
-        message = loads(frames, STRANGER) if frames else None
-    except REFUSED:
+        message = open_message(frames) if frames else None
+    except DOCUMENTED:
         return
     _read(head, message)
-    _answer(head, message)
+    _answer(head, message, sum(map(len, frames)))
 
 
 def _read(head: bytes, message: Any) -> None:
@@ -112,7 +110,7 @@ def _read(head: bytes, message: Any) -> None:
     assert head in {OWN, EXTRA} or isinstance(request["op"], str)
 
 
-def _answer(head: bytes, message: Any) -> None:
+def _answer(head: bytes, message: Any, nbytes: int) -> None:
     """Take it for an answer."""
     try:
         assert open_answer((head, message, None), COMM) is message
@@ -122,6 +120,6 @@ def _answer(head: bytes, message: Any) -> None:
         assert head not in {REPLY, ERROR, OWN}
     else:
         assert head in {REPLY, OWN}
-    error = unpack_error(message, COMM)
+    error = spend(nbytes, lambda: unpack_error(message, COMM))
     assert isinstance(error, RemoteError)
     assert len(str(error)) < 25_000

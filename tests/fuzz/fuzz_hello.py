@@ -6,6 +6,7 @@ from distributed_comm.wire import hello
 from distributed_comm.wire.hello import Hello, decode, encode, local_hello
 
 from .comparing import pure_kernels
+from .costing import spend
 
 
 def seeds() -> list[bytes]:
@@ -21,7 +22,7 @@ def seeds() -> list[bytes]:
 
 
 def check(data: bytes) -> None:
-    heard = _outcome(data)
+    heard = spend(len(data), lambda: _outcome(data))
     with pure_kernels():
         assert repr(_outcome(data)) == repr(heard)
     if isinstance(heard, Hello):

@@ -18,6 +18,7 @@ from distributed_comm.wire.sentinel import SentinelFraming
 from ..connecting import DASKS, LOCAL, OURS, PEER
 from ..feeding import FULL, SCRATCH, feed, within
 from .comparing import pure_kernels
+from .costing import spend
 from .drawing import Draws
 
 KIB, MIB = 1024, 1024 * 1024
@@ -146,7 +147,7 @@ def _plain(messages: list[Frames]) -> list[list[bytes]]:
 
 def check_stream(stream: Stream) -> None:
     """Check all that is promised of a connection that receives these bytes."""
-    whole = stream.receive([FULL])
+    whole = spend(len(stream.data), lambda: stream.receive([FULL]))
     if stream.sent is not None:
         assert whole.messages == stream.sent
     sizes = [max(size, len(stream.data) // MOST_CHUNKS) for size in stream.sizes]

@@ -64,7 +64,7 @@ def _of_numpy() -> Iterator[Any]:
     yield np.zeros(2, [("id", "<i4"), ("place", [("x", ">f8"), ("y", "<f4", (2, 3))]), ("s", "U3")])
     yield np.array(3.5)
     yield np.zeros((0, 3), ">i2")
-    yield np.matrix([[1, 2], [3, 4]])
+    yield np.arange(4).reshape(2, 2).view(np.matrix)
     yield np.zeros((), [("a", "<i4"), ("b", "<U2")])[()]
     for cls in dict.fromkeys(np.sctypeDict.values()):
         dtype = np.dtype(cls)

@@ -17,14 +17,16 @@ from .comparing import exact
 from .costing import MIB, spend
 from .receiving import Watched
 
-__all__ = ["DOCUMENTED", "STRANGER", "open_message", "refusal", "size", "use"]
+__all__ = ["DOCUMENTED", "STRANGER", "check_error", "open_message", "refusal", "size", "use"]
 
 #: Why a message cannot be opened, as documented.
 DOCUMENTED = (MessageError, UntrustedError, UnserializableError)
 #: As the default Limits have it, for a peer of ours.
 STRANGER = LoadOptions(typed=True, max_message=256 * MIB)
-#: Bytes of an object up to which all of it is looked at, and characters of an error's text.
-SMALL, LONGEST = 256 * 1024, 2000
+#: Bytes of an object up to which all of it is looked at.
+SMALL = 256 * 1024
+#: Characters of an error's text, and of one that is the peer's own.
+LONGEST, LONGEST_TOLD = 2000, 25_000
 
 
 def size(frames: Sequence[bytes]) -> int:
@@ -38,7 +40,7 @@ def open_message(frames: Sequence[bytes], options: LoadOptions = STRANGER) -> An
     No pickle is opened, and it takes no more CPU and memory than its bytes allow. What it holds
     of the budget of strangers is given back.
     """
-    budget = Watched(options.max_message or MIB)
+    budget = Watched(options.max_message or 256 * MIB)
 
     def attempt() -> Any:
         hold = Hold(budget)
@@ -47,14 +49,17 @@ def open_message(frames: Sequence[bytes], options: LoadOptions = STRANGER) -> An
         finally:
             hold.release()
 
-    with no_unpickling():
+    message = refused = None
+    with no_unpickling():  # which looks at its end, unless an exception passes
         try:
-            return spend(size(frames), attempt)
+            message = spend(size(frames), attempt)
         except DOCUMENTED as exc:
-            check_text(str(exc))
-            raise
-        finally:
-            assert budget.used == 0
+            refused = exc
+    assert budget.used == 0
+    if refused is not None:
+        check_error(refused)
+        raise refused
+    return message
 
 
 def refusal(frames: Sequence[bytes], options: LoadOptions = STRANGER) -> Exception | None:
@@ -67,12 +72,11 @@ def refusal(frames: Sequence[bytes], options: LoadOptions = STRANGER) -> Excepti
     return None
 
 
-def check_text(text: str) -> None:
-    """Check that an error neither echoes a message at length, nor what a terminal acts on.
-
-    The text of the family "error" is the peer's own, in lines, and as long as it likes.
-    """
-    assert len(text) < LONGEST, f"an error of {len(text)} characters: {text[:200]!r}"
+def check_error(exc: Exception) -> None:
+    """Check that an error does not echo a message at length, but for what the peer says itself."""
+    longest = LONGEST_TOLD if type(exc) is UnserializableError else LONGEST
+    text = str(exc)
+    assert len(text) < longest, f"an error of {len(text)} characters: {text[:200]!r}"
 
 
 def _decode(frames: Sequence[bytes], options: LoadOptions, hold: Hold) -> Any:
