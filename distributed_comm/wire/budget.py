@@ -16,7 +16,7 @@ EAGER = 64 * 1024
 OVERHEAD = 64
 #: What waits unread of one connection is not counted up to this, so that a crowd which has used
 #: up the budget does not get everybody cut who sends a short message to a slow reader.
-ALLOWANCE = 4 * 1024
+ALLOWANCE = 8 * 1024
 
 
 class Budget:
