@@ -68,7 +68,7 @@ def test_a_pickle_in_serialize_is_read_with_its_buffers_cut_or_whole(longest, sh
 
 def test_what_dask_cannot_serialize_arrives_as_its_error():
     frames = protocol.dumps([protocol.Serialize(threading.Lock())])
-    with pytest.raises(UnserializableError, match=r"object of type lock\nTraceback"):
+    with pytest.raises(UnserializableError, match=r"object of type lock\\nTraceback"):
         loads(frames)
 
 

@@ -161,7 +161,7 @@ def test_the_family_error(kernels, trusted):
     frames = protocol.dumps({"x": [protocol.Serialize(i for i in ())]})
     assert header_of(frames)["serializer"] == "error"
     assert len(frames) == 4  # the message, and the traceback
-    with pytest.raises(UnserializableError, match="of type generator\nTraceback"):
+    with pytest.raises(UnserializableError, match=r"of type generator\\nTraceback"):
         loads(frames, LoadOptions(trusted=trusted))
     frames = dumps({"x": [Serialize(i for i in ())]}, DumpOptions(trusted=True, on_error="message"))
     assert header_of(frames)["serializer"] == "error"

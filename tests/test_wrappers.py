@@ -100,7 +100,7 @@ def test_an_unopened_object_of_a_family_that_is_not_wanted_or_known(run, address
             with pytest.raises(dc.MessageError, match="unknown serializer 'new'"):
                 await server.read()
             await client.write(Serialized({"serializer": "error"}, [b"it failed", b"there"]))
-            with pytest.raises(dc.UnserializableError, match="it failed\nthere"):
+            with pytest.raises(dc.UnserializableError, match=r"it failed\\nthere"):
                 await server.read(deserializers=["dask"])
             await client.write([Serialized({"serializer": "pickle"}, [b"N."])])
             with pytest.raises(dc.UnserializableError, match=r"'pickle', expected one of .'dask'"):
