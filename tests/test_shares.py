@@ -152,17 +152,6 @@ def test_strangers_get_everything_once_no_trusted_peer_was_heard_for_a_while(wor
     assert not loop.shares.messages.closed
 
 
-def test_a_debt_in_time_that_others_had_the_processor_is_no_debt():
-    loop = Loop()
-    loop.rest(LATELY)
-    loop.settle()
-    loop.shares.charge(loop.shares.messages, 1.0)  # by the clock …
-    loop.processor += 0.1  # … but it was preempted
-    loop.clock += 1.0
-    loop.call()
-    assert loop.shares.messages.debt == pytest.approx(0.1)
-
-
 def test_the_next_look_is_when_a_debt_may_be_paid():
     shares = Shares(0.0, 0.0)
     assert shares.next_look() == SOONEST

@@ -123,15 +123,12 @@ class Shares:
         else:
             self._quiet += idle
             self._silent += max(0.0, passed)
-        was_contended = self.contended
         self.contended = self._quiet < LATELY and self._silent < LONG
         for lane in (self.handshakes, self.messages):
-            if not self.contended:
-                lane.forgive()
-            elif was_contended:
+            if self.contended:
                 lane.pay(others, idle)
-            else:  # it was charged by a clock that goes on while others have the processor
-                lane.debt = min(lane.debt, used)
+            else:
+                lane.forgive()
 
     def next_look(self) -> float:
         """Return the seconds until it is worth settling again."""

@@ -13,7 +13,8 @@ answer, however long the messages of all others take.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
-from time import perf_counter, thread_time
+from time import perf_counter as clock
+from time import thread_time as processor
 from types import coroutine
 from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -33,13 +34,11 @@ Result = TypeVar("Result")
 class Turns:
     """The turns of one loop."""
 
-    __slots__ = ("__weakref__", "_due", "began", "clock", "inside", "loop", "shares")
+    __slots__ = ("__weakref__", "_due", "began", "inside", "loop", "shares")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.shares = Shares(thread_time(), perf_counter())
-        #: Asking for the processor's time is a system call: only where there is contention.
-        self.clock = perf_counter
+        self.shares = Shares(processor(), clock())
         self.inside = False  # a stranger's work is under way …
         self.began = 0.0  # … since then
         self._due: asyncio.Handle | None = None  # the next look at the shares
@@ -49,17 +48,17 @@ class Turns:
         if self.inside:
             return function(*arguments)
         self.inside = True
-        self.began = self.clock()
+        self.began = processor()
         try:
             return function(*arguments)
         finally:
             self.inside = False
-            self.charge(lane, self.clock() - self.began)
+            self.charge(lane, processor() - self.began)
 
     def is_over(self, lane: Lane) -> bool:
         """Whether what comes next has to wait; what was done until now is charged."""
         if self.inside:
-            now = self.clock()
+            now = processor()
             self.charge(lane, now - self.began)
             self.began = now
         return lane.closed
@@ -78,8 +77,7 @@ class Turns:
     def _look(self) -> None:
         """Open what may be open, and let go on who waits there."""
         shares = self.shares
-        shares.settle(thread_time(), perf_counter())
-        self.clock = thread_time if shares.contended else perf_counter
+        shares.settle(processor(), clock())
         try:
             for lane in (shares.handshakes, shares.messages):
                 self._release(lane)
@@ -144,7 +142,7 @@ class Turn(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         # From here on, for memory may have to be made, and then the transport receives.
-        self._turns.began = self._turns.clock()
+        self._turns.began = processor()
         view: memoryview = self._below.get_buffer(sizehint)
         return view[:SIP] if self.lane.closed else view
 
@@ -155,7 +153,7 @@ class Turn(asyncio.BufferedProtocol):
             self._below.buffer_updated(nbytes)
         finally:
             turns.inside = False
-            turns.charge(lane, turns.clock() - turns.began + EVENT)
+            turns.charge(lane, processor() - turns.began + EVENT)
         if self.lane.closed:
             self.wait()
 
