@@ -7,7 +7,6 @@ marks an error; for Dask's peers, the status "uncaught-error" does.
 """
 
 import traceback
-from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -38,6 +37,8 @@ LONG_TEXT = 20_000
 MAX_CAUSES = 16
 #: How `seems_error` opens what was left unopened: without trust.
 UNTRUSTED = LoadOptions(max_message=16 * 1024 * 1024)
+#: What stands for an object that may be an error, and cannot be looked at here.
+SUSPECT = {"status": FAILED}
 
 
 class Status(Enum):
@@ -97,10 +98,28 @@ def _as_it_arrives(obj: Any) -> Any:
     """Return an object without its wrappers."""
     while isinstance(obj, Wrapper):
         obj = obj.data
-    if isinstance(obj, Serialized) and obj.header.get("serializer") not in {"pickle", "dask"}:
-        with suppress(MessageError, UnserializableError, UntrustedError):
+    if isinstance(obj, Serialized) and obj.header.get("serializer") not in ("pickle", "dask"):
+        try:
             return unwrap(obj, UNTRUSTED)
+        except MessageError:
+            return SUSPECT if _may_be_dict(obj) else obj
+        except (UnserializableError, UntrustedError):
+            return obj
     return obj
+
+
+def _may_be_dict(obj: Serialized) -> bool:
+    """Whether an object that takes too long to look at, or fails here, may be a dict at its reader.
+
+    Not if it is of a family that only its writer and its reader know, which could be anything.
+    """
+    header, frames = obj.header, obj.frames
+    if header.get("serializer") is None:
+        return bool(header.get("type-serialized") == "dict")
+    if header.get("serializer") != "msgpack":
+        return False
+    first = bytes(frames[0][:1]) if frames and not header.get("compression") else b"\x80"
+    return b"\x80" <= first < b"\x90" or first in {b"\xde", b"\xdf"}
 
 
 def describe(exc: BaseException) -> str:

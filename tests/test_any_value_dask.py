@@ -168,6 +168,31 @@ def test_it_is_replaced_where_a_relay_did_not_open_it(run):
     assert not opened
 
 
+@pytest.mark.parametrize("size", [3, 12, 17], ids="{} MiB".format)
+def test_it_is_replaced_however_long_it_is(run, size):
+    """What takes too long to look at may be one, unless it is no map at all."""
+    store = {}
+
+    async def main():
+        handlers = {"put": lambda value: store.update(value=value), "get": lambda: store["value"]}
+        async with (
+            serve(handlers, deserialize=False) as (server, remote),
+            core.rpc(server.address) as their,
+        ):
+            padding = bytes(size * 1024**2)
+            for value, fine in (({**STRANGE, "padding": padding}, False), ([1, padding], True)):
+                await remote.put(value=dc.Serialize(value), serializers=["msgpack"])
+                assert isinstance(store["value"], dc.Serialized)
+                if fine:
+                    assert plain(await their.get()) == plain(value)
+                else:
+                    with pytest.raises(Exception, match="looks like an error"):
+                        await their.get()
+
+    run(main())
+    assert not opened
+
+
 def test_what_a_peer_without_envelopes_says_is_opened_as_far_as_it_is_trusted(run):
     async def main(trusted):
         async with core.Server({"get": lambda: STRANGE}) as their:

@@ -28,7 +28,7 @@ GROWTH, AMPLE = 100, MIB
 #: Seconds of CPU, besides and for each MiB of input.
 BRIEF, PER_MIB = 0.050, 0.2
 #: How many times as long our code may take where coverage of Python is traced and the kernels run
-#: under sanitizers; measured, 6 to 15 times.
+#: under sanitizers: rather too many than too few.
 SANITIZED = 20.0
 #: The same for the pure kernels, which look at each byte in Python.
 PURE = 50.0
