@@ -55,7 +55,6 @@ class ChannelComm(Comm):
         self, channel: Channel, *, trusted: bool, deserialize: bool, limits: Limits
     ) -> None:
         self._channel = channel
-        self._budget = channel.budget
         self.closed = channel.closed  # type: ignore[method-assign] # one call less
         self.enveloped = channel.enveloped
         self.own_heads = None
@@ -74,6 +73,7 @@ class ChannelComm(Comm):
             max_depth=limits.untrusted_depth,
             max_growth=limits.untrusted_growth,
             max_work=limits.untrusted_work,
+            budget=None if trusted else channel.budget,
             max_message=_max_message(limits, trusted),
         )
         self._turn: asyncio.Lock | None = None  # held while a message is encoded in a thread …
@@ -89,14 +89,14 @@ class ChannelComm(Comm):
             head = None
             try:
                 try:
-                    return loads(frames, options, None, self._budget)
+                    return loads(frames, options)
                 except REFUSED:  # to look for a head first would cost all others 120 instructions
                     head = take_head(frames)
                     if head is None:
                         raise
-                return as_data(head, loads(frames, options, None, self._budget))
+                return as_data(head, loads(frames, options))
             except Lengthy as lengthy:
-                self._decoding = Decoding.begin(frames, options, lengthy, head, self._budget)
+                self._decoding = Decoding.begin(frames, options, lengthy, head)
             except REFUSED as exc:
                 name_ends(exc, self._channel)
                 raise
@@ -123,9 +123,9 @@ class ChannelComm(Comm):
             if admit is not None and head is not None and admit(head).refusal is not None:
                 return head, None, None
             try:
-                return head, loads(frames, options, None, self._budget), None
+                return head, loads(frames, options), None
             except Lengthy as lengthy:
-                self._decoding = Decoding.begin(frames, options, lengthy, head, self._budget)
+                self._decoding = Decoding.begin(frames, options, lengthy, head)
             except REFUSED as exc:
                 name_ends(exc, self._channel)
                 return head, None, exc

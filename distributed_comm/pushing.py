@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from .core import Admit, Channel, Comm, Receiver
@@ -44,16 +43,15 @@ class Decoding(NamedTuple):
         options: LoadOptions,
         lengthy: Lengthy,
         head: bytes | None,
-        budget: Budget | None,
     ) -> "Decoding":
         """Give a message to a thread which took too long on the loop."""
         options = replace(options, most=None)
-        if options.trusted or budget is None:
+        if not isinstance(options.budget, Budget):
             pool = TRUSTED if options.trusted else STRANGERS
             return cls(in_thread(pool, loads, frames, options, lengthy.opened), head, None)
-        hold = Hold(budget)
-        work = partial(_loads_held, frames, options, lengthy.opened, hold)
-        return cls(in_thread(STRANGERS, work), head, hold)
+        hold = Hold(options.budget)
+        options = replace(options, budget=hold)
+        return cls(in_thread(STRANGERS, _loads_held, frames, options, lengthy.opened), head, hold)
 
     def release(self) -> None:
         """Give the memory back: somebody has the message."""
@@ -61,13 +59,14 @@ class Decoding(NamedTuple):
             self.hold.release()
 
 
-def _loads_held(frames: Frames, options: LoadOptions, opened: list[Any] | None, hold: Hold) -> Any:
+def _loads_held(frames: Frames, options: LoadOptions, opened: list[Any] | None) -> Any:
     """Decode a message whose frames count, too, for they are no longer in the inbox."""
+    assert options.budget is not None
     try:
-        hold.change(sum(map(len, frames)))
+        options.budget.change(sum(map(len, frames)))
     except ValueError as exc:
         raise MessageError(str(exc)) from exc
-    return loads(frames, options, opened, hold)
+    return loads(frames, options, opened)
 
 
 class Push:
@@ -76,7 +75,7 @@ class Push:
     It does not know the comm, which is collected when everybody has forgotten it.
     """
 
-    __slots__ = ("_admit", "_budget", "_channel", "_decoding", "_options", "_ready", "_receiver")
+    __slots__ = ("_admit", "_channel", "_decoding", "_options", "_ready", "_receiver")
 
     def __init__(
         self,
@@ -87,7 +86,6 @@ class Push:
         ready: Callable[[], bool] | None,
     ) -> None:
         self._channel = channel
-        self._budget = channel.budget
         self._options = options
         self._receiver: Receiver | None = receiver
         self._admit = admit
@@ -97,7 +95,7 @@ class Push:
     def start(self, decoding: Decoding | None) -> None:
         """Push from now on; first the message that is being decoded, if there is one."""
         if decoding is None:
-            self._channel.push(self._receive)
+            self._push()
         else:
             self._wait(decoding, None)
 
@@ -111,16 +109,25 @@ class Push:
         """Whether a message is being decoded in a thread."""
         return self._decoding is not None
 
-    def _receive(self, frames: Frames | None) -> bool | None:
+    def _push(self) -> None:
+        self._channel.push(self._receive if self._ready is None else self._receive_if_ready)
+
+    def _receive_if_ready(self, frames: Frames | None) -> bool:
+        """Leave a message to the channel that would have to wait."""
+        assert self._ready is not None
+        if frames is not None and not self._ready():
+            self._channel.push(None)
+            return True
+        self._receive(frames)
+        return False
+
+    def _receive(self, frames: Frames | None) -> None:
         receiver = self._receiver
         assert receiver is not None
         if frames is None:
             ends = f"{self._channel.local_address} -> {self._channel.peer_address}"
             receiver(None, CommClosedError(f"the connection has ended: {ends}"))
-            return None
-        if self._ready is not None and not self._ready():
-            self._channel.push(None)
-            return True
+            return
         head: Any = None
         call = None
         if len(frames) > 1 and frames[0][:1] == MARK:  # see `ChannelComm.read_enveloped`
@@ -128,12 +135,12 @@ class Push:
             call = self._admit and self._admit(head)
             if call is not None and call.refusal is not None:
                 receiver(None, None, call)
-                return None
+                return
         try:
-            message = loads(frames, self._options, None, self._budget)
+            message = loads(frames, self._options)
         except Lengthy as lengthy:
             self._channel.push(None)  # what comes next has to wait
-            decoding = Decoding.begin(frames, self._options, lengthy, head, self._budget)
+            decoding = Decoding.begin(frames, self._options, lengthy, head)
             self._wait(decoding, frames)
         except (TypeError, ValueError) as exc:  # what `read` raises for a message
             name_ends(exc, self._channel)
@@ -143,7 +150,6 @@ class Push:
                 self._hand_on(message, None, head) if head else receiver(message, None)
             else:
                 receiver(message, None, call)
-        return None
 
     def _hand_on(self, message: Any, error: Exception | None, head: bytes | None) -> None:
         """Call the receiver with a message that does not take the fast path in `_receive`."""
@@ -180,7 +186,7 @@ class Push:
                 message = None if frames is None or head else self._unopened(frames)
                 self._hand_on(message, error, head)
             if self._receiver is not None:
-                self._channel.push(self._receive)
+                self._push()
 
         decoding.message.add_done_callback(decoded)
 
@@ -188,6 +194,6 @@ class Push:
         """Return a message with its pickles as they came, None where even that fails."""
         try:
             options = replace(self._options, deserialize=False, most=None)
-            return loads(frames, options, None, self._budget)
+            return loads(frames, options)
         except (TypeError, ValueError):
             return None

@@ -21,7 +21,6 @@ from .._kernels import frame0 as kernel
 from ..errors import MessageError, UnserializableError, UntrustedError
 from ..frames import Buffer, Frames
 from ..texts import is_clean, printable, tidy
-from ..wire.budget import Budget, Hold
 from . import tags
 from .collecting import collecting_later
 from .gate import TRUSTED, Gate, StrangersGate
@@ -48,45 +47,28 @@ decode_dasks = partial(unpackb, use_list=False, strict_map_key=False)
 
 
 def loads(
-    frames: Frames,
-    options: LoadOptions = LOAD_DEFAULTS,
-    opened: list[Any] | None = None,
-    budget: Budget | Hold | None = None,
+    frames: Frames, options: LoadOptions = LOAD_DEFAULTS, opened: list[Any] | None = None
 ) -> Any:
     """Return the message; unless ``options.typed``, lists arrive as tuples.
 
     Raises MessageError for what is no message, UntrustedError for what only a trusted peer
     may send, UnserializableError where the peer reports one, and Lengthy; after that it is
-    called again, with the objects that had been ``opened`` by then. The memory that a stranger's
-    message takes meanwhile is taken from the budget.
+    called again, with the objects that had been ``opened`` by then.
     """
-    frame = frames[0]
-    steps = memory = 0
     try:
+        frame = frames[0]
         if not options.trusted:
-            if len(frame) > options.max_header:
-                raise too_large(0, frame, options)
-            steps, memory = kernel.scan(frame, options.max_depth, 0, options.max_work)
+            return _loads_strangers(frames, options, opened)
         if options.typed:
-            if memory <= BRIEF and not kernel.tagged(frame):
-                try:  # `decode_any`, without the call
-                    return decode(frame)
-                except RecursionError:
-                    return decode_deeply(frame)
-        elif memory <= BRIEF and not kernel.marked(frame):
-            return decode_dasks(frame)
-        opener = _Tagged if options.typed else _Marked
-        if options.trusted:
-            return opener(frames, options, TRUSTED, opened).message()
-        gate = StrangersGate(sum(map(len, frames)), options, budget, steps, memory)
-        try:
-            # in a thread objects may be opened for longer than collecting can wait
-            with collecting_later() if options.most is not None else nullcontext():
-                if kernel.tagged(frame) if options.typed else kernel.marked(frame):
-                    return opener(frames, options, gate, opened).message()
-                return decode_any(frame) if options.typed else decode_dasks(frame)
-        finally:
-            gate.release()
+            if kernel.tagged(frame):
+                return _Tagged(frames, options, TRUSTED, opened).message()
+            try:  # `decode_any`, without the call
+                return decode(frame)
+            except RecursionError:
+                return decode_deeply(frame)
+        if kernel.marked(frame):
+            return _Marked(frames, options, TRUSTED, opened).message()
+        return decode_dasks(frame)
     except (MessageError, UnserializableError, UntrustedError) as exc:
         tidy(exc, options.trusted)
         raise
@@ -95,6 +77,27 @@ def loads(
     except BaseException as exc:  # of msgpack, of an unhashable key, or of a family
         text = printable(f"the message cannot be decoded: {str(exc) or repr(exc)}")
         raise MessageError(text) from (exc if options.trusted or is_clean(exc) else None)
+
+
+def _loads_strangers(frames: Frames, options: LoadOptions, opened: list[Any] | None) -> Any:
+    """Do the same with a stranger's message: look through it first, and count what it takes."""
+    frame = frames[0]
+    if len(frame) > options.max_header:
+        raise too_large(0, frame, options)
+    steps, memory = kernel.scan(frame, options.max_depth, 0, options.max_work)
+    replaces = kernel.tagged(frame) if options.typed else kernel.marked(frame)
+    if not replaces and memory <= BRIEF:
+        return decode_any(frame) if options.typed else decode_dasks(frame)
+    gate = StrangersGate(sum(map(len, frames)), options, steps, memory)
+    try:
+        # in a thread objects may be opened for longer than collecting can wait
+        with collecting_later() if options.most is not None else nullcontext():
+            if replaces:
+                opener = _Tagged if options.typed else _Marked
+                return opener(frames, options, gate, opened).message()
+            return decode_any(frame) if options.typed else decode_dasks(frame)
+    finally:
+        gate.release()
 
 
 def decode_any(frame: Buffer) -> Any:

@@ -11,7 +11,6 @@ A trusted peer could have any code run here anyway, so its gate counts nothing.
 from .._kernels import frame0 as kernel
 from ..errors import MessageError
 from ..frames import Buffer
-from ..wire.budget import Budget, Hold
 from .lengthy import Lengthy
 from .settings import LoadOptions
 
@@ -76,13 +75,12 @@ class StrangersGate(Gate):
         self,
         nbytes: int,
         options: LoadOptions,
-        budget: Budget | Hold | None = None,
         steps: int = 1,  # not 0: of a message's parts the brief ones count, too
         memory: int = 0,
     ) -> None:
         self._nbytes = nbytes
         self._depth = options.max_depth
-        self._budget = budget
+        self._budget = options.budget
         self._memory = 0  # bytes made so far …
         self._most = options.max_growth * nbytes + AMPLE  # … and how many may be
         self._loop = options.most is not None  # on the event loop, that is

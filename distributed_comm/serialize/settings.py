@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..wire.budget import Budget, Hold
 from .lengthy import MOST
 
 __all__ = ["DumpOptions", "LoadOptions", "check_choice"]
@@ -49,9 +50,9 @@ class LoadOptions:
 
     Unless ``trusted``, frame 0 and the headers have together at most ``max_header`` bytes
     and each ``max_depth`` levels, and a pickle raises UntrustedError; a message becomes at most
-    ``max_growth`` times its bytes, and keeps the interpreter for ``max_work`` steps of 2 ns.
-    ``max_message`` bounds what is decompressed. With ``deserialize=False`` pickles arrive as
-    `Pickled`, other objects as `Serialized`.
+    ``max_growth`` times its bytes, taken from the ``budget``, and keeps the interpreter for
+    ``max_work`` steps of 2 ns. ``max_message`` bounds what is decompressed. With
+    ``deserialize=False`` pickles arrive as `Pickled`, other objects as `Serialized`.
     """
 
     trusted: bool = False
@@ -64,3 +65,4 @@ class LoadOptions:
     max_work: int = 10_000_000
     max_message: int | None = None
     most: int | None = MOST
+    budget: Budget | Hold | None = None
