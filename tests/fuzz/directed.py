@@ -195,6 +195,8 @@ def _of_arrow() -> Iterator[Sample]:
     yield sample("a long run", [batch(runs)])
     wide = {f"{number}": pa.array([], pa.int8()) for number in range(2_000)}
     yield sample("many columns of no rows", [pa.record_batch(wide)])
+    for about, make in import_module("..hostile_arrow", __package__).STREAMS.items():
+        yield Sample("pyarrow.lib.Table", {}, [make()], about)
 
 
 @cache
@@ -203,6 +205,11 @@ def directed() -> list[Sample]:
     found = [*_of_arrays(), _text_fields(), *_of_masked()]
     if find_spec("scipy"):
         found += _of_scipy()
+        hostile = import_module("..hostile_arrays", __package__).HOSTILE
+        found += [
+            Sample(each.name, each.header, each.frames, about, each.outer or {})
+            for about, each in hostile.items()
+        ]
     if find_spec("pyarrow"):
         found += _of_arrow()
     return [

@@ -45,7 +45,7 @@ def open_message(frames: Sequence[bytes], options: LoadOptions = STRANGER) -> An
     def attempt() -> Any:
         hold = Hold(budget)
         try:
-            return _decode(frames, options, hold)
+            return _decode(frames, replace(options, budget=hold))
         finally:
             hold.release()
 
@@ -79,16 +79,16 @@ def check_error(exc: Exception) -> None:
     assert len(text) < longest, f"an error of {len(text)} characters: {text[:200]!r}"
 
 
-def _decode(frames: Sequence[bytes], options: LoadOptions, hold: Hold) -> Any:
+def _decode(frames: Sequence[bytes], options: LoadOptions) -> Any:
     """Decode a message, in a thread where that takes long, and once more unopened if it fails."""
     copies = [frames[0], *map(exact, frames[1:])]
     try:
-        return loads(copies, options, None, hold)
+        return loads(copies, options)
     except Lengthy as lengthy:
-        return loads(copies, replace(options, most=None), lengthy.opened, hold)
+        return loads(copies, replace(options, most=None), lengthy.opened)
     except DOCUMENTED:
         with suppress(*DOCUMENTED):
-            loads(copies, replace(options, deserialize=False, most=None), None, hold)
+            loads(copies, replace(options, deserialize=False, most=None))
         raise
 
 
