@@ -52,7 +52,7 @@ WRONG = {
     "blocks": (blocks, "grow", nothing),
     "command": (command, "printable", lambda text, _=0: text),
     "envelope": (operations, "_is_usual", lambda *_: True),
-    "errors": (calls, "LONG_TEXT", 10**9),
+    "errors": (calls, "_may_be_dict", lambda _: False),
     "frame0": (decoding, "MessageError", KeyError),
     "framing": (LengthFraming, "_hold", forget),
     "hello": (hello, "_check_nonce", nothing),
