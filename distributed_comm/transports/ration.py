@@ -18,6 +18,8 @@ UNCOUNTED = (ALLOWANCE - SIP) // 2
 #: A writer waits from this share of what is left on, so that a thousand peers that do not read
 #: still leave room for others. By default the first of them have 1 MiB each, as trusted ones.
 SHARE = 256
+#: Bytes that are held in advance where much is left, so that not each small message is counted.
+ADVANCE = 16 * 1024
 
 
 class Ration:
@@ -35,8 +37,9 @@ class Ration:
     def take(self, nbytes: int) -> None:
         """Hold so many bytes in all, but for the first few; ValueError if that is too much."""
         if nbytes > self.held + UNCOUNTED:
-            self._budget.change(nbytes - self.held)
-            self.held = nbytes
+            held = nbytes + min(ADVANCE, self._budget.left // SHARE)
+            self._budget.change(held - self.held)
+            self.held = held
 
     def settle(self, nbytes: int) -> None:
         """Give back what is more than so many bytes in all."""

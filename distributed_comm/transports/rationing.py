@@ -88,6 +88,20 @@ class Rationer(Sender):
             self._charged += self._queued + self._gone  # what was sent, and what is dropped
             self._overdraw(refusal)
 
+    def _fill(self, last: bytes | memoryview) -> None:
+        if self._ration is None:
+            self._flush()
+            return
+        nbytes = len(last)
+        assert self._tail is not None
+        del self._tail[-nbytes:]  # for it may be refused
+        self._queued -= nbytes
+        fits = self._afford(nbytes)
+        self._enqueue([last])
+        if not fits:
+            self._flush()
+            self._afford_rest()
+
     def _overdraw(self, why: str) -> None:
         """Cut a peer that leaves more unread than there is room for."""
         self.abort(why)
@@ -104,7 +118,8 @@ class Rationer(Sender):
     def _set_brim(self) -> None:
         """Let so many bytes more be queued before they are counted."""
         assert self._ration is not None
-        self._brim = self._queued + self._ration.held + UNCOUNTED - self._kept()
+        more = self._ration.held + UNCOUNTED - self._kept()
+        self._brim = min(JOIN, self._queued + more)
 
     def _kept(self) -> int:
         """Return the memory of what is unsent; a long buffer is there until its last byte is."""

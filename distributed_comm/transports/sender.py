@@ -10,7 +10,6 @@ memory back: the rest is copied here.
 
 import asyncio
 import socket
-import sys
 from abc import abstractmethod
 from collections import deque
 from threading import get_ident
@@ -88,7 +87,7 @@ class Sender(Channel):
         self._queued = 0  # bytes that the socket has not taken
         self._gone = 0  # bytes of the queue's first entry that it has, if that keeps them
         self._ration: Ration | None = None  # of a stranger, and the bytes …
-        self._brim = sys.maxsize  # … from which on the queue has to be counted
+        self._brim = JOIN  # … from which on the queue is counted, and flushed
         self._taken = 0  # bytes that it has, of those that were queued
         # A message costs its bytes and a toll; these count messages and bytes at once.
         self._credit = CREDIT  # what may be spent until the next pause
@@ -111,6 +110,10 @@ class Sender(Channel):
     @abstractmethod
     def _afford_rest(self) -> None:
         """Count what is left of a stranger's message; cut the peer if that is too much."""
+
+    @abstractmethod
+    def _fill(self, last: bytes | memoryview) -> None:
+        """Flush a queue that has become long, or count it for a stranger, up to its last buffer."""
 
     @abstractmethod
     def _weigh(self) -> None:
@@ -148,17 +151,12 @@ class Sender(Channel):
                 if self._ration is not None:
                     self._afford_rest()
                 self._flush()
-        elif (
-            self._tail is not None
-            and len(buffers) == 1
-            and len(self._tail) < JOIN
-            and self._queued + nbytes < self._brim
-        ):
+        elif self._tail is not None and len(buffers) == 1 and len(self._tail) < JOIN:
             # again what _enqueue would do: a small message behind others of its turn
             self._tail += first
             self._queued += nbytes
-            if self._queued >= JOIN:
-                self._flush()
+            if self._queued >= self._brim:
+                self._fill(first)
         else:
             if self._ration is not None and not self._afford(sum(map(len, buffers))):
                 return self.send(frames)
