@@ -141,6 +141,8 @@ class Reader(Watcher):
     def _take_turns(self, messages: list[Frames]) -> list[Frames]:
         """Hand messages out as long as it is the turn of that; the others wait."""
         turn = self._turn
+        if not messages:
+            return messages
         if turn is None:  # the connection is lost
             return messages if self._receiver is None else self._hand_over(messages)
         if self._receiver is None:
