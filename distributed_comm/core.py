@@ -74,8 +74,8 @@ class Channel(ABC):
         """Hand each message to a function, in the callback that received it, from now on.
 
         What waited for `read` is handed over at once; None follows when the connection has
-        ended. ``push(None)`` goes back to `read`. A receiver that does so and returns true leaves
-        the message that it was given, too. NotImplementedError where a channel can only be read.
+        ended. ``push(None)`` goes back to `read`. A receiver that has called it and returns true
+        leaves its message to `read`, too. NotImplementedError if a channel can only be read.
         """
         raise NotImplementedError
 
@@ -84,10 +84,10 @@ class Channel(ABC):
         return 0
 
     def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:  # noqa: B027 - may be ignored
-        """Ask this before a stranger's connection is closed because nothing happens on it.
+        """Call ``in_use`` before a stranger's connection is closed for being idle.
 
-        It says whether it is in use all the same, for a call that is answered later for
-        instance. A transport that closes none for that reason need not ask.
+        It returns whether the connection is in use all the same, for example by a call that is
+        answered later. A transport that closes no idle connections need not call it.
         """
 
     def afford(self, frames: Frames) -> None:  # noqa: ARG002 - for channels that count
@@ -95,7 +95,7 @@ class Channel(ABC):
         return
 
     def promise(self, nbytes: int) -> None:  # noqa: ARG002 - for channels that count
-        """Count a message that is about to be encoded in a thread; less than 0 for no longer.
+        """Count a message that is about to be encoded in a thread; a negative number ends that.
 
         Raises MessageError as `send` would.
         """
@@ -169,9 +169,9 @@ class Comm(ABC):
     #: Whether calls go in envelopes, so that no data is mistaken for a part of one. If not, they
     #: use Dask's format: `read_enveloped` finds no heads, and ``head`` and ``admit`` are unused.
     enveloped: bool = False
-    #: Whether whoever has messages pushed can take one; asked of a stranger's before it is decoded,
-    #: because nobody counts the memory of what is decoded and has to wait. If not, the comm pushes
-    #: nothing more, as after ``push(None)``.
+    #: Returns whether the receiver of pushed messages can take one. Called before a stranger's
+    #: message is decoded, because a decoded message that has to wait is counted by nobody. If it
+    #: returns False, the comm pushes nothing more, as after ``push(None)``.
     ready: Callable[[], bool] | None = None
     #: Heads for messages that are written without one; a server sets them for a handler that may
     #: write. Enveloped comms set it on the instance: a class attribute costs 230 instructions more.
@@ -235,7 +235,7 @@ class Comm(ABC):
         return 0
 
     def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:  # noqa: B027 - may be ignored
-        """Ask this before the connection is closed because its peer is idle: see `Channel`."""
+        """Call ``in_use`` before the connection is closed for being idle; see `Channel`."""
 
     def send(
         self,

@@ -25,7 +25,7 @@ logger = logging.getLogger("distributed_comm")
 
 #: How many lines, and bytes in UTF-8, strangers may cause in any second.
 LINES, BYTES = 20, 4096
-#: Seconds for which a line counts: a tenth more, for its stamp is taken a little later.
+#: Seconds for which a line counts: a tenth more, because its record is stamped a little later.
 WINDOW = 1.1
 #: Bytes that are counted for what a log's format puts in front of a line.
 PREFIX = 64

@@ -37,16 +37,16 @@ class Limits:
     untrusted_depth: int = 512
     untrusted_growth: int = 96  # times the bytes of a message: what may be made of it
     untrusted_work: int = 10_000_000  # steps of about 2 ns for which decoding it may block others
-    #: Held for all untrusted peers of a listener together, with replies that they have not read;
-    #: and what one message of theirs may become where it is decompressed.
+    #: Held for all untrusted peers of a listener together: what they have sent that nobody has
+    #: read, what becomes of it while it is decoded, and replies that they have not read.
     untrusted_memory: int = 256 * MIB
     high_water: int = 1 * MIB  # unsent bytes above which write() waits …
     low_water: int = 256 * KIB  # … until they are fewer than this
     undelivered: int = 1 * MIB  # received and not read; more, and reading pauses
     handshakes: int = 1_024  # connections of one listener in their handshake …
     connections: int = 10_000  # … and in all, above which accepting pauses
-    #: Those of strangers, also in their handshake: at this number the one that has been idle
-    #: longest is closed for the next one. None for half of ``connections``.
+    #: Connections of strangers, handshakes included. At this number the one that has been idle
+    #: longest is closed for the next one. None means half of ``connections``.
     untrusted_connections: int | None = None
 
 
@@ -57,10 +57,10 @@ class Timeouts:
     connect: float = 30.0  # connect() in all, retries and handshake included
     handshake: float = 10.0  # a listener's patience with a silent dialler
     close: float = 5.0  # flushing and saying goodbye
-    #: Nothing comes though a message has begun; a stranger takes nothing of what waits for it.
+    #: A message has begun and nothing more comes; or a stranger takes nothing of its replies.
     gap: float = 60.0
     keepalive: float = 20.0  # nothing comes: a ping; nothing is acknowledged: the end
-    idle: float = 600.0  # a stranger who dialled in has no call, stream or message under way
+    idle: float = 600.0  # a stranger that dialled in has no call, stream or message under way
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

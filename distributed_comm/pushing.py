@@ -44,7 +44,7 @@ class Decoding(NamedTuple):
         lengthy: Lengthy,
         head: bytes | None,
     ) -> "Decoding":
-        """Give a message to a thread which took too long on the loop."""
+        """Give a message that takes too long for the loop to a thread."""
         options = replace(options, most=None)
         if not isinstance(options.budget, Budget):
             pool = TRUSTED if options.trusted else STRANGERS
@@ -60,7 +60,7 @@ class Decoding(NamedTuple):
 
 
 def _loads_held(frames: Frames, options: LoadOptions, opened: list[Any] | None) -> Any:
-    """Decode a message whose frames count, too, for they are no longer in the inbox."""
+    """Decode a message and count its frames, which no longer count as part of the inbox."""
     assert options.budget is not None
     try:
         options.budget.change(sum(map(len, frames)))

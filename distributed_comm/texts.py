@@ -12,7 +12,7 @@ from typing import Any
 
 __all__ = ["LONG", "SHORT", "brief", "is_clean", "printable", "shown_with", "tidy"]
 
-#: Characters of a text, and of what is one part of a text, that are kept.
+#: Characters that are kept of a text, and of a quotation within a text.
 LONG, SHORT = 2_000, 300
 #: How many exceptions of a chain `is_clean` looks at. A longer chain is not clean.
 CHAIN = 8

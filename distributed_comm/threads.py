@@ -1,8 +1,8 @@
 """The threads of this library: a few pools, bounded and named, none of them the event loop's.
 
 Trusted peers and strangers each have a pool of their own, so that strangers who fill theirs keep
-nobody else waiting; looking up names has another, because a resolver may hang. A pool has its
-threads from its first work on, and a forked process makes its own.
+nobody else waiting. Looking up names has another, because a resolver may hang. A pool starts
+threads when it first gets work, and a forked process starts its own.
 """
 
 import asyncio

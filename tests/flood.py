@@ -1,4 +1,4 @@
-"""Strangers that send as fast as they can, and who is flooded: the processes of `test_turns`.
+"""Strangers that send as fast as they can, and their victim: the processes of `test_turns`.
 
     python tests/flood.py serve SCHEME LOOP FOLDER
     python tests/flood.py strangers KIND ADDRESS

@@ -220,7 +220,7 @@ def test_who_leaves_even_short_messages_unread_is_cut_where_nothing_is_left():
 
 
 def test_many_short_messages_of_one_turn_go_out_where_nothing_is_left():
-    """They do not have to wait, for the socket takes them."""
+    """They do not have to wait, because the socket takes them."""
     budget = Budget(BUDGET)
     one = probe(budget)
     one._sock.room = 10 * MIB

@@ -558,7 +558,7 @@ def test_a_reply_is_counted_while_it_waits_for_a_thread(run, monkeypatch):
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "zlib"])
 @pytest.mark.parametrize("trusted", [True, False])
 def test_what_becomes_much_more_arrives_from_strangers_too(run, codec, trusted):
-    """They send it as it is, for what becomes so much more is refused."""
+    """They send it as it is, because what becomes so much more is refused."""
     zeros = np.zeros(30 * MIB, "u1")
 
     async def main():

@@ -2,10 +2,10 @@
 
 The bytes of a stream may count many times over: several buffers or views in one place, fields
 that share their description, a dictionary that is validated with every batch. And what takes no
-bytes, as a row of nulls, takes memory and time all the same. So the metadata are walked through
-as Arrow will do it, and each step is asked of the gate. What could not be added up is refused:
-deltas of dictionaries, streams of the other byte order and of Arrow before 1.0. And so is what
-Arrow accepts but cannot handle: list views, unions, runs of timestamps.
+bytes, such as a row of nulls, takes memory and time all the same. So the metadata are walked
+through as Arrow will do it, and the gate is asked for each step. What cannot be added up is
+refused: deltas of dictionaries, streams of the other byte order and of Arrow before 1.0. So is
+what Arrow accepts but cannot handle: list views, unions, runs of timestamps.
 """
 
 import sys
@@ -45,8 +45,8 @@ class Cost(NamedTuple):
     make: int
 
 
-# Measured with pyarrow 26, at their dearest types, and rounded up. What keeps the interpreter is
-# that somebody drops the table in the end.
+# Measured with pyarrow 26 for the types that cost most, and rounded up. What keeps the interpreter
+# is dropping the table in the end.
 FIELD = Cost(3600, 400, 1024)
 ARRAY = Cost(800, 40, 512)
 BUFFER = Cost(100, 25, 128)

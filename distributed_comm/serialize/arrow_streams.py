@@ -2,8 +2,8 @@
 
 The columns that are read lie in the frame. A stream is looked through before Arrow decodes
 it: a compressed body would be as large as it says, and an extension type may run code of its
-own, so a header has to say that there is one; and what a stranger's costs is added up. Then the
-columns are validated in full, for Arrow trusts offsets and dictionary indices from there on.
+own, so a header has to say that there is one. The costs of a stranger's stream are added up. Then
+the columns are validated in full, because Arrow trusts offsets and dictionary indices afterwards.
 """
 
 import struct
@@ -24,7 +24,7 @@ from .registered import Registered, type_name
 
 __all__ = ["registrations"]
 
-#: Rows that take no memory, of nulls, are virtual: so many may be.
+#: The most rows of a table that take no memory, such as nulls.
 MAX_ROWS = 2**30
 LIST_VIEWS = {pa.lib.Type_LIST_VIEW, pa.lib.Type_LARGE_LIST_VIEW}
 FAULTS = (pa.ArrowException, OSError, KeyError, TypeError, OverflowError, MemoryError)

@@ -1,8 +1,8 @@
-"""Python's collector of garbage, paused while many containers are made that all stay alive.
+"""Python's garbage collector, paused while many containers are made that all stay alive.
 
 CPython up to 3.11 runs it once for every 700 new containers, and looks through the whole process
 when many have survived: decoding 60,000 short lists of a stranger would take 50 ms instead of 5.
-It runs once behind them instead.
+So it is paused until they are made, and runs once afterwards.
 """
 
 import gc

@@ -24,8 +24,8 @@ __all__ = ["DENSEST", "TooLongError", "available", "choose", "compress", "decomp
 SMALLEST, LARGEST = 10_000, 0x7E000000
 #: What compresses to more than this share of its size is sent as it is.
 WORTHWHILE = 0.7
-#: What shrinks to less than this part of its size is sent as it is to strangers, as we may be one
-#: to them: they refuse what becomes much more than they received (`Limits.untrusted_growth`).
+#: What shrinks to less than a thirtieth is sent to strangers as it is. We may be a stranger to
+#: them, and then they refuse what grows much beyond what came (`Limits.untrusted_growth`).
 DENSEST = 30
 SAMPLES, SAMPLE = 5, 10_000
 COMPRESSED = "what was compressed"
@@ -78,8 +78,7 @@ def _load(name: str) -> tuple[Codec, Any]:
 def compress(name: str, frame: Buffer, densest: int | None = None) -> tuple[str | None, Buffer]:
     """Compress a frame if that saves enough; return the codec's name, or None, and the frame.
 
-    With ``densest``, a frame stays as it is if it would shrink to less than that part of its size.
-
+    With ``densest``, a frame stays as it is if it would shrink to less than that part of it.
     Samples of a long frame are tried first. ValueError for a codec that is not installed.
     """
     codec, library = _load(name)

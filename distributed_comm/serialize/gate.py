@@ -1,9 +1,9 @@
 """What a stranger's message may take, counted before it is taken: memory and time.
 
-Few bytes can stand for many: a compressed frame, an axis that repeats its items, a fill value of
-2 GiB, a dictionary that a hundred batches refer to. So whoever makes anything of a message asks
-its gate first. The gate allows what is proportional to the bytes that came, and a little more,
-and charges the memory to the budget that all strangers of a listener share.
+A few bytes can stand for many: a compressed frame, an axis that repeats its items, a fill value of
+2 GiB, a dictionary that a hundred batches refer to. So code that makes anything of a message asks
+the message's gate first. The gate allows what is proportional to the bytes that came, and a little
+more. It charges the memory to the budget that all strangers of a listener share.
 
 A trusted peer could have any code run here anyway, so its gate counts nothing.
 """
@@ -52,7 +52,7 @@ class Gate:
         """Look through msgpack that is about to be decoded; ValueError for what may not be."""
 
     def release(self) -> None:
-        """Give back the memory that was counted: whatever was made is somebody else's now."""
+        """Give back the memory that was counted, because decoding is done."""
 
 
 TRUSTED = Gate()
@@ -75,7 +75,7 @@ class StrangersGate(Gate):
         self,
         nbytes: int,
         options: LoadOptions,
-        steps: int = 1,  # not 0: of a message's parts the brief ones count, too
+        steps: int = 1,  # not 0, so that `scan` counts brief parts, too
         memory: int = 0,
     ) -> None:
         self._nbytes = nbytes

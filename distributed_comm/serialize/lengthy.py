@@ -12,8 +12,8 @@ class Lengthy(Exception):  # noqa: N818 - no error: a turn in the way that a mes
     """A message takes long to encode or to decode, and is to be given to a thread.
 
     ``opened`` are the objects of it that were opened by then, which must not be again: their
-    pickles may do something, or change the memory of the frames. ``nbytes`` is about how long the
-    object is that takes so long to encode, as far as it was asked.
+    pickles may do something, or change the memory of the frames. ``nbytes`` is about the
+    length of the object that takes so long to encode, as far as that is known.
     """
 
     def __init__(self, opened: list[Any] | None = None, nbytes: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Strangers at a listener: how many there may be, and which of them goes when that is too many.
+"""Strangers at a listener: how many there may be, and which one goes if there are too many.
 
 Strategy: three queues, each in the order of time. Those *arriving* are in their handshake, and
 nobody knows yet who they are; they keep the place that they came to, whatever they send. Those
@@ -9,8 +9,8 @@ Whether it really is idle is asked when somebody has to go, and not before: one 
 moves to the end. A handshake has PATIENCE, so that a trusted peer has the time to prove itself, and
 nobody goes whose bytes lie in the system: our loop may have been blocked.
 
-A quarter of the places is kept for those arriving. A crowd of strangers that are all busy fills
-the others; who arrives then is let in for as long as it takes to find out whether to trust it.
+A quarter of the places is kept for those arriving. A crowd of strangers that are all busy can fill
+only the others, so a newcomer still gets in until it is known whether to trust it.
 """
 
 import asyncio
@@ -35,9 +35,9 @@ __all__ = ["FULL", "PATIENCE", "SCARCE", "Crowd", "Guest", "Place", "are_too_man
 
 #: Seconds that a handshake has before it may be ended for another.
 PATIENCE = 0.1
-#: Strangers that are looked at to find one who is idle; those that are not go to the end.
+#: Strangers that are looked at to find an idle one; those that are busy go to the end.
 LOOKS = 32
-#: Which part of the places is for those in their handshake alone.
+#: One place in so many is kept for handshakes.
 ARRIVING = 4
 
 #: Why a stranger is closed for another.
@@ -117,7 +117,7 @@ class Crowd:
         self._arriving: Queue = OrderedDict()
         self._settled: Queue = OrderedDict()
         self._parting: Queue = OrderedDict()
-        self._deadline: Deadline | None = None  # of who is idle for too long
+        self._deadline: Deadline | None = None  # when to look for those idle for too long
         #: The loop of the connections, once there is one.
         self.loop: asyncio.AbstractEventLoop | None = None
         #: About how many descriptors were open when the listener was bound.
@@ -159,7 +159,7 @@ class Crowd:
         return True
 
     def part(self, guest: Guest) -> None:
-        """Let one go first who was refused."""
+        """Move one that was refused to those that go first."""
         if guest.place is not None:
             self._move(guest, self._parting)
 
@@ -191,7 +191,7 @@ class Crowd:
 
     @property
     def since(self) -> float:
-        """Since when the one has been idle that may be closed next; inf if there is none."""
+        """When the one that would be closed next became idle; inf if there is none."""
         fronts = map(_front, (self._arriving, self._settled))
         since = min((place.since for place in fronts if place is not None), default=inf)
         return -inf if self._parting else since
@@ -227,7 +227,7 @@ class Crowd:
         return place is not None and self._dismiss(self._settled[place], FULL)
 
     def _oldest_arriving(self, now: float) -> Place | None:
-        """Return the one whose handshake takes longest; bytes that were not read help once."""
+        """Return the one whose handshake takes longest; one with unread bytes is spared once."""
         for _ in range(LOOKS):
             place = _front(self._arriving)
             if place is None or now - place.since < PATIENCE:

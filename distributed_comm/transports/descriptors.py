@@ -31,7 +31,7 @@ _warned = -inf  # when the last warning was
 
 
 def ceiling() -> float:
-    """Return the first number of the reserve; asked anew each time, for a program may change it."""
+    """Return the first number of the reserve, asked anew because a program may change it."""
     if resource is None:
         return inf
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

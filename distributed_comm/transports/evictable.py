@@ -45,8 +45,8 @@ class Evictable(Leaver):
     def is_idle(self) -> bool:
         """Return whether nothing is under way here.
 
-        Something is if bytes wait to be sent or to be read, here or in the system; and if
-        nobody waits for the next message, for then somebody is busy with the last one.
+        Something is if bytes wait to be sent or to be read, here or in the system, or if nobody
+        waits for the next message, because then somebody is busy with the last one.
         """
         if self._queued or has_news(self._sock):
             return False

@@ -39,7 +39,7 @@ __all__ = ["SocketListener"]
 
 #: Connections that one turn of the loop accepts, so that others get theirs.
 BATCH = 64
-#: The same while trusted peers call, for the rest of the handshakes is not counted yet.
+#: The same while trusted peers call: how long the handshakes will take is not known yet.
 FEW = 4
 #: Seconds for which our hello is kept back, so as to send it with our proof.
 COURTESY = 0.001

@@ -9,14 +9,15 @@ from ..wire.budget import ALLOWANCE, Budget
 
 __all__ = ["SIP", "UNCOUNTED", "Ration"]
 
-#: What the transport is given, copied, where it would get more of what is for a trusted peer.
+#: Bytes that the transport is given, copied, at a time; for a trusted peer it gets more.
 SIP = 512
 #: Unsent bytes of each connection that are not counted, beside that copy and one message that is
 #: no longer than this.
 UNCOUNTED = (ALLOWANCE - SIP) // 2
 
-#: A writer waits from this share of what is left on, so that a thousand peers that do not read
-#: still leave room for others. By default the first of them have 1 MiB each, as trusted ones.
+#: A writer waits once its unsent bytes exceed one part in so many of what is left, so that a
+#: thousand peers that do not read still leave room for others. By default the first of them
+#: have 1 MiB each, as trusted ones do.
 SHARE = 256
 #: Bytes that are held in advance where much is left, so that not each small message is counted.
 ADVANCE = 16 * 1024
@@ -35,7 +36,7 @@ class Ration:
         self.promised = 0  # bytes of messages that are being encoded
 
     def take(self, nbytes: int) -> None:
-        """Hold so many bytes in all, but for the first few; ValueError if that is too much."""
+        """Hold so many bytes in all, unless they are few; ValueError if that is too much."""
         if nbytes > self.held + UNCOUNTED:
             held = nbytes + min(ADVANCE, self._budget.left // SHARE)
             self._budget.change(held - self.held)

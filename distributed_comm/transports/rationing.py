@@ -3,7 +3,7 @@
 A handler's reply to a stranger waits here until it is read, and nobody makes it read. So what
 is queued for an accepted peer that is not trusted is counted before it is queued. A message
 that does not fit is refused, and the connection goes on; if there is not even room to say so,
-it is cut. What a dialler sends is its own program's, and is not counted.
+the peer is cut. What a dialler sends was its own program's choice, and is not counted.
 """
 
 import socket

@@ -1,14 +1,13 @@
 """Shares of a loop: how much of it strangers may take while trusted peers call.
 
-Strategy: what strangers use of the loop's processor time is a debt. Others pay it off: each
-second that the loop works for somebody else is worth a share of a second to the strangers. A
-second in which it has nothing to do is worth far less, as long as trusted peers call without
-pause: who waits for answers leaves a loop idle in between, and strangers that filled these gaps
-would still be most of what it does. Once no trusted peer was heard for a while, strangers may
-have everything.
+Strategy: what strangers use of the loop's processor time is a debt. Each second that the loop
+works for others pays off a share of a second. An idle second pays off far less while trusted
+peers call without pause, because a client that waits for answers leaves the loop idle in
+between, and strangers that filled these gaps would still be most of what it does. Once no
+trusted peer was heard for a while, strangers may have everything.
 
 There are two lanes, so that a flood of messages keeps nobody from coming in. A lane closes when
-its debt exceeds a quantum, and opens when that is paid. Nothing here knows a clock or a loop.
+its debt exceeds its quantum, and opens when that is paid. Nothing here knows a clock or a loop.
 """
 
 from collections import deque
@@ -23,15 +22,15 @@ MESSAGES = 0.25
 #: of a busy loop.
 HANDSHAKES = 0.2
 #: What either may take for each second that the loop is idle between the calls of trusted peers.
-#: A client on another machine leaves it idle for nine tenths of the time, and still gets half.
+#: A client on another machine may leave it idle for nine tenths of the time, and still gets half.
 IDLE = 0.02
-#: Seconds that a lane is in debt when it closes. Others wait so long and one message more.
+#: Seconds of debt at which a lane closes. Others wait for so long, and for one message more.
 QUANTUM = 0.005
-#: The same for handshakes: where nobody else calls, a quantum of each lane and a message alternate.
+#: The same for handshakes. If no trusted peer calls, the lanes alternate by these quanta.
 GREETINGS = 0.02
-#: Idle seconds after which a trusted peer is not taken to call without pause …
+#: Idle seconds without a trusted peer's message after which none is taken to call any more …
 LATELY = 0.05
-#: … and seconds in all: it may be that the loop is busy for others without peers.
+#: … and seconds in all, because the program itself may keep the loop busy.
 LONG = 1.0
 #: Bounds, in seconds, for when to look next whether a debt is paid.
 SOONEST, LATEST = 0.002, 0.02

@@ -1,14 +1,14 @@
-"""Turns: strangers and trusted peers share a loop, and strangers wait when they had too much.
+"""Turns: strangers and trusted peers share a loop, and strangers wait once they had their share.
 
 Strategy: between the transport of a stranger and its protocol stands a `Turn`, which looks at
 the clock before and after whatever the stranger causes; tasks that work for it are `metered`. A
 trusted peer's is taken away when the handshake is done, so it pays nothing. `shares` holds the
-policy. When strangers have had their share, each stops reading from its socket at its next
-event, and messages that have come already wait; they go on one by one, in the order in which
-they came to wait, with a look at the sockets in between.
+policy. When strangers have had their share, each connection stops reading from its socket at its
+next event, and messages that have come already wait. The connections go on one by one, first come,
+first served, with a look at the sockets in between.
 
-Where no trusted peer calls, nobody waits longer than for that look: so whoever dials gets an
-answer, however long the messages of all others take.
+If no trusted peer calls, nobody waits longer than for that look. So whoever dials gets an answer,
+however long the messages of all others take.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from .shares import Lane, Shares, Waiting
 
 __all__ = ["Turn", "Turns", "metered", "turns_of"]
 
-#: Seconds that an event takes before the transport asks where to receive to.
+#: Seconds that an event takes before the transport asks for a buffer.
 EVENT = 2e-6
 #: Bytes that are read at once while the lane is closed; so much may wait without being counted.
 SIP = 4 * 1024
@@ -69,7 +69,7 @@ class Turns:
             self._due = self.loop.call_soon(self._look)
 
     def wait(self, lane: Lane, waiting: Waiting) -> None:
-        """Have something go on when its turn has come."""
+        """Call ``waiting.go_on`` when its turn has come."""
         lane.queue.append(waiting)
         if self._due is None:
             self._due = self.loop.call_soon(self._look)
@@ -96,7 +96,7 @@ class Turns:
         return self.loop.call_soon(self._look)
 
     def _release(self, lane: Lane) -> None:
-        """Let one go on, or as many as can where nobody else wants the loop."""
+        """Let one go on, or as many as may if no trusted peer calls."""
         for _ in range(1 if self.shares.contended else len(lane.queue)):
             if lane.closed or not lane.queue:
                 return
@@ -117,7 +117,7 @@ class Connected(Protocol):
 
 
 class Turn(asyncio.BufferedProtocol):
-    """One connection whose peer is not known to be trusted: below its protocol, above nothing."""
+    """Stands between the transport and the protocol of a peer that is not known to be trusted."""
 
     __slots__ = ("_adapter", "_below", "_transport", "_turns", "lane", "waiting")
 
@@ -254,7 +254,7 @@ def _steps(
             step = work.throw
 
 
-#: By the loop's identity, for a key that refers to the loop would keep it; adapters keep theirs.
+#: By the loop's identity, because a key that is the loop would keep it; adapters keep the Turns.
 _known: WeakValueDictionary[int, Turns] = WeakValueDictionary()
 
 

@@ -1,8 +1,8 @@
 """The memory that strangers may have us hold, all of them together.
 
-A limit for each connection bounds nothing, where a peer may open as many as it likes. So the
-untrusted connections of a listener share one budget: what of their messages has come and is
-not complete, the room that was made for the rest, whole messages that nobody reads, what messages
+A limit for each connection bounds nothing if a peer may open as many as it likes. So the
+untrusted connections of a listener share one budget. It holds the received part of incomplete
+messages, the memory allocated for their rest, whole messages that nobody has read, what messages
 become while they are decoded, and replies that wait to be sent.
 """
 
@@ -14,8 +14,8 @@ __all__ = ["ALLOWANCE", "EAGER", "OVERHEAD", "Budget", "Hold"]
 EAGER = 64 * 1024
 #: What a message, and each frame of it, takes beside its bytes: objects, and a place in a list.
 OVERHEAD = 64
-#: What waits unread of one connection is not counted up to this, so that a crowd which has used
-#: up the budget does not get everybody cut who sends a short message to a slow reader.
+#: Up to so many unread bytes of each connection are not counted, so that nobody is cut for a short
+#: message to a slow reader because a crowd has used up the budget.
 ALLOWANCE = 8 * 1024
 
 
@@ -46,9 +46,9 @@ class Budget:
 
 
 class Hold:
-    """What one message holds of a budget, as long as its memory is not another's to count.
+    """What one message holds of a budget until somebody else has the message.
 
-    To what decodes the message it looks like the budget itself, and nothing is given back early.
+    A decoder uses it in place of the budget; nothing is given back before `release`.
     """
 
     __slots__ = ("_budget", "_held")
