@@ -50,23 +50,19 @@ class Decoding(NamedTuple):
             pool = TRUSTED if options.trusted else STRANGERS
             return cls(in_thread(pool, loads, frames, options, lengthy.opened), head, None)
         hold = Hold(options.budget)
+        try:  # the frames count, too, for they are no longer in the inbox
+            hold.change(sum(map(len, frames)))
+        except ValueError as exc:
+            refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            refused.set_exception(MessageError(str(exc)))
+            return cls(refused, head, hold)
         options = replace(options, budget=hold)
-        return cls(in_thread(STRANGERS, _loads_held, frames, options, lengthy.opened), head, hold)
+        return cls(in_thread(STRANGERS, loads, frames, options, lengthy.opened), head, hold)
 
     def release(self) -> None:
         """Give the memory back: somebody has the message."""
         if self.hold is not None:
             self.hold.release()
-
-
-def _loads_held(frames: Frames, options: LoadOptions, opened: list[Any] | None) -> Any:
-    """Decode a message and count its frames, which no longer count as part of the inbox."""
-    assert options.budget is not None
-    try:
-        options.budget.change(sum(map(len, frames)))
-    except ValueError as exc:
-        raise MessageError(str(exc)) from exc
-    return loads(frames, options, opened)
 
 
 class Push:

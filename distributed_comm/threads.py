@@ -67,7 +67,7 @@ class _Job:
 
     def run(self) -> None:
         """Do the work in this thread."""
-        if self.claim():
+        if self.claim() and not self.future.cancelled() and not self._loop.is_closed():
             outcome = self._do()
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self.settle, *outcome)
@@ -77,14 +77,16 @@ class _Job:
         self.settle(*self._do())
 
     def _do(self) -> tuple[Any, BaseException | None]:
+        work, self._work = self._work, _nothing  # which may refer to a long message
         try:
-            return self._context.run(self._work), None
+            return self._context.run(work), None
         except StopIteration as exc:  # which no future takes
             return None, RuntimeError(f"the work raised {exc!r}")
         except BaseException as exc:
             return None, exc
 
     def settle(self, result: Any, error: BaseException | None) -> None:
+        self._work = _nothing
         if self.future.done():  # cancelled
             return
         if error is None:
@@ -92,6 +94,10 @@ class _Job:
         else:
             self.future.set_exception(error)
             self.future.exception()  # nobody need wait for it
+
+
+def _nothing() -> None:
+    pass
 
 
 def in_thread(pool: Pool, work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":

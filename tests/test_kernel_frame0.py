@@ -62,7 +62,7 @@ hostile = st.one_of(
 @given(packed)
 def test_what_msgpack_makes_is_accepted(data):
     for buffer in (data, bytearray(data), memoryview(data)):
-        assert chosen.scan(buffer, DEPTH) > (0, 0)
+        assert chosen.scan(buffer, DEPTH) > (0, 0, 0)
 
 
 @given(packed, st.binary(min_size=1, max_size=3))
@@ -98,7 +98,32 @@ def test_what_msgpack_decodes_is_accepted(data):
         decode(data)
     except Exception:  # of many types, and msgpack is right in them
         return
-    assert chosen.scan(data, DEPTH) > (0, 0)
+    assert chosen.scan(data, DEPTH) > (0, 0, 0)
+
+
+@given(st.one_of(hostile, st.sampled_from([b"\x91\xd6\xff" + bytes(4), b"\xa7__Set__"])))
+@example(b"\x93\xc7\x00\xbd\x01\x02")
+@example(b"\xc7\x0c\xff" + bytes(12))
+@example(b"\x81\xa8__Enum__\xc3")
+def test_what_may_be_replaced_is_found_on_the_way(data):
+    found = verdict(chosen.scan, data, DEPTH)
+    if isinstance(found, str):
+        return
+    assert chosen.tagged(data) or not found[2] & chosen.SPECIAL
+    assert chosen.marked(data) or not found[2] & chosen.MARKED
+    try:
+        arrived = decode(data)
+    except Exception:  # of many types, and msgpack is right in them
+        return
+    if not found[2] & chosen.SPECIAL:
+        assert not any(type(item) is msgpack.Timestamp for item in leaves(arrived))
+
+
+def leaves(obj):
+    """Return what is in no container any more."""
+    if isinstance(obj, dict):
+        return [leaf for item in (*obj, *obj.values()) for leaf in leaves(item)]
+    return [leaf for item in obj for leaf in leaves(item)] if isinstance(obj, list) else [obj]
 
 
 @pytest.mark.parametrize("first", range(256))
@@ -359,7 +384,7 @@ def test_the_steps_of_a_message_add_up(kernel):
     assert kernel.scan(PADDING + data, DEPTH, spent)[0] == MOST_STEPS
     with pytest.raises(ValueError, match=rf"^100 keys or items of sets .* than {MOST_STEPS} comp"):
         kernel.scan(PADDING + data, DEPTH, spent + 1)
-    assert kernel.scan(b"\xc0", DEPTH, 7) == (7 + specification.READY, 0)
+    assert kernel.scan(b"\xc0", DEPTH, 7) == (7 + specification.READY, 0, 0)
 
 
 # -- markers ---------------------------------------------------------------------

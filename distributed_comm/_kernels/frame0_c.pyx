@@ -6,6 +6,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
+SPECIAL, MARKED = 1, 2
+
 cdef enum:
     MOST_LEVELS = 1024
     MULTIPLE = 96
@@ -21,6 +23,8 @@ cdef enum:
     ASCII = 40
     TEXT = 100
     BYTES = 25
+    SPECIAL_ = 1
+    MARKED_ = 2
     BRIEF = 1024
     OBJECT = 2_000
     EXTENSION = 64
@@ -211,9 +215,26 @@ cdef inline bint is_ascii(const uint8_t* p, uint64_t size) noexcept nogil:
     return True
 
 
+cdef inline bint is_special(uint8_t first, const uint8_t* body, uint64_t length) noexcept nogil:
+    """Whether an extension is a timestamp or a tag; its type is in the body."""
+    return body[0] == 0xFF or (first == 0xC7 and length == 1 and body[0] == 0xBD)
+
+
+cdef inline bint is_name(const uint8_t* p, uint64_t length) noexcept nogil:
+    if p[0] != c"_":
+        return False
+    if length == 7:
+        return memcmp(p, b"__Set__", 7) == 0
+    if length == 8:
+        return memcmp(p, b"__Enum__", 8) == 0
+    if length == 11:
+        return memcmp(p, b"__Pickled__", 11) == 0
+    return length == 14 and memcmp(p, b"__Serialized__", 14) == 0
+
+
 cdef Fault examine_msgpack(
     const uint8_t* p, Py_ssize_t size, Py_ssize_t max_depth, uint64_t most, Py_ssize_t* stopped,
-    uint64_t* cost, uint64_t* steps, bint* hashes
+    uint64_t* cost, uint64_t* steps, bint* hashes, int* replaced
 ) noexcept nogil:
     """Check it; ``hashes`` is set where there may be a map or a tag."""
     cdef uint64_t levels[MOST_LEVELS]
@@ -278,14 +299,18 @@ cdef Fault examine_msgpack(
             elif is_extension(first):
                 steps[0] += EXTRA + item.length // 8
                 cost[0] += 176 + item.length
+                if is_special(first, p + offset - item.length, item.length):
+                    replaced[0] |= SPECIAL_
             elif 0xC4 <= first <= 0xC6:
-                steps[0] += BYTES + item.length // 8
+                steps[0] += BYTES + item.length // 4
                 if item.length:
                     cost[0] += 56 + item.length
             elif is_ascii(p + offset - item.length, item.length):
-                steps[0] += ASCII + item.length // 8
+                steps[0] += ASCII + item.length // 4
                 if item.length:
                     cost[0] += 56 + item.length
+                if 7 <= item.length <= 14 and is_name(p + offset - item.length, item.length):
+                    replaced[0] |= MARKED_
             else:
                 steps[0] += TEXT + item.length
                 cost[0] += 56 + 4 * item.length
@@ -429,6 +454,7 @@ def scan(data, Py_ssize_t max_depth, uint64_t spent=0, uint64_t most=MOST_STEPS)
     cdef Py_ssize_t stopped = 0, size
     cdef uint64_t cost = 0, keys = 0, steps = spent
     cdef bint hashes = False
+    cdef int replaced = 0
     cdef Fault fault
     if not 0 <= max_depth <= MOST_LEVELS:
         raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
@@ -436,7 +462,8 @@ def scan(data, Py_ssize_t max_depth, uint64_t spent=0, uint64_t most=MOST_STEPS)
     try:
         size = view.len
         fault = examine_msgpack(
-            <const uint8_t*>view.buf, size, max_depth, most, &stopped, &cost, &steps, &hashes
+            <const uint8_t*>view.buf, size, max_depth, most, &stopped, &cost, &steps, &hashes,
+            &replaced,
         )
         if fault == FINE and hashes and (size > BRIEF or spent):
             if not add_steps(<const uint8_t*>view.buf, size, most, &steps, &keys):
@@ -444,7 +471,7 @@ def scan(data, Py_ssize_t max_depth, uint64_t spent=0, uint64_t most=MOST_STEPS)
     finally:
         PyBuffer_Release(&view)
     if fault == FINE:
-        return steps, cost
+        return steps, cost, replaced
     if fault == TRUNCATED:
         raise ValueError("truncated msgpack")
     if fault == TOO_MANY:

@@ -9,7 +9,7 @@ import re
 
 from ..frames import Buffer
 
-__all__ = ["marked", "scan", "tagged"]
+__all__ = ["MARKED", "SPECIAL", "marked", "scan", "tagged"]
 
 #: What `scan` can be asked to allow.
 MOST_LEVELS = 1024
@@ -26,7 +26,7 @@ READY, NUMBER, EXTRA, LIST, DICT = 10, 30, 600, 150, 100
 #: … each pair of a dict, and a container in one, which its garbage collector then looks at.
 PAIR, TRACKED = 45, 150
 #: Text of ASCII, other text, and bytes; and a step for each byte of text that is not ASCII, and
-#: for 8 bytes of anything else.
+#: for 4 bytes of anything else.
 ASCII, TEXT, BYTES = 40, 100, 25
 #: Bytes of msgpack that cannot ask for much, unless there are others like them.
 BRIEF = 1024
@@ -51,6 +51,11 @@ _FIXED = {
     0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8,
     0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17,
 }  # fmt: skip
+
+#: What `scan` finds that may have to be replaced: tags and timestamps, or the names in `marked`.
+SPECIAL, MARKED = 1, 2
+MARKERS = {b"__Serialized__", b"__Pickled__", b"__Set__", b"__Enum__"}
+MARKER_LENGTHS = {*map(len, MARKERS)}
 
 _SET_TAGS = {2, 3}
 _PLAIN_TAGS = {1, 4, 5}  # a tuple, an enum's member and an integer, of their size
@@ -103,14 +108,17 @@ def _holds_timestamp(view: memoryview) -> bool:
     return False
 
 
-def scan(data: Buffer, max_depth: int, spent: int = 0, most: int = MOST_STEPS) -> tuple[int, int]:
+def scan(
+    data: Buffer, max_depth: int, spent: int = 0, most: int = MOST_STEPS
+) -> tuple[int, int, int]:
     """Check that ``data`` is one msgpack object that is safe to decode; return what that takes.
 
-    That is the steps, added to those that the message has ``spent`` before, and about how many
-    bytes of memory. Raises ValueError for a truncated object, bytes after it, more than
-    ``max_depth`` containers around an item, containers that together declare more items than
-    bytes are left (msgpack allocates for every declared item at each level), an object that takes
-    more memory than MULTIPLE times its bytes, and AMPLE, or more than ``most`` steps.
+    That is the steps, added to those that the message has ``spent`` before, about how many bytes
+    of memory, and SPECIAL or MARKED or both if something may have to be replaced. Raises
+    ValueError for a truncated object, bytes after it, more than ``max_depth`` containers around an
+    item, containers that together declare more items than bytes are left (msgpack allocates for
+    every declared item at each level), an object that takes more memory than MULTIPLE times its
+    bytes, and AMPLE, or more than ``most`` steps.
     """
     if not 0 <= max_depth <= MOST_LEVELS:
         raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
@@ -122,6 +130,7 @@ def scan(data: Buffer, max_depth: int, spent: int = 0, most: int = MOST_STEPS) -
     levels: list[int] = []  # items left in each container around this one
     maps = [False]  # whether that, or what is around all, is a map
     cost = 0  # bytes of memory
+    replaced = 0
     while pending:
         if offset >= end:
             raise ValueError("truncated msgpack")
@@ -145,13 +154,24 @@ def scan(data: Buffer, max_depth: int, spent: int = 0, most: int = MOST_STEPS) -
             offset += length
             if offset > end:
                 raise ValueError("truncated msgpack")
+            replaced |= _replaced(first, kind, body)
         _check_work(steps, most, end)
     if offset != end:
         raise ValueError(f"{end - offset} bytes after the msgpack object")
     _check_cost(cost, end)
     if end > BRIEF or spent:
         steps = _add_steps(view, steps, most)
-    return steps, cost
+    return steps, cost, replaced
+
+
+def _replaced(first: int, kind: int, body: memoryview) -> int:
+    """Return SPECIAL for a tag or a timestamp, MARKED for a text that may mark a map."""
+    if kind == _EXT or 0xD4 <= first <= 0xD8:
+        is_tag = first == 0xC7 and bytes(body) == b"\xbd"
+        return SPECIAL if body[0] == 0xFF or is_tag else 0
+    if kind == _BYTES and not 0xC4 <= first <= 0xC6 and len(body) in MARKER_LENGTHS:
+        return MARKED if bytes(body) in MARKERS else 0
+    return 0
 
 
 def _count_item(levels: list[int], maps: list[bool]) -> bool:
@@ -186,9 +206,9 @@ def _work(first: int, kind: int, length: int, body: memoryview, in_map: bool) ->
     if kind == _EXT or 0xD4 <= first <= 0xD8:
         return EXTRA + length // 8
     if kind == _BYTES and 0xC4 <= first <= 0xC6:
-        return BYTES + length // 8
+        return BYTES + length // 4
     if kind == _BYTES:
-        return ASCII + length // 8 if bytes(body).isascii() else TEXT + length
+        return ASCII + length // 4 if bytes(body).isascii() else TEXT + length
     return NUMBER if length else READY
 
 

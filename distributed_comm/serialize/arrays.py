@@ -179,7 +179,7 @@ def _check_repetition(
     counts, because an empty one of the same dtype is all that it takes to allocate it.
     """
     items = math.prod(shape)
-    size = max(items, 1) * dtype.itemsize
+    size = max(items, 1) * max(dtype.itemsize, 1)
     if size <= nbytes:
         return
     if items and not repeats:
@@ -241,6 +241,8 @@ def _deserialize_scalar(cls: type, header: dict[str, Any], frames: list[Buffer],
     if cls is np.void and not gate.trusted:  # whose bytes are copied
         gate.make(array.nbytes, "a numpy.void")
         gate.keep(array.nbytes // 4, "a numpy.void")
+        if array.dtype.fields is not None:
+            array = array.copy()  # to be written to, so that it has no hash, which could be chosen
     return array[()]
 
 

@@ -14,6 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from .._kernels import blocks
 from ..frames import Buffer
 from ..texts import brief
 from .gate import Gate
@@ -29,6 +30,10 @@ WORTHWHILE = 0.7
 DENSEST = 30
 SAMPLES, SAMPLE = 5, 10_000
 COMPRESSED = "what was compressed"
+#: Bytes that are set to zero at once.
+ZEROED = 16 * 1024 * 1024
+#: Steps that a block of zstd's takes to be walked over.
+BLOCK_STEPS = 150
 #: zlib, which does not say how much it will make, is given so much at a time, and makes so much.
 STEP, PIECE = 512, 64 * 1024
 
@@ -44,6 +49,8 @@ class Codec:
     library: str
     compress: Callable[[Any, Buffer], Buffer]
     decompress: Callable[[Any, memoryview, int, Gate], Buffer]
+    #: What each byte of input may take, in steps of 2 ns, besides those of output: tables of codes.
+    steps: int = 20
 
 
 @cache
@@ -112,6 +119,7 @@ def decompress(name: str, frame: Buffer, limit: int, gate: Gate) -> Buffer:
     codec, library = _load(name)
     if limit < 0:  # which zlib takes for no limit
         raise TooLongError(f"{memoryview(frame).nbytes} bytes, compressed, and no room for any")
+    gate.work(codec.steps * memoryview(frame).nbytes, COMPRESSED)
     return codec.decompress(library, memoryview(frame), limit, gate)
 
 
@@ -130,6 +138,11 @@ def _check(
         raise ValueError(f"{size} bytes cannot be compressed to {frame.nbytes}")
     gate.make(copies * size, COMPRESSED)
     gate.work(copies * size // 2, COMPRESSED)
+
+
+def _room(size: int) -> bytearray | memoryview:
+    """Return writable memory; of much the zeros would take all other threads' time."""
+    return bytearray(size) if size <= ZEROED else memoryview(blocks.allocate(size, size))
 
 
 def _damaged(name: str, why: object) -> ValueError:
@@ -170,9 +183,9 @@ def _decompress_zstd(library: Any, frame: memoryview, limit: int, gate: Gate) ->
     if size < 0 or parameters.dict_id:
         raise ValueError("zstd data without the size of its content, or with a dictionary")
     _check(size, frame, limit, gate)
-    if _zstd_end(frame, start) + 4 * parameters.has_checksum != frame.nbytes:
+    if _zstd_end(frame, start, gate) + 4 * parameters.has_checksum != frame.nbytes:
         raise _damaged("zstd", "it ends early, or goes on")
-    content = bytearray(size)
+    content = _room(size)
     try:
         # The whole frame into memory of its size: zstd then needs no window of its own.
         read = library.ZstdDecompressor().stream_reader(frame).readinto(content)
@@ -183,10 +196,11 @@ def _decompress_zstd(library: Any, frame: memoryview, limit: int, gate: Gate) ->
     return content
 
 
-def _zstd_end(frame: memoryview, start: int) -> int:
+def _zstd_end(frame: memoryview, start: int, gate: Gate) -> int:
     """Walk over the blocks, RFC 8878 section 3.1.1.2; return where they end."""
     last = 0
     while not last:
+        gate.work(BLOCK_STEPS, COMPRESSED)
         if start + 3 > frame.nbytes:
             raise _damaged("zstd", "it ends early")
         header = int.from_bytes(frame[start : start + 3], "little")
@@ -206,7 +220,7 @@ def _decompress_snappy(library: Any, frame: memoryview, limit: int, gate: Gate) 
     try:
         size = library.snappy.decompress_raw_len(frame)
         _check(size, frame, limit, gate, ratio=22)  # an element of 3 bytes copies up to 64
-        content = bytearray(size)
+        content = _room(size)
         read = library.snappy.decompress_raw_into(frame, content)
     except library.DecompressionError as exc:
         raise _damaged("snappy", exc) from exc
@@ -250,5 +264,5 @@ CODECS = {
     "lz4": Codec("lz4.block", _compress_lz4, _decompress_lz4),
     "zstd": Codec("zstandard", _compress_zstd, _decompress_zstd),
     "snappy": Codec("cramjam", _compress_snappy, _decompress_snappy),
-    "zlib": Codec("zlib", _compress_zlib, _decompress_zlib),
+    "zlib": Codec("zlib", _compress_zlib, _decompress_zlib, steps=40),
 }

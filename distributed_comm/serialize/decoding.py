@@ -84,8 +84,8 @@ def _loads_strangers(frames: Frames, options: LoadOptions, opened: list[Any] | N
     frame = frames[0]
     if len(frame) > options.max_header:
         raise too_large(0, frame, options)
-    steps, memory = kernel.scan(frame, options.max_depth, 0, options.max_work)
-    replaces = kernel.tagged(frame) if options.typed else kernel.marked(frame)
+    steps, memory, found = kernel.scan(frame, options.max_depth, 0, options.max_work)
+    replaces = found & (kernel.SPECIAL if options.typed else kernel.MARKED)
     if not replaces and memory <= BRIEF:
         return decode_any(frame) if options.typed else decode_dasks(frame)
     gate = StrangersGate(sum(map(len, frames)), options, steps, memory)

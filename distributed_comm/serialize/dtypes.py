@@ -135,7 +135,7 @@ def _structure(code: dict[Any, Any], depth: int, gate: Gate) -> np.dtype[Any]:
     fields = {"names": names, "formats": dtypes, "offsets": offsets, "itemsize": itemsize}
     dtype = _make({**fields, "aligned": aligned})
     if not gate.trusted and sum(field.itemsize or 1 for field in dtypes) > itemsize:
-        _check_overlap(dtype)  # else they add up to no more than those within them do
+        _check_overlap(dtype, gate)  # else they add up to no more than those within them do
     return dtype
 
 
@@ -175,9 +175,10 @@ def measure(dtype: np.dtype[Any]) -> tuple[int, int, int]:
     return dtype.itemsize or 1, 1, 0
 
 
-def _check_overlap(dtype: np.dtype[Any]) -> None:
+def _check_overlap(dtype: np.dtype[Any], gate: Gate) -> None:
     """Refuse fields that share their memory so that few bytes would have to be looked at often."""
-    nbytes, _, _ = measure(dtype)
+    nbytes, _, fields = measure(dtype)
+    gate.keep(FIELD_KEEPS * fields, "a dtype of fields")  # all of them, at each level
     if nbytes > MOST_OVERLAP * dtype.itemsize:
         raise ValueError(
             f"fields of {nbytes} bytes in an item of {dtype.itemsize}; those of an untrusted peer "

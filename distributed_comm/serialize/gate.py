@@ -123,7 +123,7 @@ class StrangersGate(Gate):
 
     def scan(self, data: Buffer) -> None:
         kept = self._kept
-        self._kept, memory = kernel.scan(data, self._depth, kept, self._work)
+        self._kept, memory, _ = kernel.scan(data, self._depth, kept, self._work)
         self.make(memory, "msgpack")
         self.work(self._kept - kept, "msgpack")
 

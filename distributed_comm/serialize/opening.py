@@ -15,6 +15,7 @@ from ..errors import MessageError, UnserializableError
 from ..frames import Buffer, Frames
 from ..texts import brief
 from . import pickles
+from .buffers import joined
 from .compression import TooLongError
 from .families import Family, get_family
 from .gate import Gate
@@ -159,7 +160,9 @@ class Opener:
         if header.get("compression"):
             self._admit(header, self.options.max_depth)
             frames = self._decompress(header, frames)
-        frames = join_shards(header, frames, self.gate)
+        if "split-num-sub-frames" in header:
+            self._check_length(frames)
+            frames = join_shards(header, frames, self.gate)
         return self._open(header, frames, range(len(frames)), self.options.max_depth)
 
     def _admit(self, header: Header, depth: int) -> None:
@@ -194,7 +197,7 @@ class Opener:
         if name != "dask":  # whose types say themselves what takes long
             self._check_length(frames)
         if name == "msgpack":
-            frames = [frames[0] if len(frames) == 1 else b"".join(frames)]
+            frames = [frames[0] if len(frames) == 1 else joined(frames, self.gate)]
             self.gate.scan(frames[0])
         return self._once(family.loads, header, frames, self.options, self.gate)
 

@@ -9,6 +9,8 @@ from .gate import TRUSTED, Gate
 
 __all__ = ["compress_all", "decompress_all", "join_shards", "set_writeable"]
 
+#: Steps that decompressing a frame takes, whatever is in it.
+FRAME_STEPS = 7_500
 #: Letters of a codec's name.
 LONGEST_NAME = 40
 
@@ -42,6 +44,7 @@ def decompress_all(header: dict[str, Any], frames: Frames, limit: int, gate: Gat
                 raise ValueError(
                     f"a frame compressed by {show(name)}, expected the name of a codec"
                 )
+            gate.work(FRAME_STEPS, "a compressed frame")
             frame = codecs.decompress(name, frame, limit, gate)  # noqa: PLW2901
             limit -= memoryview(frame).nbytes
         decompressed.append(frame)
