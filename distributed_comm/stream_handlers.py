@@ -1,5 +1,6 @@
 """Messages of which none is replied to: each calls the function that its op names."""
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Set
 from inspect import isasyncgenfunction, isawaitable
@@ -12,6 +13,8 @@ from .texts import brief
 
 __all__ = ["Streaming", "expect_no_items"]
 
+#: Messages of a batch that are handled before others get their turn.
+AT_ONCE = 100
 #: What stands for the op of a message that has none.
 MISSING = object()
 
@@ -41,9 +44,12 @@ class Streaming:
         """Handle each message, or each of a batch, until the peer is done; then close the comm."""
         try:
             async for batch in self._comm:
-                for message in batch if isinstance(batch, list | tuple) else (batch,):
+                messages = batch if isinstance(batch, list | tuple) else (batch,)
+                for number, message in enumerate(messages, 1):
                     if not await self._handle(message):
                         return
+                    if number % AT_ONCE == 0:
+                        await asyncio.sleep(0)
         finally:
             await self._comm.close()
 

@@ -106,7 +106,7 @@ class Reader(Watcher):
         if self._turn is not None:
             self._intercept = self._take_turns
             if receiver is not None:
-                self.go_on()
+                self._turn.meter(self.go_on)  # behind a message that a thread has decoded, say
             return
         self._intercept = None if receiver is None else self._hand_over
         if receiver is None:

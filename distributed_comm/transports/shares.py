@@ -14,16 +14,18 @@ from collections import deque
 from math import inf
 from typing import Protocol
 
-__all__ = ["DEAF", "IDLE", "QUANTUM", "Ear", "Lane", "Shares", "Waiting"]
+__all__ = ["DEAF", "IDLE", "IDLE_GREETINGS", "QUANTUM", "Ear", "Lane", "Shares", "Waiting"]
 
 #: What strangers' messages may take for each second of others, and …
 MESSAGES = 0.25
 #: … what connections may take until it is known who the peer is. Both are less than a third
 #: of a busy loop.
 HANDSHAKES = 0.2
-#: What either may take for each second that the loop is idle between the calls of trusted peers.
+#: What messages may take for each second that the loop is idle between the calls of trusted peers.
 #: A client on another machine may leave it idle for nine tenths of the time, and still gets half.
 IDLE = 0.02
+#: The same for connections, which are the only way in for trusted peers, too.
+IDLE_GREETINGS = 0.2
 #: Seconds of debt at which a lane closes. Others wait for so long, and for one message more.
 QUANTUM = 0.005
 #: The same for handshakes. If no trusted peer calls, the lanes alternate by these quanta.
@@ -59,10 +61,11 @@ DEAF = Ear()
 class Lane:
     """One kind of strangers' work: what it owes, and who waits until that is paid."""
 
-    __slots__ = ("_share", "closed", "debt", "limit", "queue")
+    __slots__ = ("_idle", "_share", "closed", "debt", "limit", "queue")
 
-    def __init__(self, share: float, limit: float = QUANTUM) -> None:
+    def __init__(self, share: float, limit: float = QUANTUM, idle: float = IDLE) -> None:
         self._share = share
+        self._idle = idle
         self.limit = limit
         self.debt = 0.0
         self.closed = False
@@ -70,7 +73,7 @@ class Lane:
 
     def pay(self, others: float, idle: float) -> None:
         """Pay off what so many seconds of others, and idle ones, are worth."""
-        self.debt = max(0.0, self.debt - self._share * others - IDLE * idle)
+        self.debt = max(0.0, self.debt - self._share * others - self._idle * idle)
         self.closed = self.debt > (0.0 if self.closed else self.limit)
 
     def forgive(self) -> None:
@@ -98,7 +101,7 @@ class Shares:
         self.ear = Ear()
         self.contended = False  # trusted peers call
         self.messages = Lane(MESSAGES)
-        self.handshakes = Lane(HANDSHAKES, GREETINGS)
+        self.handshakes = Lane(HANDSHAKES, GREETINGS, IDLE_GREETINGS)
         #: Of connections that this side dials, which is its own work.
         self.own = Lane(1.0, inf)
 
