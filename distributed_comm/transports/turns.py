@@ -13,6 +13,7 @@ however long the messages of all others take.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from time import perf_counter as clock
 from time import thread_time as processor
 from types import coroutine
@@ -179,7 +180,7 @@ class Turn(asyncio.BufferedProtocol):
         self._adapter = None
         self._transport.set_protocol(self._below)
         if self.waiting:
-            self._transport.resume_reading()
+            self._set_reading(True)
 
     def admit(self) -> None:
         """Count as a stranger's messages what comes from now on."""
@@ -212,8 +213,7 @@ class Turn(asyncio.BufferedProtocol):
         if self._adapter is not None and not self.waiting:
             self.waiting = True
             self._turns.wait(self.lane, self)
-            if not self._transport.is_closing():
-                self._transport.pause_reading()
+            self._set_reading(False)
 
     def go_on(self) -> None:
         """Hand out what has waited, and read again."""
@@ -222,8 +222,14 @@ class Turn(asyncio.BufferedProtocol):
         if adapter is None:
             return
         adapter.go_on()
-        if not self.waiting and not adapter.is_paused() and not self._transport.is_closing():
-            self._transport.resume_reading()
+        if not self.waiting and not adapter.is_paused():
+            self._set_reading(True)
+
+    def _set_reading(self, reading: bool) -> None:
+        transport = self._transport
+        if not transport.is_closing():
+            with suppress(RuntimeError):  # uvloop's: it is closed, and does not say so
+                transport.resume_reading() if reading else transport.pause_reading()
 
 
 async def metered(work: Coroutine[Any, Any, Result], *, handshake: bool = False) -> Result:
