@@ -55,6 +55,7 @@ class Decoding(NamedTuple):
         except ValueError as exc:
             refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             refused.set_exception(MessageError(str(exc)))
+            refused.exception()  # nobody need wait for it
             return cls(refused, head, hold)
         options = replace(options, budget=hold)
         return cls(in_thread(STRANGERS, loads, frames, options, lengthy.opened), head, hold)

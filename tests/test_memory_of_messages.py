@@ -14,6 +14,8 @@ from peers import LOOPBACK
 import distributed_comm as dc
 from distributed_comm import pushing, threads
 from distributed_comm.options import CommOptions, Limits
+from distributed_comm.serialize.lengthy import Lengthy
+from distributed_comm.serialize.settings import LoadOptions
 from distributed_comm.wire.budget import Budget, Hold
 
 KIB, MIB = 1024, 1024 * 1024
@@ -168,6 +170,18 @@ def test_a_message_that_does_not_fit_is_an_error_and_the_next_one_arrives(run):
             await client.write("next")
             assert await server.read() == "next"
             assert budget.used == 7 * MIB
+
+    run(main())
+
+
+def test_a_refusal_that_nobody_reads_is_no_error_of_the_loop(run):
+    budget = Budget(10)
+
+    async def main():
+        options = LoadOptions(budget=budget)
+        decoding = pushing.Decoding.begin([bytes(11)], options, Lengthy([]), None)
+        assert decoding.message.done()
+        assert budget.used == 0
 
     run(main())
 
