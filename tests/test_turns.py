@@ -234,6 +234,49 @@ def test_messages_that_are_pushed_wait_and_come_in_order_and_before_the_end(run,
     run(main())
 
 
+def test_a_receiver_hears_once_of_an_end_that_comes_while_messages_wait(run, gate):
+    got = []
+    comms = []
+
+    def handle(comm):
+        comm.push(lambda message, error: got.append((message, type(error))))
+        comms.append(comm)
+
+    async def main():
+        async with dc.listen(LOOPBACK, handle, trusted=False) as listener:
+            async with dial_raw(listener) as raw:
+                await raw.send(OUR_HELLO)
+                await until(lambda: comms)
+                gate.close()
+                await raw.send(pack("a") * 3)
+                await until(comms[0].unread)
+                comms[0].abort()
+                gate.open()
+            await until(lambda: got)
+            await settle(30)
+        assert got == [(None, dc.CommClosedError)]
+
+    run(main())
+
+
+def test_a_part_of_a_message_does_not_pause_its_reader(run, gate, kernels):
+    """More of it has come than may wait unread, and nobody can read it before it is whole."""
+    large = bytes(8_000_000)
+
+    async def main():
+        async with pair(trusted=(False, False)) as (client, server):
+            reading = asyncio.create_task(server.read())
+            writing = asyncio.create_task(client.write(large))
+            await until(lambda: server.stats()["bytes_received"] > 2_000_000)
+            gate.close()
+            await patience()
+            gate.open()
+            assert await reading == large
+            await writing
+
+    run(main())
+
+
 def test_a_reader_that_is_slow_waits_for_its_turn_at_what_has_come_already(run, gate):
     async def main():
         async with pair(trusted=(True, False)) as (client, server):

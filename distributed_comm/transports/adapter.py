@@ -183,7 +183,7 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         if self._turn is not None and not self._inbox:
             self._turn = None  # which would be a cycle
         if self._receiver is not None and self._turn is None:  # else it follows what waits
-            self._notify(None)
+            self._announce_end()
         self._release_leavers()
         self._lost(self)
 

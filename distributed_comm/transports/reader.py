@@ -120,7 +120,7 @@ class Reader(Watcher):
             self._delivered = self._received
             self._relax()
         if self._receiver is not None and self._connection.state is CLOSED:
-            self._notify(None)
+            self._announce_end()
 
     def unread(self) -> int:
         return len(self._inbox)
@@ -188,7 +188,7 @@ class Reader(Watcher):
         self._delivered = self._received
         self._relax()
         if self._receiver is not None and self._connection.state is CLOSED:
-            self._notify(None)
+            self._announce_end()
 
     def _notify(self, message: Frames | None) -> bool | None:
         """Call the receiver; return whether it leaves the message."""
@@ -200,6 +200,13 @@ class Reader(Watcher):
             log.report(self._loop, "the receiver of messages failed", exc)
             self.abort("the receiver of messages failed")
             return None
+
+    def _announce_end(self) -> None:
+        """Tell the receiver, once, that the connection has ended."""
+        receiver = self._receiver
+        self._notify(None)
+        if self._receiver is receiver:
+            self._receiver = None
 
     def _wake(self) -> None:
         """Let a reader that waits see that the state has changed."""
