@@ -201,6 +201,57 @@ def test_of_two_crowds_of_a_loop_the_one_idle_longest_goes(clock, monkeypatch):
     loop.close()
 
 
+def test_a_crowd_elsewhere_turns_nobody_away_here(clock, monkeypatch):
+    """All crowds of a process share its descriptors, so one may have to go from another listener."""
+    monkeypatch.setattr(crowd, "_crowds", [])
+    loop = asyncio.new_event_loop()
+    (one, first), (two, _) = crowd_of(6, clock), crowd_of(0, clock)
+    for strangers in (one, two):
+        strangers.begin(loop, 5)
+    monkeypatch.setattr(descriptors, "ceiling", lambda: 5 + 2 * 8)  # so 8 strangers, 6 settled
+    for n in range(3):
+        another = Guest(f"another {n}")
+        two.join(another)
+        assert two.settle(another)
+        clock.pass_by()
+    assert gone(first) == [0, 1, 2]
+    loop.close()
+
+
+def test_of_crowds_of_other_loops_the_first_that_has_an_idle_one_is_asked(clock, monkeypatch):
+    monkeypatch.setattr(crowd, "_crowds", [])
+    loops = [asyncio.new_event_loop() for _ in range(4)]
+    crowds = [crowd_of(1, clock) for _ in loops]
+    for (strangers, _), loop in zip(crowds, loops, strict=True):
+        strangers.begin(loop, 5)
+    (_, (busy,)), (_, (idle,)), (_, (spared,)) = crowds[1:]
+    busy.busy = True
+    ours, *others = loops
+    crowds[0][0].leave(crowds[0][1][0])
+    assert not crowd.relieve(ours)
+    for _ in others:
+        for loop in others:
+            loop.run_until_complete(asyncio.sleep(0))
+    assert (busy.gone, idle.gone, spared.gone) == ("", crowd.SCARCE, "")
+    for loop in loops:
+        loop.close()
+
+
+def test_a_listener_that_was_started_before_a_fork_too_counts_once(clock, monkeypatch):
+    monkeypatch.setattr(crowd, "_crowds", [])
+    loop = asyncio.new_event_loop()
+    strangers, _ = crowd_of(0, clock)
+    strangers.begin(loop, 5)
+    strangers.forked()
+    strangers.begin(loop, 5)
+    monkeypatch.setattr(descriptors, "ceiling", lambda: 5 + 2 * 2)
+    strangers.join(Guest("the first"))
+    assert not crowd.are_too_many()
+    strangers.join(Guest("the second"))
+    assert crowd.are_too_many()
+    loop.close()
+
+
 steps = st.lists(
     st.tuples(st.sampled_from(["join", "settle", "stir", "busy", "idle", "leave", "evict", "wait"]),
               st.integers(0, 7)),

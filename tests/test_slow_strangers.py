@@ -477,6 +477,63 @@ def test_a_stranger_that_leaves_a_few_bytes_unread_is_not(run):
     run(main())
 
 
+def test_but_it_keeps_no_place_that_others_need(run):
+    """Too little for the budget, so nothing else ends it; a call that it has open would."""
+    options = dc.CommOptions(
+        limits=dc.Limits(untrusted_connections=4), timeouts=dc.Timeouts(gap=GAP)
+    )
+
+    async def main():
+        async with (
+            serve({"give": bytes}, options=options) as (server, _),
+            AsyncExitStack() as stack,
+        ):
+            server.listeners[0]._sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            for _ in range(2):
+                raw = await stack.enter_async_context(dial_raw(server.address, SO_RCVBUF=2048))
+                raw.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else calls bunch
+                await raw.send(OUR_HELLO)
+                await until(lambda raw=raw: channel_of(server, raw))
+                channel = channel_of(server, raw)
+                while not channel._queued:
+                    await raw.send(call("give", source=500))
+                    await settle(50)
+                assert not channel._ration.held
+                await until(lambda channel=channel: channel._ration.stalled)
+                assert channel.is_idle()
+                assert not channel.closed()
+            for _ in range(4):
+                async with dc.rpc(server.address, trusted=False) as remote:
+                    assert await remote.echo(data=1) == 1
+
+    run(main())
+
+
+def channel_of(server, raw):
+    """Return the server's channel to this peer; None before there is one."""
+    here = f":{raw.sock.getsockname()[1]}"
+    found = (each.comm for each in server._servings if each.comm.peer_address.endswith(here))
+    return next((comm._channel for comm in found), None)
+
+
+def test_one_that_leaves_little_unread_is_cut_where_a_writer_waits_for_it(run):
+    """As when others have used up the budget: then a writer waits with less than is counted."""
+
+    async def main():
+        async with raw_pair(options=HASTY) as (_, server):
+            budget = budget_of(server)
+            while not server._channel._queued:
+                await server.write("x" * 1_000)
+                await settle(50)
+            assert not server._channel._ration.held
+            budget.change(BUDGET)
+            with pytest.raises(dc.CommClosedError, match=r"took nothing .* for 0\.4 s"):
+                await write_on(server, 500)
+            budget.change(-BUDGET)
+
+    run(main())
+
+
 def test_a_stranger_that_reads_slowly_is_not(run):
     """So slowly that its socket never takes more: the system is asked how much is under way."""
 

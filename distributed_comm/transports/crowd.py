@@ -126,7 +126,8 @@ class Crowd:
     def begin(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
         """Share the descriptors with the other crowds; ``number`` is that of our socket."""
         self.loop, self.base = loop, number
-        _crowds.append(ref(self, _crowds.remove))
+        if self not in _all():  # as behind a fork
+            _crowds.append(ref(self, _crowds.remove))
 
     def forked(self) -> None:
         """Forget all: they are the parent's."""
@@ -146,9 +147,7 @@ class Crowd:
 
     def settle(self, guest: Guest) -> bool:
         """Let one stay whose handshake is done; False if there is no place."""
-        here, everywhere = _but_for_handshakes(self._most), _but_for_handshakes(_share())
-        full = len(self._settled) >= here or sum(c.settled for c in _all()) >= everywhere
-        if full and not self._evict_settled():
+        if not self._has_place():
             return False
         place = self._move(guest, self._settled)
         place.surplus = guest.surplus
@@ -156,6 +155,14 @@ class Crowd:
         guest.listen_in(place)
         if self._deadline is None and self._idle < inf and self.loop is not None:
             self._deadline = Deadline(self.loop, self._idle, self._expire)
+        return True
+
+    def _has_place(self) -> bool:
+        """Return whether one more may settle; somebody may have to go for that."""
+        if len(self._settled) >= _but_for_handshakes(self._most):
+            return self.evict_settled()
+        if sum(crowd.settled for crowd in _all()) >= _but_for_handshakes(_share()):
+            return _evict_any(self.loop, Crowd.evict_settled)
         return True
 
     def part(self, guest: Guest) -> None:
@@ -222,7 +229,8 @@ class Crowd:
         place = self._oldest_arriving(monotonic())
         return place is not None and self._dismiss(self._arriving[place], why)
 
-    def _evict_settled(self) -> bool:
+    def evict_settled(self) -> bool:
+        """Close the one that has been idle longest of those that may stay."""
         place = self._longest_idle(monotonic())
         return place is not None and self._dismiss(self._settled[place], FULL)
 
@@ -312,13 +320,28 @@ def relieve(loop: asyncio.AbstractEventLoop, why: str = SCARCE) -> bool:
 
     Those of other loops are only asked to go, which takes a moment.
     """
-    ours = [crowd for crowd in _all() if crowd.loop is loop]
-    for crowd in sorted(ours, key=lambda crowd: crowd.since):
-        if crowd.evict(why):
-            return True
-    for crowd in _all():
-        if crowd.loop is not None and crowd.loop is not loop and len(crowd):
-            with suppress(RuntimeError):  # the loop is closed
-                crowd.loop.call_soon_threadsafe(crowd.evict, why)
-                break
+    return _evict_any(loop, lambda crowd: crowd.evict(why))
+
+
+def _evict_any(loop: asyncio.AbstractEventLoop | None, evict: Callable[[Crowd], bool]) -> bool:
+    """Have the crowd evict whose stranger has been idle longest, or the next; of our loop first."""
+    crowds = _all()
+    ours = [crowd for crowd in crowds if crowd.loop is loop]
+    if any(evict(crowd) for crowd in sorted(ours, key=lambda crowd: crowd.since)):
+        return True
+    _ask([crowd for crowd in crowds if crowd.loop is not loop and len(crowd)], evict)
     return False
+
+
+def _ask(crowds: list[Crowd], evict: Callable[[Crowd], bool]) -> None:
+    """Have the first of these crowds evict, each in its loop, and the next one if it cannot."""
+
+    def evict_here(crowd: Crowd, others: list[Crowd]) -> None:
+        if not evict(crowd):
+            _ask(others, evict)
+
+    for number, crowd in enumerate(crowds, 1):
+        if crowd.loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                crowd.loop.call_soon_threadsafe(evict_here, crowd, crowds[number:])
+                return

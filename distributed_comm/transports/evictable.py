@@ -45,10 +45,12 @@ class Evictable(Leaver):
     def is_idle(self) -> bool:
         """Return whether nothing is under way here.
 
-        Something is if bytes wait to be sent or to be read, here or in the system, or if nobody
-        waits for the next message, because then somebody is busy with the last one.
+        Something is if bytes wait to be read, here or in the system, or to be sent to a peer that
+        takes them, or if nobody waits for the next message, because then somebody is busy with
+        the last one.
         """
-        if self._queued or has_news(self._sock):
+        stalled = self._ration is not None and self._ration.stalled
+        if (self._queued and not stalled) or has_news(self._sock):
             return False
         if self._connection.state is not OPEN:  # it is ending
             return True

@@ -26,12 +26,13 @@ ADVANCE = 16 * 1024
 class Ration:
     """How much of the budget the unsent bytes of one connection hold."""
 
-    __slots__ = ("_budget", "_seen", "_still", "held", "promised")
+    __slots__ = ("_budget", "_seen", "_still", "held", "promised", "stalled")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._seen: object = None  # how far the peer was at the last beat …
         self._still = 0  # … and for how many it has been there
+        self.stalled = False  # the peer has taken nothing for too long
         self.held = 0
         self.promised = 0  # bytes of messages that are being encoded
 

@@ -82,7 +82,7 @@ class Watcher(Pauser):
         unacknowledged = is_unacknowledged(self._sock, beat)
         self._unacknowledged = self._unacknowledged + 1 if unacknowledged else 0
         self._judge(beat)
-        if self._ration is not None and self._ration.held:
+        if self._ration is not None:
             self._press(beat)
 
     def _judge(self, beat: float) -> None:
@@ -100,18 +100,25 @@ class Watcher(Pauser):
     def _press(self, beat: float) -> None:
         """Cut a stranger that has taken nothing of what waits for it for long enough.
 
-        All of these change as it does, but for a reader of a few bytes now and then the last
-        one alone: a full socket takes more only when a good part of it is free.
+        If that is little, and no writer waits with it, the stranger only counts as idle.
         """
-        assert self._ration is not None
-        unsent = self._transport.get_write_buffer_size(), self._ahead()
-        place = self._taken, *unsent, unacknowledged(self._sock)
-        gap = self._timeouts.gap
-        if self._ration.beats_at(place) * beat >= gap:
+        ration, gap = self._ration, self._timeouts.gap
+        assert ration is not None
+        ration.stalled = ration.beats_at(self._place()) * beat >= gap and self._queued > 0
+        if ration.stalled and (ration.held or self._waiters):
             self._cut(
                 f"the peer is not trusted and took nothing of what was sent to it for {gap:g} s, "
                 f"while {self._queued} bytes waited (Timeouts.gap)"
             )
+
+    def _place(self) -> tuple[int, ...]:
+        """Return how far the peer is with what was sent to it.
+
+        All of these change as it reads, but for one that reads a few bytes now and then the last
+        alone: a full socket takes more only when a good part of it is free.
+        """
+        unsent = self._transport.get_write_buffer_size(), self._ahead()
+        return self._taken, *unsent, unacknowledged(self._sock)
 
     def _respond(self, buffers: list[bytes | memoryview]) -> None:
         """Answer a ping, unless so much is unsent that the peer hears of us anyway."""
