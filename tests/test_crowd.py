@@ -202,7 +202,7 @@ def test_of_two_crowds_of_a_loop_the_one_idle_longest_goes(clock, monkeypatch):
 
 
 def test_a_crowd_elsewhere_turns_nobody_away_here(clock, monkeypatch):
-    """All crowds of a process share its descriptors, so one may have to go from another listener."""
+    """All crowds share the descriptors, so one may have to go from another listener."""
     monkeypatch.setattr(crowd, "_crowds", [])
     loop = asyncio.new_event_loop()
     (one, first), (two, _) = crowd_of(6, clock), crowd_of(0, clock)
