@@ -24,7 +24,7 @@ from .serialize.encoding import dumps, plain_length
 from .serialize.lengthy import Lengthy
 from .serialize.settings import DumpOptions, LoadOptions, check_choice
 from .serialize.tags import MARK
-from .threads import STRANGERS, TRUSTED, cancel_again, in_thread, outlast
+from .threads import STRANGERS, TRUSTED, begin, cancel_again
 
 __all__ = ["ChannelComm"]
 
@@ -232,7 +232,7 @@ class ChannelComm(Comm):
     ) -> int:
         """Encode a message in a thread, and send it after those that were there before.
 
-        Cancelled, it goes on until the object is not needed any more.
+        Cancelled once that has begun, it goes on until the object is not needed any more.
         """
         promised = 0
         if lengthy is not None and not options.trusted:  # it waits here for a thread
@@ -244,12 +244,12 @@ class ChannelComm(Comm):
         try:
             async with self._turn:
                 pool = TRUSTED if options.trusted else STRANGERS
-                encoding = in_thread(pool, dumps, msg, replace(options, most=None))
-                cancelled = await outlast(encoding)
+                encoding = begin(pool, dumps, msg, replace(options, most=None))
+                cancelled = await encoding.outlast()
                 if cancelled:
                     cancel_again()  # then drain only copies what it would have borrowed
                 try:
-                    frames = encoding.result()
+                    frames = encoding.future.result()
                 except REFUSED as exc:
                     name_ends(exc, self._channel)
                     raise

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from .errors import MessageError
 
-__all__ = ["NAMES", "STRANGERS", "TRUSTED", "Pool", "cancel_again", "in_thread", "outlast"]
+__all__ = ["NAMES", "STRANGERS", "TRUSTED", "Job", "Pool", "begin", "cancel_again", "in_thread"]
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ STRANGERS = Pool("strangers", 2, refuses=True)
 NAMES = Pool("names", 8)
 
 
-class _Job:
+class Job:
     """Work that is done once, in a thread or on the loop, and the future of its result."""
 
     __slots__ = ("_claim", "_context", "_loop", "_work", "future")
@@ -95,18 +95,39 @@ class _Job:
             self.future.set_exception(error)
             self.future.exception()  # nobody need wait for it
 
+    async def outlast(self) -> bool:
+        """Wait until the work is over, whatever happens; return whether we were cancelled.
+
+        Work that has not begun by then is given up: CancelledError.
+        """
+        cancelled = False
+        while not self.future.done():
+            try:
+                await asyncio.wait([self.future])
+            except asyncio.CancelledError:
+                if self.claim():
+                    self._work = _nothing
+                    raise
+                cancelled = True
+        return cancelled
+
 
 def _nothing() -> None:
     pass
 
 
 def in_thread(pool: Pool, work: Callable[..., T], *arguments: Any) -> "asyncio.Future[T]":
-    """Begin work in a thread, in this context; nobody need wait for it.
+    """Begin work in a thread, in this context; nobody need wait for it."""
+    return begin(pool, work, *arguments).future
+
+
+def begin(pool: Pool, work: Callable[..., Any], *arguments: Any) -> Job:
+    """Begin work in a thread, in this context.
 
     Without a thread it is done here and now, unless the pool refuses that: then the future has a
     MessageError.
     """
-    job = _Job(partial(work, *arguments))
+    job = Job(partial(work, *arguments))
     try:
         pool.submit(job.run)
     except RuntimeError as exc:  # the system has no thread for us, or the interpreter ends
@@ -116,18 +137,7 @@ def in_thread(pool: Pool, work: Callable[..., T], *arguments: Any) -> "asyncio.F
                 job.settle(None, MessageError(why))
             else:
                 job.run_here()
-    return job.future
-
-
-async def outlast(work: "asyncio.Future[Any]") -> bool:
-    """Wait until work in a thread is over, whatever happens; return whether we were cancelled."""
-    cancelled = False
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError:
-            cancelled = True
-    return cancelled
+    return job
 
 
 def cancel_again() -> None:

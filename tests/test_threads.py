@@ -5,6 +5,7 @@ import contextvars
 import gc
 import threading
 from contextlib import asynccontextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from loops import settle, until
 from peers import pair
 
 import distributed_comm as dc
-from distributed_comm import pushing, threads
+from distributed_comm import comms, pushing, threads
 
 MIB = 1024**2
 LONG = bytes(11 * MIB)  # past what the loop pickles itself
@@ -154,6 +155,30 @@ def test_a_write_that_is_cancelled_in_a_thread_goes_out_whole(run):
             assert await server.read() == (1, len(LONG))
             await client.write("after")
             assert await server.read() == "after"
+
+    run(main())
+
+
+def test_a_write_that_is_cancelled_before_a_thread_has_begun_is_not_sent(run, monkeypatch):
+    pool = threads.Pool("test", 1)
+    monkeypatch.setattr(comms, "TRUSTED", pool)
+
+    async def main():
+        opened("out", "into")
+        busy = threading.Event()
+        async with trusting() as (client, server):
+            pool.submit(partial(busy.wait, 20))
+            writing = asyncio.create_task(client.write(Slow(1)))
+            behind = asyncio.create_task(client.write("behind"))
+            await settle()
+            assert not writing.done()
+            writing.cancel()
+            await settle()
+            assert writing.cancelled()
+            busy.set()
+            await behind
+            assert await server.read() == "behind"
+            assert not gates["out"].reached.is_set()
 
     run(main())
 
