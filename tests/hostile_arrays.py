@@ -84,8 +84,10 @@ def repeated(code: Any, *shape: int) -> Header:
 
 
 def nested(levels: int, code: Any = "|i1") -> Any:
+    """Return a code within so many others, each with a further field where that begins."""
     for _ in range(levels):
-        code = structure(1, code)
+        itemsize = code["itemsize"] if isinstance(code, dict) else 1
+        code = structure(itemsize, code, "|i1")
     return code
 
 
@@ -119,6 +121,9 @@ ARRAYS = {
         ARRAY, layout({**structure(2, "|i1", "|i1"), "names": ("a" * 10**6,) * 2}, 0), [b""]
     ),
     "a large void": Hostile("numpy.void", layout("|V30000000"), [bytes(30_000_000)]),
+    "fields in one place on each level": Hostile(
+        ARRAY, layout(nested(30, structure(3_000, *["|i1"] * 3_000, step=1)), 1), [bytes(3_000)]
+    ),
     "a scalar of many fields": Hostile(
         "numpy.float64", layout(structure(4_000, *["|i1"] * 4_000, step=1)), [bytes(4_000)]
     ),

@@ -1,4 +1,4 @@
-"""Arrays of strangers cost no more than is in proportion to their bytes, whatever they say."""
+"""What strangers send as arrays costs no more than is in proportion to its bytes."""
 
 import time
 import tracemalloc
@@ -21,8 +21,10 @@ from hostile_arrays import (
     sparse,
     structure,
 )
+from hostile_compression import COMPRESSED
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgpack import packb
 from typed import carry, damage, there_and_back
 
 from distributed_comm.errors import MessageError, UntrustedError
@@ -30,6 +32,7 @@ from distributed_comm.serialize.decoding import loads
 from distributed_comm.serialize.lengthy import Lengthy
 from distributed_comm.serialize.registered import find
 from distributed_comm.serialize.settings import LoadOptions
+from distributed_comm.serialize.tags import SERIALIZED, SET, TAG
 
 MIB = 1024**2
 REFUSALS = (MessageError, UntrustedError)
@@ -88,9 +91,9 @@ def size_of(frames):
     return sum(map(len, frames))
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", [*HOSTILE, *COMPRESSED])
 def test_a_message_costs_what_is_in_proportion_to_its_bytes(name):
-    frames = message(HOSTILE[name])
+    frames = message(HOSTILE.get(name) or COMPRESSED[name])
     memory, loop, whole = cost(frames)
     assert memory <= most_memory(size_of(frames))
     assert whole <= most_time(size_of(frames))
@@ -117,6 +120,18 @@ def test_many_small_objects_cost_what_is_in_proportion_to_their_bytes(name):
     assert whole <= most_time(size_of(frames))
 
 
+def test_structures_whose_hashes_are_chosen_are_not_compared():
+    """Each comparison of two would take 4 µs a field."""
+    frames = flood(plain(np.zeros(1, ",".join(["i8"] * 64))[0]), 64)
+    frames[0] = packb([TAG, SET, *([TAG, SERIALIZED, place] for place in range(1, 129, 2))])
+    obj, _ = open_as_a_comm_does([*map(bytearray, frames)])
+    assert isinstance(obj, REFUSALS)
+    assert "unhashable" in str(obj)
+    _, loop, whole = cost(frames)
+    assert whole <= most_time(size_of(frames))
+    assert loop <= BUSY * LOOP
+
+
 # -- each limit -----------------------------------------------------------------------
 
 REFUSED = {
@@ -129,6 +144,7 @@ REFUSED = {
     "many fields": "a dtype of fields would keep the interpreter",
     "many subarrays": "so many items",
     "many structures": "so many items",
+    "fields in one place on each level": "a dtype of fields would keep the interpreter",
     "a scalar of many fields": "0 dimensions of |V4000, expected one float64",
     "a fill value of 2 GiB": "would take 2147483647 bytes in memory",
     "a fill value of 2 GiB in letters": "would take 2147483644 bytes in memory",

@@ -33,7 +33,7 @@ COMPRESSED = "what was compressed"
 #: Bytes that are set to zero at once.
 ZEROED = 16 * 1024 * 1024
 #: Steps that a block of zstd's takes to be walked over.
-BLOCK_STEPS = 150
+BLOCK_STEPS = 400
 #: zlib, which does not say how much it will make, is given so much at a time, and makes so much.
 STEP, PIECE = 512, 64 * 1024
 
