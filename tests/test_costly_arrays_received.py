@@ -10,6 +10,7 @@ from hostile_arrays import HOSTILE, message
 from loops import needs_proc
 
 import distributed_comm as dc
+from distributed_comm import _kernels
 
 MIB = 1024**2
 
@@ -95,4 +96,5 @@ def test_a_process_that_reads_and_echoes_stays_small(role, run):
         nbytes = sum(map(len, message(hostile)))
         peaks, times = zip(*report[index :: len(HOSTILE)], strict=True)
         assert min(peaks[1:]) <= 100 * nbytes + BESIDE, name
-        assert min(times) <= 2 * (0.05 + 0.2 * nbytes / MIB), name  # there and back
+        if _kernels.kind == "compiled":  # of which the time is promised
+            assert min(times) <= 2 * (0.05 + 0.2 * nbytes / MIB), name  # there and back

@@ -78,7 +78,8 @@ def test_a_target_notices(name, monkeypatch):
 # -- costs -----------------------------------------------------------------------------------
 
 
-def test_cpu_and_memory_beyond_the_bounds_are_noticed_and_both_named():
+def test_cpu_and_memory_beyond_the_bounds_are_noticed_and_both_named(monkeypatch):
+    monkeypatch.setattr(costing, "_slowness", [1.0])
     figures = r"[\d.]+ ms of CPU and \d+ bytes at once for 10 bytes of input, expected at most "
     for costly in (lambda: pbkdf2_hmac("sha256", b"", b"", 10**6), lambda: bytes(2 * MIB)):
         with pytest.raises(AssertionError, match=figures):

