@@ -119,15 +119,27 @@ def test_who_calls_without_pause_gets_half_of_its_answers_at_least(tmp_path, flo
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize("scheme", ["tcp", "tls"])
-def test_who_is_trusted_gets_in_while_strangers_flood(tmp_path, loop, scheme):
+@pytest.mark.parametrize(("scheme", "hertz"), [("tcp", 0), ("tls", 0), ("tls", 30)])
+def test_who_is_trusted_gets_in_while_strangers_flood(tmp_path, loop, scheme, hertz):
+    """Also if another trusted peer calls now and then, and so leaves strangers little."""
+    arguments = {"key": KEY, "timeout": 20, **arguments_of(scheme)}
+
+    async def call_now_and_then(remote: dc.rpc) -> None:
+        while hertz:
+            await remote.count()
+            await asyncio.sleep(1 / hertz)
+
     async def dial(address: str) -> list[float]:
         took = []
-        for _ in range(3):
-            start = time.monotonic()
-            async with dc.rpc(address, key=KEY, timeout=20, **arguments_of(scheme)) as remote:
-                await remote.count()
-            took.append(time.monotonic() - start)
+        async with dc.rpc(address, **arguments) as known:
+            calling = asyncio.create_task(call_now_and_then(known))
+            for _ in range(3):
+                start = time.monotonic()
+                async with dc.rpc(address, **arguments) as remote:
+                    await remote.count()
+                took.append(time.monotonic() - start)
+            calling.cancel()
+            await asyncio.wait([calling])
         return took
 
     with (

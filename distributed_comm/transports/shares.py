@@ -24,8 +24,9 @@ HANDSHAKES = 0.2
 #: What messages may take for each second that the loop is idle between the calls of trusted peers.
 #: A client on another machine may leave it idle for nine tenths of the time, and still gets half.
 IDLE = 0.02
-#: The same for connections, which are the only way in for trusted peers, too.
-IDLE_GREETINGS = 0.2
+#: The same for connections, which are the only way in for trusted peers, too. With less, one that
+#: dials over TLS among a hundred strangers waits for seconds.
+IDLE_GREETINGS = 0.1
 #: Seconds of debt at which a lane closes. Others wait for so long, and for one message more.
 QUANTUM = 0.005
 #: The same for handshakes. If no trusted peer calls, the lanes alternate by these quanta.
