@@ -78,14 +78,24 @@ def test_a_target_notices(name, monkeypatch):
 # -- costs -----------------------------------------------------------------------------------
 
 
-def test_cpu_and_memory_beyond_the_bounds_are_noticed_and_both_named(monkeypatch):
+@pytest.fixture
+def measured(monkeypatch):
+    """Have costs measured whatever kernels there are."""
     monkeypatch.setattr(costing, "_slowness", [1.0])
+
+
+measuring = pytest.mark.usefixtures("measured")
+
+
+@measuring
+def test_cpu_and_memory_beyond_the_bounds_are_noticed_and_both_named():
     figures = r"[\d.]+ ms of CPU and \d+ bytes at once for 10 bytes of input, expected at most "
     for costly in (lambda: pbkdf2_hmac("sha256", b"", b"", 10**6), lambda: bytes(2 * MIB)):
         with pytest.raises(AssertionError, match=figures):
             costing.spend(10, costly)
 
 
+@measuring
 def test_more_bytes_may_cost_more():
     assert len(costing.spend(MIB, lambda: bytes(50 * MIB))) == 50 * MIB
     few, many = costing.bound(0), costing.bound(10 * MIB)
@@ -94,6 +104,7 @@ def test_more_bytes_may_cost_more():
     assert many.seconds == pytest.approx(41 * few.seconds)
 
 
+@measuring
 def test_what_it_costs_to_fail_is_noticed_and_an_error_passes():
     def fail(nbytes):
         kept = bytes(nbytes)
@@ -105,12 +116,14 @@ def test_what_it_costs_to_fail_is_noticed_and_an_error_passes():
         costing.spend(10, lambda: fail(2 * MIB))
 
 
+@measuring
 def test_what_exceeds_a_bound_once_stops_nothing():
     sizes = [0, 2 * MIB, 0, 0]  # the first is by the clock
     assert costing.spend(10, lambda: len(bytes(sizes.pop(0)))) == 0
     assert not sizes
 
 
+@measuring
 def test_memory_of_arrow_is_noticed():
     pa = pytest.importorskip("pyarrow")
     with pytest.raises(AssertionError, match="bytes at once"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from certificates import ca_text, issue, texts, without_certificate
+from certificates import ca_text, issue, secure, texts, without_certificate
 from flood import KEY
 from loops import LOOPS, settle, until
 from peers import GOODBYE, LOOPBACK, OUR_HELLO, check_echo, dial_raw, echo, pack, pair
@@ -152,6 +152,33 @@ def test_who_is_trusted_gets_in_while_strangers_flood(tmp_path, loop, scheme, he
             took = asyncio.run(dial(flooded[0]))
     print(took)
     assert median(took) < 5
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+def test_a_handshake_that_ends_in_trust_is_no_debt_of_strangers(run, monkeypatch, scheme):
+    """Else one that dials again and again would be slowed down by its own calls."""
+
+    def settle(shares: Shares, processor: float, clock: float) -> None:
+        shares.handshakes.closed = False  # and what it owes stays
+
+    monkeypatch.setattr(Shares, "settle", settle)
+    security = {"security": secure()} if scheme == "tls" else {"key": KEY}
+
+    async def debt(**arguments: object) -> float:
+        turns = turns_of(asyncio.get_running_loop())
+        turns.shares.handshakes.forgive()
+        async with dc.listen(f"{scheme}://127.0.0.1:0", echo, **arguments) as listener:
+            for number in range(10):
+                async with await dc.connect(listener.contact_address, **arguments) as comm:
+                    await comm.write(number)
+                    assert await comm.read() == number
+        return turns.shares.handshakes.debt
+
+    async def main() -> None:
+        strangers = await debt(**security, trusted=False)
+        assert await debt(**security, trusted=None) < strangers / 2
+
+    run(main())
 
 
 # What waits

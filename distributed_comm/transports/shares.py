@@ -115,6 +115,11 @@ class Shares:
         lane.closed = True
         return True
 
+    def refund(self, lane: Lane, seconds: float) -> None:
+        """Take back what was charged for one that has proved to be no stranger."""
+        self._spent -= seconds
+        lane.debt = max(0.0, lane.debt - seconds)
+
     def settle(self, processor: float, clock: float) -> None:
         """Compare what was used with what strangers have used of it; open what may be open."""
         used, passed = processor - self._processor, clock - self._clock

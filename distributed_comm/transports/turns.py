@@ -26,6 +26,8 @@ __all__ = ["Turn", "Turns", "metered", "turns_of"]
 
 #: Seconds that an event takes before the transport asks for a buffer.
 EVENT = 2e-6
+#: Seconds that it takes, about, to accept a connection, until it has a turn.
+ACCEPTING = 1.5e-4
 #: Bytes that are read at once while the lane is closed; so much may wait without being counted.
 SIP = 4 * 1024
 
@@ -120,7 +122,7 @@ class Connected(Protocol):
 class Turn(asyncio.BufferedProtocol):
     """Stands between the transport and the protocol of a peer that is not known to be trusted."""
 
-    __slots__ = ("_adapter", "_below", "_transport", "_turns", "lane", "waiting")
+    __slots__ = ("_adapter", "_below", "_charged", "_transport", "_turns", "lane", "waiting")
 
     def __init__(self, turns: Turns, adapter: Connected, *, dialled: bool) -> None:
         self._turns = turns
@@ -128,6 +130,7 @@ class Turn(asyncio.BufferedProtocol):
         self._below: Any = None  # the protocol: the adapter, or TLS
         self._transport: asyncio.Transport
         self.lane = turns.shares.own if dialled else turns.shares.handshakes
+        self._charged = 0.0  # seconds, for its handshake
         self.waiting = False
 
     def above(self, below: asyncio.BaseProtocol) -> "Turn":
@@ -154,7 +157,10 @@ class Turn(asyncio.BufferedProtocol):
             self._below.buffer_updated(nbytes)
         finally:
             turns.inside = False
-            turns.charge(lane, processor() - turns.began + EVENT)
+            if self._adapter is not None:  # else it is trusted now, or gone
+                seconds = processor() - turns.began + EVENT
+                self._charged += seconds
+                turns.charge(lane, seconds)
         if self.lane.closed:
             self.wait()
 
@@ -176,8 +182,9 @@ class Turn(asyncio.BufferedProtocol):
     # -- what an adapter asks for --------------------------------------------------
 
     def leave(self) -> None:
-        """Stand there no longer: the peer is trusted."""
+        """Stand there no longer: the peer is trusted, so its handshake was no stranger's."""
         self._adapter = None
+        self._turns.shares.refund(self.lane, self._charged + ACCEPTING)
         self._transport.set_protocol(self._below)
         if self.waiting:
             self._set_reading(True)

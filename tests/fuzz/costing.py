@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from time import process_time
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,12 +31,11 @@ BRIEF, PER_MIB = 0.050, 0.2
 #: How many times as long our code may take where coverage of Python is traced and the kernels run
 #: under sanitizers: rather too many than too few.
 SANITIZED = 20.0
-#: The same for the pure kernels, which look at each byte in Python.
-PURE = 50.0
 #: How often what exceeds a bound is tried; what takes so many times the bound is tried once.
 TRIES, BEYOND_DOUBT = 3, 10
 
-_slowness = [1.0 if _kernels.kind == "compiled" else PURE]
+#: Nothing is promised of the pure kernels, and to trace their memory would take most of the time.
+_slowness = [1.0 if _kernels.kind == "compiled" else inf]
 
 
 class Cost(NamedTuple):
@@ -49,7 +49,7 @@ class Cost(NamedTuple):
 
 
 def set_slowness(factor: float) -> None:
-    """Allow so many times as much CPU from now on."""
+    """Allow so many times as much CPU from now on; measure nothing if that is infinite."""
     _slowness[0] = factor
 
 
@@ -65,6 +65,8 @@ def spend(nbytes: int, attempt: Callable[[], T]) -> T:
     It is called several times, so it begins with the same each time.
     """
     most = bound(nbytes)
+    if most.seconds == inf:
+        return attempt()
     outcomes: list[Any] = []
     seconds = _exceeding(lambda: _seconds(attempt, outcomes), most.seconds, pick=1)
     peak = _exceeding(lambda: _peak(attempt), most.nbytes, pick=0)
