@@ -18,6 +18,10 @@ from .sender import JOIN, Sender
 
 __all__ = ["Rationer"]
 
+#: What is left of a buffer is copied, and the buffer freed, once so many times as much was sent. To
+#: copy more would cost every long message; until then all of it counts.
+LITTLE = 63
+
 
 class Rationer(Sender):
     """Counts what is queued for a stranger; for everybody else `_ration` is None."""
@@ -109,7 +113,7 @@ class Rationer(Sender):
 
     def _weigh(self) -> None:
         assert self._ration is not None
-        if self._gone > JOIN and self._gone > 3 * len(self._queue[0]):
+        if self._gone > JOIN and self._gone > LITTLE * len(self._queue[0]):
             self._queue[0] = bytes(self._queue[0])  # what it was a part of is memory, too
             self._gone = 0
         self._ration.settle(self._kept())
