@@ -70,12 +70,16 @@ class Channel(ABC):
         read, LocalProtocolError where another task is reading.
         """
 
-    def push(self, receiver: Callable[[Frames | None], bool | None] | None) -> None:
+    def push(
+        self,
+        receiver: Callable[[Frames | None], None] | None,
+        ready: Callable[[], bool] | None = None,
+    ) -> None:
         """Hand each message to a function, in the callback that received it, from now on.
 
         What waited for `read` is handed over at once; None follows when the connection has
-        ended. ``push(None)`` goes back to `read`. A receiver that has called it and returns true
-        leaves its message to `read`, too. NotImplementedError if a channel can only be read.
+        ended. ``push(None)`` goes back to `read`, and so does a message for which ``ready``
+        returns false. NotImplementedError if a channel can only be read.
         """
         raise NotImplementedError
 

@@ -107,16 +107,7 @@ class Push:
         return self._decoding is not None
 
     def _push(self) -> None:
-        self._channel.push(self._receive if self._ready is None else self._receive_if_ready)
-
-    def _receive_if_ready(self, frames: Frames | None) -> bool:
-        """Leave a message to the channel that would have to wait."""
-        assert self._ready is not None
-        if frames is not None and not self._ready():
-            self._channel.push(None)
-            return True
-        self._receive(frames)
-        return False
+        self._channel.push(self._receive, self._ready)
 
     def _receive(self, frames: Frames | None) -> None:
         receiver = self._receiver

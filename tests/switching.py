@@ -8,11 +8,12 @@ from types import ModuleType
 import distributed_comm
 from distributed_comm import _kernels
 
-#: The chosen kernels and their twins: the same ones where nothing is compiled.
+#: The chosen kernels and their twins: the same ones where nothing is compiled. Without `turns`,
+#: whose classes are bases of ours, so that they cannot be exchanged.
 PURE: dict[ModuleType, ModuleType] = {
     getattr(_kernels, name): import_module(f"{_kernels.__name__}.{name}_py")
     for name in _kernels.__all__
-    if isinstance(getattr(_kernels, name), ModuleType)
+    if isinstance(getattr(_kernels, name), ModuleType) and name != "turns"
 }
 
 

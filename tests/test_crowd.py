@@ -14,6 +14,7 @@ from loops import settle, until
 from peers import DASK_HELLO, GOODBYE, LOOPBACK, OUR_HELLO, dial_raw, echo, frame_up, pack
 
 import distributed_comm as dc
+from distributed_comm import _kernels
 from distributed_comm.log_limits import Log
 from distributed_comm.transports import crowd, descriptors
 from distributed_comm.transports.crowd import PATIENCE, Crowd
@@ -59,11 +60,16 @@ class Guest:
         self.gone = why
 
 
+def patch_clocks(patch, clock) -> None:
+    for module in (crowd, _kernels.turns):
+        patch.setattr(module, "monotonic", clock)
+
+
 class Clock:
     def __init__(self, monkeypatch=None) -> None:
         self.now = 1000.0
         if monkeypatch is not None:
-            monkeypatch.setattr(crowd, "monotonic", self)
+            patch_clocks(monkeypatch, self)
 
     def __call__(self) -> float:
         return self.now
@@ -264,7 +270,7 @@ def test_it_does_as_a_list_that_is_sorted_each_time(todo):
     """The queues against the rule, told without them."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crowd, "monotonic", clock)
+        patch_clocks(patch, clock)
         strangers = Crowd(options(untrusted_connections=1000), Log())
         known: dict[int, Guest] = {}
         since: dict[int, tuple[float, int]] = {}

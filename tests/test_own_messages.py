@@ -409,7 +409,7 @@ def test_a_channel_that_can_only_be_read_refuses_before_it_decodes(run, monkeypa
         decoded.append(frames)
         return comms_loads(frames, options, *rest)
 
-    def push(self, receiver):
+    def push(self, receiver, ready):
         raise NotImplementedError
 
     comms_loads = comms.loads

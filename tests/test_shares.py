@@ -11,6 +11,7 @@ from distributed_comm.transports.shares import (
     IDLE_GREETINGS,
     LATELY,
     LATEST,
+    LEISURE,
     LONG,
     MESSAGES,
     QUANTUM,
@@ -102,7 +103,7 @@ def test_who_is_alone_never_waits():
     loop.rest(LATELY)
     loop.settle()
     for _ in range(100):
-        loop.send(0.02, loop.shares.messages)
+        loop.send(1.1 * LEISURE, loop.shares.messages)
         assert loop.shares.messages.closed  # for others are to be looked at …
         loop.settle()
         assert not loop.shares.messages.closed  # … and that was all

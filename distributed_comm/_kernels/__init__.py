@@ -8,7 +8,7 @@ The pure twin of each pair is its specification and what type checkers read.
 import os
 from typing import TYPE_CHECKING, Literal
 
-__all__ = ["address", "blocks", "frame0", "framing", "kind", "mailbox", "sentinel"]
+__all__ = ["address", "blocks", "frame0", "framing", "kind", "mailbox", "sentinel", "turns"]
 
 kind: Literal["compiled", "pure"]
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING or _choice == "no":
     from . import framing_py as framing
     from . import mailbox_py as mailbox
     from . import sentinel_py as sentinel
+    from . import turns_py as turns
 
     kind = "pure"
 else:
@@ -33,6 +34,7 @@ else:
         from . import framing_c as framing
         from . import mailbox_c as mailbox
         from . import sentinel_c as sentinel
+        from . import turns_c as turns
 
         kind = "compiled"
     except ImportError:
@@ -44,5 +46,6 @@ else:
         from . import framing_py as framing
         from . import mailbox_py as mailbox
         from . import sentinel_py as sentinel
+        from . import turns_py as turns
 
         kind = "pure"

@@ -449,7 +449,9 @@ cdef bint add_steps(
     return True
 
 
-def scan(data, Py_ssize_t max_depth, uint64_t spent=0, uint64_t most=MOST_STEPS):
+def scan(
+    data, Py_ssize_t max_depth, uint64_t spent=0, uint64_t most=MOST_STEPS, int64_t little=-1
+):
     cdef Py_buffer view
     cdef Py_ssize_t stopped = 0, size
     cdef uint64_t cost = 0, keys = 0, steps = spent
@@ -471,6 +473,8 @@ def scan(data, Py_ssize_t max_depth, uint64_t spent=0, uint64_t most=MOST_STEPS)
     finally:
         PyBuffer_Release(&view)
     if fault == FINE:
+        if not replaced and <int64_t>cost <= little:
+            return None
         return steps, cost, replaced
     if fault == TRUNCATED:
         raise ValueError("truncated msgpack")

@@ -109,8 +109,8 @@ def _holds_timestamp(view: memoryview) -> bool:
 
 
 def scan(
-    data: Buffer, max_depth: int, spent: int = 0, most: int = MOST_STEPS
-) -> tuple[int, int, int]:
+    data: Buffer, max_depth: int, spent: int = 0, most: int = MOST_STEPS, little: int = -1
+) -> tuple[int, int, int] | None:
     """Check that ``data`` is one msgpack object that is safe to decode; return what that takes.
 
     That is the steps, added to those that the message has ``spent`` before, about how many bytes
@@ -119,6 +119,8 @@ def scan(
     item, containers that together declare more items than bytes are left (msgpack allocates for
     every declared item at each level), an object that takes more memory than MULTIPLE times its
     bytes, and AMPLE, or more than ``most`` steps.
+
+    Returns None if nothing has to be replaced and no more than ``little`` memory is taken.
     """
     if not 0 <= max_depth <= MOST_LEVELS:
         raise ValueError(f"a depth of {max_depth}, expected from 0 to {MOST_LEVELS}")
@@ -161,7 +163,7 @@ def scan(
     _check_cost(cost, end)
     if end > BRIEF or spent:
         steps = _add_steps(view, steps, most)
-    return steps, cost, replaced
+    return None if not replaced and cost <= little else (steps, cost, replaced)
 
 
 def _replaced(first: int, kind: int, body: memoryview) -> int:

@@ -57,18 +57,24 @@ def loads(
     """
     try:
         frame = frames[0]
-        if not options.trusted:
-            return _loads_strangers(frames, options, opened)
-        if options.typed:
-            if kernel.tagged(frame):
-                return _Tagged(frames, options, TRUSTED, opened).message()
-            try:  # `decode_any`, without the call
-                return decode(frame)
-            except RecursionError:
-                return decode_deeply(frame)
-        if kernel.marked(frame):
-            return _Marked(frames, options, TRUSTED, opened).message()
-        return decode_dasks(frame)
+        if not options.trusted:  # look through it first
+            if len(frame) > options.max_header:
+                raise too_large(0, frame, options)
+            scanned = kernel.scan(frame, options.max_depth, 0, options.max_work, BRIEF)
+            if scanned is not None:
+                return _loads_counted(frames, options, opened, *scanned)
+            if not options.typed:
+                return decode_dasks(frame)
+        elif not options.typed:
+            if kernel.marked(frame):
+                return _Marked(frames, options, TRUSTED, opened).message()
+            return decode_dasks(frame)
+        elif kernel.tagged(frame):
+            return _Tagged(frames, options, TRUSTED, opened).message()
+        try:  # `decode_any`, without the call
+            return decode(frame)
+        except RecursionError:
+            return decode_deeply(frame)
     except (MessageError, UnserializableError, UntrustedError) as exc:
         tidy(exc, options.trusted)
         raise
@@ -79,20 +85,21 @@ def loads(
         raise MessageError(text) from (exc if options.trusted or is_clean(exc) else None)
 
 
-def _loads_strangers(frames: Frames, options: LoadOptions, opened: list[Any] | None) -> Any:
-    """Do the same with a stranger's message: look through it first, and count what it takes."""
+def _loads_counted(
+    frames: Frames,
+    options: LoadOptions,
+    opened: list[Any] | None,
+    steps: int,
+    memory: int,
+    found: int,
+) -> Any:
+    """Do the same with a stranger's message that takes much, or has objects, and count that."""
     frame = frames[0]
-    if len(frame) > options.max_header:
-        raise too_large(0, frame, options)
-    steps, memory, found = kernel.scan(frame, options.max_depth, 0, options.max_work)
-    replaces = found & (kernel.SPECIAL if options.typed else kernel.MARKED)
-    if not replaces and memory <= BRIEF:
-        return decode_any(frame) if options.typed else decode_dasks(frame)
     gate = StrangersGate(sum(map(len, frames)), options, steps, memory)
     try:
         # in a thread objects may be opened for longer than collecting can wait
         with collecting_later() if options.most is not None else nullcontext():
-            if replaces:
+            if found & (kernel.SPECIAL if options.typed else kernel.MARKED):
                 opener = _Tagged if options.typed else _Marked
                 return opener(frames, options, gate, opened).message()
             return decode_any(frame) if options.typed else decode_dasks(frame)

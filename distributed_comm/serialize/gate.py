@@ -123,7 +123,8 @@ class StrangersGate(Gate):
 
     def scan(self, data: Buffer) -> None:
         kept = self._kept
-        self._kept, memory, _ = kernel.scan(data, self._depth, kept, self._work)
+        scanned = kernel.scan(data, self._depth, kept, self._work)
+        self._kept, memory, _ = scanned  # type: ignore[misc] # None is for what is little
         self.make(memory, "msgpack")
         self.work(self._kept - kept, "msgpack")
 

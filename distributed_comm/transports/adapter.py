@@ -117,7 +117,7 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         connection = self._connection
         messages = connection.receive(nbytes)
-        self._received += nbytes
+        self._received = received = self._received + nbytes
         self._fresh = not self._queued
         self._ear.heard = True
         if connection.state is not OPEN:
@@ -128,12 +128,10 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
             inbox = self._inbox
             inbox += messages
             self._messages_received += len(messages)
-            if (
-                self._received - self._delivered > self._unasked
-                and len(inbox) > self._reading  # whose message does not wait
-            ):
-                self._crowd(messages)
-            if self._reading:
+            reading = self._reading
+            if (not reading or len(inbox) > 1) and received - self._delivered > self._unasked:
+                self._crowd(messages)  # a message that is waited for does not wait
+            if reading:
                 try:
                     self._waiter.hand_over()  # runs the reader: 2,200 instructions cheaper
                 except BaseException as exc:  # SystemExit: uvloop would only log it

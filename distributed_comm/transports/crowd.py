@@ -23,7 +23,7 @@ from time import monotonic
 from typing import Protocol
 from weakref import ref
 
-from ..frames import Frames
+from .._kernels import turns as kernel
 from ..log_limits import Log
 from ..options import CommOptions
 from ..wire.framing import LengthFraming
@@ -68,38 +68,20 @@ class Guest(Protocol):
         """How many more messages were sent than received."""
 
 
-class Place:
+class Place(kernel.Presence):
     """Where a connection stands in a crowd. It does not refer to the connection's adapter."""
 
-    __slots__ = ("framing", "in_use", "queue", "since", "spared", "surplus")
+    __slots__ = ("in_use", "spared", "surplus")
 
     framing: LengthFraming | SentinelFraming  # of one that is settled
+    queue: "Queue | None"
 
     def __init__(self) -> None:
-        self.queue: Queue | None = None
-        self.since = monotonic()
+        super().__init__()
         self.surplus = 0
         self.spared = False  # it was in front once, and bytes of it were unread
         #: What a server knows of the connection; see `Comm.ask_before_evicting`.
         self.in_use: Callable[[], bool] | None = None
-
-    def receive(self, nbytes: int) -> list[Frames]:
-        """Take note of messages, or a part of one.
-
-        Control messages do not count: our own pings would have everybody look busy.
-        """
-        framing = self.framing
-        messages = framing.receive(nbytes)
-        if (messages or framing.mid_message) and self.queue is not None:
-            self.since = monotonic()
-            self.queue.move_to_end(self)
-        return messages
-
-    def stir(self) -> None:
-        """Go to the end."""
-        if self.queue is not None:
-            self.since = monotonic()
-            self.queue.move_to_end(self)
 
 
 Queue = OrderedDict[Place, Guest]

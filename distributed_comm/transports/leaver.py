@@ -147,7 +147,7 @@ class Leaver(Reader):
 
     def closed(self) -> bool:
         if self._connection.state is OPEN:  # the end may wait behind what nobody reads
-            return self._ended_unread()
+            return (self._paused or self._turn is not None) and self._ended_unread()
         return self._connection.state is not HANDSHAKE
 
     def closed_error(self) -> CommClosedError:

@@ -33,8 +33,8 @@ class Reader(Watcher):
     """Hands out the messages of `_inbox`, which the adapter fills."""
 
     __slots__ = (
-        "_allowance", "_inbox", "_intercept", "_messages_received", "_reading", "_receiver",
-        "_waiter", "log",
+        "_allowance", "_inbox", "_intercept", "_messages_received", "_reading", "_ready",
+        "_receiver", "_waiter", "log",
     )  # fmt: skip
 
     def __init__(
@@ -43,7 +43,8 @@ class Reader(Watcher):
         super().__init__(loop, sock, connection, options)
         # What gets messages before the inbox does: the handshake's end, a pushed receiver.
         self._intercept: Callable[[list[Frames]], list[Frames]] | None = None
-        self._receiver: Callable[[Frames | None], bool | None] | None = None
+        self._receiver: Callable[[Frames | None], None] | None = None
+        self._ready: Callable[[], bool] | None = None  # whether that takes the next message
         self._inbox: deque[Frames] = deque()
         self._reading = False  # a read is under way, and mostly …
         self._waiter = mailbox.Waiter(switch_of(loop))  # … waits here
@@ -99,10 +100,15 @@ class Reader(Watcher):
         finally:
             self._reading = self._waiter.waiting = False
 
-    def push(self, receiver: Callable[[Frames | None], bool | None] | None) -> None:
+    def push(
+        self,
+        receiver: Callable[[Frames | None], None] | None,
+        ready: Callable[[], bool] | None = None,
+    ) -> None:
         if get_ident() != self._thread or self._reading:
             raise self._misused()
         self._receiver = receiver
+        self._ready = ready
         if self._turn is not None:
             self._intercept = self._take_turns
             if receiver is not None:
@@ -112,10 +118,8 @@ class Reader(Watcher):
         if receiver is None:
             return
         inbox = self._inbox
-        while inbox and self._receiver is not None:
-            message = inbox.popleft()
-            if self._notify(message):
-                inbox.appendleft(message)
+        while inbox and self._receiver is not None and self._is_ready():
+            self._notify(inbox.popleft())
         if not inbox:
             self._delivered = self._received
             self._relax()
@@ -128,11 +132,14 @@ class Reader(Watcher):
     def _hand_over(self, messages: list[Frames]) -> list[Frames]:
         """Call the pushed receiver; what comes after it was taken away is for the inbox."""
         for index, message in enumerate(messages):
-            if self._receiver is None:
-                return messages[index:]
-            if self._notify(message):
+            receiver = self._receiver
+            if receiver is None:
                 return messages[index:]
             self._messages_received += 1
+            try:  # `_notify`, without the call
+                copy_context().run(receiver, message)
+            except Exception as exc:
+                self._receiver_failed(exc)
         self._delivered = self._received
         return []
 
@@ -140,7 +147,20 @@ class Reader(Watcher):
 
     def _take_turns(self, messages: list[Frames]) -> list[Frames]:
         """Hand messages out as long as it is the turn of that; the others wait."""
-        turn = self._turn
+        turn, receiver = self._turn, self._receiver
+        if (
+            receiver is not None
+            and len(messages) == 1
+            and not (turn is None or turn.lane.closed or self._inbox)
+            and (self._ready is None or self._ready())
+        ):  # nearly always; what follows would do the same
+            self._messages_received += 1
+            try:
+                copy_context().run(receiver, messages[0])
+            except Exception as exc:
+                self._receiver_failed(exc)
+            self._delivered = self._received
+            return []
         if not messages:
             return messages
         if turn is None:  # the connection is lost
@@ -149,6 +169,7 @@ class Reader(Watcher):
             if turn.lane.closed:
                 self._hold_back(turn, messages)
                 return []
+            self._intercept = None  # until the lane closes
             return messages
         for index, message in enumerate(messages):
             if self._receiver is None:
@@ -156,11 +177,17 @@ class Reader(Watcher):
             if self._inbox or (turn.is_over() if index else turn.lane.closed):
                 self._hold_back(turn, messages[index:])
                 return []
-            if self._notify(message):
+            if not self._is_ready():
                 return messages[index:]
             self._messages_received += 1
+            self._notify(message)
         self._delivered = self._received
         return []
+
+    def hold_back(self) -> None:
+        """Keep messages from a reader that come with the next bytes."""
+        if self._intercept is None:
+            self._intercept = self._take_turns
 
     def _hold_back(self, turn: Turn, messages: list[Frames]) -> None:
         """Have messages wait for their turn."""
@@ -180,9 +207,9 @@ class Reader(Watcher):
             if turn is not None and turn.is_over():
                 turn.wait()
                 return
-            message = inbox.popleft()
-            if self._notify(message):
-                inbox.appendleft(message)
+            if not self._is_ready():
+                return
+            self._notify(inbox.popleft())
         if inbox:
             return
         self._delivered = self._received
@@ -190,16 +217,24 @@ class Reader(Watcher):
         if self._receiver is not None and self._connection.state is CLOSED:
             self._announce_end()
 
-    def _notify(self, message: Frames | None) -> bool | None:
-        """Call the receiver; return whether it leaves the message."""
+    def _is_ready(self) -> bool:
+        """Whether the receiver takes the next message; if not, it asks for that later."""
+        if self._ready is None or self._ready():
+            return True
+        self._receiver = None
+        return False
+
+    def _notify(self, message: Frames | None) -> None:
         assert self._receiver is not None
         try:
-            return copy_context().run(self._receiver, message)
+            copy_context().run(self._receiver, message)
         except Exception as exc:
-            log = self.log or of_trusted()
-            log.report(self._loop, "the receiver of messages failed", exc)
-            self.abort("the receiver of messages failed")
-            return None
+            self._receiver_failed(exc)
+
+    def _receiver_failed(self, exc: Exception) -> None:
+        log = self.log or of_trusted()
+        log.report(self._loop, "the receiver of messages failed", exc)
+        self.abort("the receiver of messages failed")
 
     def _announce_end(self) -> None:
         """Tell the receiver, once, that the connection has ended."""

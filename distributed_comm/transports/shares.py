@@ -14,6 +14,8 @@ from collections import deque
 from math import inf
 from typing import Protocol
 
+from .._kernels import turns as kernel
+
 __all__ = ["DEAF", "IDLE", "IDLE_GREETINGS", "QUANTUM", "Ear", "Lane", "Shares", "Waiting"]
 
 #: What strangers' messages may take for each second of others, and …
@@ -29,6 +31,9 @@ IDLE = 0.02
 IDLE_GREETINGS = 0.1
 #: Seconds of debt at which a lane closes. Others wait for so long, and for one message more.
 QUANTUM = 0.005
+#: The same if no trusted peer calls: a look at the sockets has its price, too. Messages that came
+#: together are interrupted at the quantum all the same.
+LEISURE = 0.05
 #: The same for handshakes. If no trusted peer calls, the lanes alternate by these quanta.
 GREETINGS = 0.02
 #: Idle seconds without a trusted peer's message after which none is taken to call any more …
@@ -59,26 +64,27 @@ class Ear:
 DEAF = Ear()
 
 
-class Lane:
+class Lane(kernel.Account):
     """One kind of strangers' work: what it owes, and who waits until that is paid."""
 
-    __slots__ = ("_idle", "_share", "closed", "debt", "limit", "queue")
+    __slots__ = ("_idle", "_share", "quantum", "queue")
 
     def __init__(self, share: float, limit: float = QUANTUM, idle: float = IDLE) -> None:
+        super().__init__(limit)
+        self.quantum = limit
         self._share = share
         self._idle = idle
-        self.limit = limit
-        self.debt = 0.0
-        self.closed = False
         self.queue: deque[Waiting] = deque()
 
     def pay(self, others: float, idle: float) -> None:
         """Pay off what so many seconds of others, and idle ones, are worth."""
+        self.limit = self.quantum
         self.debt = max(0.0, self.debt - self._share * others - self._idle * idle)
         self.closed = self.debt > (0.0 if self.closed else self.limit)
 
     def forgive(self) -> None:
-        """Owe nothing."""
+        """Owe nothing, and have more time until the next look."""
+        self.limit = max(self.quantum, LEISURE)
         self.debt = 0.0
         self.closed = False
 
@@ -91,13 +97,13 @@ class Shares:
     """The lanes of one loop; times are those of its thread's processor, and of a clock."""
 
     __slots__ = (
-        "_clock", "_processor", "_quiet", "_silent", "_spent", "contended", "ear", "handshakes",
-        "messages", "own",
+        "_clock", "_processor", "_quiet", "_silent", "contended", "ear", "handshakes", "messages",
+        "own", "tally",
     )  # fmt: skip
 
     def __init__(self, processor: float, clock: float) -> None:
         self._processor, self._clock = processor, clock  # when it was settled last …
-        self._spent = 0.0  # … and what strangers have used since
+        self.tally = kernel.Tally()  # … and what strangers have used since
         self._quiet = self._silent = inf  # idle seconds, and all, since a trusted peer was heard
         self.ear = Ear()
         self.contended = False  # trusted peers call
@@ -108,23 +114,18 @@ class Shares:
 
     def charge(self, lane: Lane, seconds: float) -> bool:
         """Have a lane owe so much more; return whether it closed for that."""
-        self._spent += seconds
-        lane.debt += seconds
-        if lane.debt <= lane.limit or lane.closed:
-            return False
-        lane.closed = True
-        return True
+        return kernel.charge(self.tally, lane, seconds)
 
     def refund(self, lane: Lane, seconds: float) -> None:
         """Take back what was charged for one that has proved to be no stranger."""
-        self._spent -= seconds
+        self.tally.spent -= seconds
         lane.debt = max(0.0, lane.debt - seconds)
 
     def settle(self, processor: float, clock: float) -> None:
         """Compare what was used with what strangers have used of it; open what may be open."""
         used, passed = processor - self._processor, clock - self._clock
-        others, idle = max(0.0, used - self._spent), max(0.0, passed - used)
-        self._processor, self._clock, self._spent = processor, clock, 0.0
+        others, idle = max(0.0, used - self.tally.spent), max(0.0, passed - used)
+        self._processor, self._clock, self.tally.spent = processor, clock, 0.0
         if self.ear.heard:
             self.ear.heard = False
             self._quiet = self._silent = 0.0

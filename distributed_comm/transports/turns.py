@@ -12,24 +12,20 @@ however long the messages of all others take.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from time import perf_counter as clock
 from time import thread_time as processor
-from types import coroutine
 from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakValueDictionary
 
+from .._kernels import turns as kernel
 from .shares import Lane, Shares, Waiting
 
 __all__ = ["Turn", "Turns", "metered", "turns_of"]
 
-#: Seconds that an event takes before the transport asks for a buffer.
-EVENT = 2e-6
 #: Seconds that it takes, about, to accept a connection, until it has a turn.
 ACCEPTING = 1.5e-4
-#: Bytes that are read at once while the lane is closed; so much may wait without being counted.
-SIP = 4 * 1024
 
 Result = TypeVar("Result")
 
@@ -37,49 +33,69 @@ Result = TypeVar("Result")
 class Turns:
     """The turns of one loop."""
 
-    __slots__ = ("__weakref__", "_due", "began", "inside", "loop", "shares")
+    __slots__ = ("__weakref__", "_due", "_tally", "loop", "shares")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.shares = Shares(processor(), clock())
-        self.inside = False  # a stranger's work is under way …
-        self.began = 0.0  # … since then
+        self._tally = self.shares.tally
         self._due: asyncio.Handle | None = None  # the next look at the shares
 
     def meter(self, lane: Lane, function: Callable[..., Result], *arguments: Any) -> Result:
         """Call a function for a stranger."""
-        if self.inside:
+        tally = self._tally
+        if tally.inside:
             return function(*arguments)
-        self.inside = True
-        self.began = processor()
+        tally.inside = True
+        tally.began = processor()
         try:
             return function(*arguments)
         finally:
-            self.inside = False
-            self.charge(lane, processor() - self.began)
+            tally.inside = False
+            self.charge(lane, processor() - tally.began)
 
     def is_over(self, lane: Lane) -> bool:
         """Whether what comes next has to wait; what was done until now is charged."""
-        if self.inside:
+        tally = self._tally
+        if tally.inside:
             now = processor()
-            self.charge(lane, now - self.began)
-            self.began = now
-        return lane.closed
+            self.charge(lane, now - tally.began)
+            tally.began = now
+        return lane.closed or lane.debt > lane.quantum
+
+    @property
+    def inside(self) -> bool:
+        """Whether a stranger's work is under way."""
+        return self._tally.inside
 
     def charge(self, lane: Lane, seconds: float) -> None:
         """Take note that a stranger has used so much."""
-        if self.shares.charge(lane, seconds) and self._due is None:
-            self._due = self.loop.call_soon(self._look)
+        if self.shares.charge(lane, seconds):
+            self.look_soon()
 
     def wait(self, lane: Lane, waiting: Waiting) -> None:
         """Call ``waiting.go_on`` when its turn has come."""
         lane.queue.append(waiting)
+        self.look_soon()
+
+    def has_closed(self, lane: Lane) -> None:
+        """See to a lane that has closed, unless nobody waits and the loop has turned meanwhile."""
+        shares = self.shares
+        if self._tally.turned and self._due is None and not (shares.contended or shares.ear.heard):
+            self._tally.count_look()
+            lane.forgive()
+        else:
+            self.look_soon()
+
+    def look_soon(self) -> None:
+        """See to lanes that have closed, or where somebody waits."""
         if self._due is None:
             self._due = self.loop.call_soon(self._look)
 
     def _look(self) -> None:
         """Open what may be open, and let go on who waits there."""
         shares = self.shares
+        self._tally.count_look()
         shares.settle(processor(), clock())
         try:
             for lane in (shares.handshakes, shares.messages):
@@ -118,24 +134,31 @@ class Connected(Protocol):
     def unread(self) -> int:
         """How many messages have come and wait."""
 
+    def hold_back(self) -> None:
+        """Keep messages from a reader that come with the next bytes."""
 
-class Turn(asyncio.BufferedProtocol):
+
+class Turn(kernel.Gauge, asyncio.BufferedProtocol):
     """Stands between the transport and the protocol of a peer that is not known to be trusted."""
 
-    __slots__ = ("_adapter", "_below", "_charged", "_transport", "_turns", "lane", "waiting")
+    __slots__ = ("_adapter", "_below", "_transport", "_turns", "waiting")
+
+    lane: Lane
 
     def __init__(self, turns: Turns, adapter: Connected, *, dialled: bool) -> None:
+        super().__init__(
+            turns.shares.tally, turns.shares.own if dialled else turns.shares.handshakes
+        )
         self._turns = turns
         self._adapter: Connected | None = adapter  # until it is trusted, or gone
         self._below: Any = None  # the protocol: the adapter, or TLS
         self._transport: asyncio.Transport
-        self.lane = turns.shares.own if dialled else turns.shares.handshakes
-        self._charged = 0.0  # seconds, for its handshake
         self.waiting = False
 
     def above(self, below: asyncio.BaseProtocol) -> "Turn":
         """Stand between this protocol and its transport from now on."""
         self._below = below
+        self.stand_above(below)
         return self
 
     # -- callbacks of the transport ------------------------------------------------
@@ -143,26 +166,6 @@ class Turn(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._turns.meter(self.lane, self._below.connection_made, transport)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        # From here on, for memory may have to be made, and then the transport receives.
-        self._turns.began = processor()
-        view: memoryview = self._below.get_buffer(sizehint)
-        return view[:SIP] if self.lane.closed else view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        lane, turns = self.lane, self._turns
-        turns.inside = True
-        try:
-            self._below.buffer_updated(nbytes)
-        finally:
-            turns.inside = False
-            if self._adapter is not None:  # else it is trusted now, or gone
-                seconds = processor() - turns.began + EVENT
-                self._charged += seconds
-                turns.charge(lane, seconds)
-        if self.lane.closed:
-            self.wait()
 
     def eof_received(self) -> bool | None:
         result: bool | None = self._turns.meter(self.lane, self._below.eof_received)
@@ -172,6 +175,7 @@ class Turn(asyncio.BufferedProtocol):
         self._turns.meter(self.lane, self._below.connection_lost, exc)
         if self._adapter is not None and not self._adapter.unread():
             self._adapter = None
+            self.left = True
 
     def pause_writing(self) -> None:
         self._below.pause_writing()
@@ -184,7 +188,8 @@ class Turn(asyncio.BufferedProtocol):
     def leave(self) -> None:
         """Stand there no longer: the peer is trusted, so its handshake was no stranger's."""
         self._adapter = None
-        self._turns.shares.refund(self.lane, self._charged + ACCEPTING)
+        self.left = True
+        self._turns.shares.refund(self.lane, self.charged + ACCEPTING)
         self._transport.set_protocol(self._below)
         if self.waiting:
             self._set_reading(True)
@@ -215,6 +220,13 @@ class Turn(asyncio.BufferedProtocol):
         """Where to say that a trusted peer was heard."""
         return self._turns.shares.ear
 
+    def hold_back(self) -> None:
+        if self._adapter is not None:
+            self._adapter.hold_back()
+
+    def has_closed(self) -> None:
+        self._turns.has_closed(self.lane)
+
     def wait(self) -> None:
         """Read no more, and go on in turn."""
         if self._adapter is not None and not self.waiting:
@@ -239,32 +251,14 @@ class Turn(asyncio.BufferedProtocol):
                 transport.resume_reading() if reading else transport.pause_reading()
 
 
-async def metered(work: Coroutine[Any, Any, Result], *, handshake: bool = False) -> Result:
-    """Await something that works for a stranger."""
+def metered(
+    work: Coroutine[Any, Any, Result], *, handshake: bool = False
+) -> Coroutine[Any, Any, Result]:
+    """Return a coroutine that works for a stranger as one whose steps are charged."""
     turns = turns_of(asyncio.get_running_loop())
-    shares = turns.shares
-    return await _steps(turns, shares.handshakes if handshake else shares.messages, work)
-
-
-@coroutine
-def _steps(
-    turns: Turns, lane: Lane, work: Coroutine[Any, Any, Result]
-) -> Generator[Any, Any, Result]:
-    """Do what ``await work`` does, and look at the clock around each step."""
-    step: Callable[[Any], Any] = work.send
-    argument: Any = None
-    while True:
-        try:
-            future = turns.meter(lane, step, argument)
-        except StopIteration as end:
-            return cast("Result", end.value)
-        del argument  # an exception refers to the frames that it came through
-        try:
-            argument = yield future
-            step = work.send
-        except BaseException as exc:  # a cancellation, mostly
-            argument = exc
-            step = work.throw
+    lane = turns.shares.handshakes if handshake else turns.shares.messages
+    steps = kernel.Steps(work, turns.shares.tally, lane, turns.look_soon)
+    return cast("Coroutine[Any, Any, Result]", steps)
 
 
 #: By the loop's identity, because a key that is the loop would keep it; adapters keep the Turns.

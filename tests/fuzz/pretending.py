@@ -36,6 +36,7 @@ class Pretended(Channel):
         self.sent: list[Frames] = []
         self._messages = deque(messages)
         self._receiver: Callable[[Frames | None], None] | None = None
+        self._ready: Callable[[], bool] | None = None
         self._wanted = asyncio.Event()  # a receiver is there, or nothing will be received
         self._closed = False
 
@@ -50,8 +51,13 @@ class Pretended(Channel):
         own = 2 if frames[0][:1] == b"\xc1" else 1
         return [*frames[:own], *map(exact, frames[own:])]
 
-    def push(self, receiver: Callable[[Frames | None], None] | None) -> None:
+    def push(
+        self,
+        receiver: Callable[[Frames | None], None] | None,
+        ready: Callable[[], bool] | None = None,
+    ) -> None:
         self._receiver = receiver
+        self._ready = ready
         if receiver is not None or self._closed:
             self._wanted.set()
         else:
@@ -60,6 +66,8 @@ class Pretended(Channel):
     async def deliver(self) -> None:
         """Hand all messages to whoever they are pushed to, when it takes one; then the end."""
         while self._messages and not self._closed:
+            if self._receiver is not None and self._ready is not None and not self._ready():
+                self.push(None)
             if self._receiver is not None:
                 self._receiver(self._next())
             else:
