@@ -32,6 +32,28 @@ for _package in ("serialize", "transports", "wire"):
         import_module(_found.name)
 
 
+#: What takes minutes: memory, CPU and crowds, measured in processes of their own. It hardly depends
+#: on the version of Python, so `.ci/run` leaves it out with all but one.
+LONG = {
+    "test_bench", "test_call_leaks", "test_copies", "test_costly_arrays",
+    "test_costly_arrays_received", "test_costly_messages", "test_crowds", "test_fuzz",
+    "test_hostile_arrow", "test_huge", "test_idle", "test_imports", "test_strangers_crowd",
+}  # fmt: skip
+LONG_TESTS = {
+    "test_connecting_and_closing_2000_times_takes_no_memory",
+    "test_whatever_is_repeated_decodes_in_little_memory_or_is_refused",
+    "test_who_calls_without_pause_gets_half_of_its_answers_at_least",
+    "test_who_is_trusted_gets_in_while_strangers_flood",
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        if item.path.stem in LONG or name in LONG_TESTS:
+            item.add_marker("long")
+
+
 # "class" is the lifetime of one test outside a class. Of "function" hypothesis warns,
 # since its examples share the fixture, and which kernel is used is theirs to share.
 @pytest.fixture(params=dict.fromkeys([_kernels.kind, "pure"]), scope="class")
