@@ -50,8 +50,14 @@ def draw_value(draws: Draws, depth: int = 0) -> Any:
             return draws.choice(CONSTANTS)
         case 6:
             items = [draw_value(draws, depth + 1) for _ in range(draws.number(5))]
-            return tuple(items * draws.choice(TIMES))
+            times = draws.choice(TIMES)
+            return tuple(items * (times if all(map(_is_flat, items)) else 1))
     return {draws.choice(KEYS): draw_value(draws, depth + 1) for _ in range(draws.number(4))}
+
+
+def _is_flat(obj: Any) -> bool:
+    """Return whether an item may be repeated often: within each other such would grow for ever."""
+    return not isinstance(obj, tuple | dict)
 
 
 def change(obj: Any, draws: Draws) -> Any:
@@ -70,7 +76,8 @@ def change(obj: Any, draws: Draws) -> Any:
         before, item, behind = obj[:index], obj[index], obj[index + 1 :]
         how = draws.number(8)
         if how < 3:
-            return (*before, *[item] * (0, 2, 65)[how], *behind)
+            times = (0, 2, 65 if _is_flat(item) else 2)[how]
+            return (*before, *[item] * times, *behind)
         if how > 3:
             return (*before, change(item, draws), *behind)
     return draw_value(draws)
