@@ -17,6 +17,7 @@ from loops import LOOPS, settle, until
 from peers import GOODBYE, LOOPBACK, OUR_HELLO, check_echo, dial_raw, echo, pack, pair
 
 import distributed_comm as dc
+from distributed_comm.transports.listener import SocketListener
 from distributed_comm.transports.shares import Lane, Shares
 from distributed_comm.transports.turns import turns_of
 
@@ -179,6 +180,35 @@ def test_a_handshake_that_ends_in_trust_is_no_debt_of_strangers(run, monkeypatch
         assert await debt(**security, trusted=None) < strangers / 2
 
     run(main())
+
+
+def test_a_listener_whose_quantum_is_used_up_waits_for_a_look_and_does_not_spin(run, monkeypatch):
+    """Between the quantum and the limit a lane is open, and nobody else would see to it."""
+    accepting = []
+    accept = SocketListener._accept
+
+    def count(self: SocketListener, sock: object) -> None:
+        accepting.append(sock)
+        accept(self, sock)
+
+    monkeypatch.setattr(SocketListener, "_accept", count)
+
+    async def main() -> None:
+        turns = turns_of(asyncio.get_running_loop())
+        lane = turns.shares.handshakes
+        async with dc.listen(LOOPBACK, echo, trusted=False) as listener:
+            async with await dc.connect(listener.contact_address, trusted=False):
+                pass  # a lane knows then that no trusted peer calls
+            lane.forgive()
+            lane.debt = (lane.quantum + lane.limit) / 2
+            del accepting[:]
+            async with await dc.connect(listener.contact_address, trusted=False) as comm:
+                await comm.write(1)
+                assert await comm.read() == 1
+            assert not lane.closed
+
+    run(main())
+    assert len(accepting) < 10
 
 
 # What waits

@@ -189,7 +189,7 @@ class SocketListener(Listener):
         assert turns is not None
         lane = turns.shares.handshakes
         turns.meter(lane, self._accept, sock)
-        if lane.closed and not self._waiting:
+        if lane.is_over() and not self._waiting:
             self._pause()
             self._waiting = True
             turns.wait(lane, self)

@@ -88,6 +88,10 @@ class Lane(kernel.Account):
         self.debt = 0.0
         self.closed = False
 
+    def is_over(self) -> bool:
+        """Return whether what comes next has to wait: several together go on only for a quantum."""
+        return self.closed or self.debt > self.quantum
+
     def soonest(self) -> float:
         """Return the seconds until the debt may be paid, if all of them are others'."""
         return self.debt / self._share

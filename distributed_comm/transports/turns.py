@@ -61,7 +61,7 @@ class Turns:
             now = processor()
             self.charge(lane, now - tally.began)
             tally.began = now
-        return lane.closed or lane.debt > lane.quantum
+        return lane.is_over()
 
     @property
     def inside(self) -> bool:
