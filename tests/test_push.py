@@ -52,19 +52,26 @@ def test_a_receiver_can_answer_in_the_callback_and_hand_the_rest_to_a_reader(run
     run(main())
 
 
-def test_a_receiver_that_fails_is_reported_and_ends_the_connection(run):
+@pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
+def test_a_receiver_that_fails_is_reported_and_ends_the_connection(run, error):
+    """A CancelledError, too: it comes from a future that was cancelled."""
+
+    def fail(frames):
+        if frames:
+            raise error
+
     async def main():
         reported = []
         loop = asyncio.get_running_loop()
         before = loop.get_exception_handler()
         loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
         async with pair() as (client, server):
-            server._channel.push(lambda frames: 1 // 0 if frames else None)
+            server._channel.push(fail)
             await client.write("x")
             with pytest.raises(dc.CommClosedError):
                 await client.read()
         loop.set_exception_handler(before)
-        assert [type(exc) for exc in reported] == [ZeroDivisionError]
+        assert [type(exc) for exc in reported] == [error]
 
     run(main())
 

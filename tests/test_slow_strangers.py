@@ -516,6 +516,24 @@ def channel_of(server, raw):
     return next((comm._channel for comm in found), None)
 
 
+def test_a_stranger_that_was_idle_is_not_cut_for_what_has_just_been_queued(run):
+    """Beats at which nothing waits do not count."""
+
+    async def main():
+        async with pair(options=HASTY) as (client, server):
+            channel = server._channel
+            for _ in range(20):
+                channel.look()
+            channel._fresh = False  # as behind a message of the same turn
+            channel.send([bytes(20_000)])
+            assert channel._queued
+            channel.look()
+            assert not server.closed()
+            assert len(await client._channel.read()) == 1
+
+    run(main())
+
+
 def test_one_that_leaves_little_unread_is_cut_where_a_writer_waits_for_it(run):
     """As when others have used up the budget: then a writer waits with less than is counted."""
 

@@ -211,6 +211,43 @@ def test_a_listener_whose_quantum_is_used_up_waits_for_a_look_and_does_not_spin(
     assert len(accepting) < 10
 
 
+def test_who_has_sent_little_does_not_wait_for_who_has_sent_much(run):
+    """If no trusted peer calls, too: each has a quantum at a time."""
+    answered: list[str] = []
+
+    def take(message: str, error: Exception | None) -> None:
+        if error is None:
+            until_then = time.thread_time() + 0.002
+            while time.thread_time() < until_then:
+                pass
+            answered.append(message)
+
+    async def main() -> None:
+        comms: list[dc.Comm] = []
+
+        def serve(comm: dc.Comm) -> None:
+            comm.push(take)
+            comms.append(comm)
+
+        async with (
+            dc.listen(LOOPBACK, serve, trusted=False) as listener,
+            dial_raw(listener) as much,
+            dial_raw(listener) as little,
+        ):
+            for raw in (much, little):
+                await raw.send(OUR_HELLO)
+            await until(lambda: len(comms) == 2)
+            await much.send(b"".join(pack(f"much {n}") for n in range(200)))
+            await little.send(pack("little"))
+            await until(lambda: len(answered) == 201)
+            for comm in comms:
+                comm.abort()
+
+    run(main())
+    assert answered.index("little") < 60
+    assert [text for text in answered if text != "little"] == [f"much {n}" for n in range(200)]
+
+
 # What waits
 
 

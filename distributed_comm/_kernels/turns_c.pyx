@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, nonecheck=True
 """The hot half of `transports.turns`, compiled; `turns_py` is its specification."""
 
 from time import monotonic
@@ -32,6 +32,7 @@ cdef extern from *:
 
 cdef double EVENT = 5e-6
 cdef double BYTE = 2e-10
+cdef Py_ssize_t WHOLE = 64 * 1024
 
 
 cdef class Tally:
@@ -61,7 +62,7 @@ cdef inline bint owe(Tally tally, Account account, double seconds) noexcept:
     return True
 
 
-def charge(Tally tally, Account account, double seconds):
+def charge(Tally tally not None, Account account not None, double seconds):
     return owe(tally, account, seconds)
 
 
@@ -73,6 +74,7 @@ cdef class Gauge:
     cdef public object get_buffer
     cdef object _receive
     cdef long long _look
+    cdef bint _partial
 
     def __init__(self, Tally tally not None, Account lane not None):
         self.tally = tally
@@ -89,9 +91,10 @@ cdef class Gauge:
         cdef double seconds
         if lane.closed:
             self.hold_back()
-        if self._look == tally.look:
+        if self._look == tally.look and self._partial:
             tally.turned = True
         self._look = tally.look
+        self._partial = <Py_ssize_t>nbytes < WHOLE
         tally.inside = True
         tally.began = processor()
         try:
@@ -102,14 +105,14 @@ cdef class Gauge:
                 seconds = processor() - tally.began + EVENT + BYTE * <Py_ssize_t>nbytes
                 self.charged += seconds
                 if owe(tally, lane, seconds):
-                    self.has_closed()
+                    self.has_closed(lane)
         if self.lane.closed:
             self.wait()
 
     def hold_back(self):
         raise NotImplementedError
 
-    def has_closed(self):
+    def has_closed(self, lane):
         raise NotImplementedError
 
     def wait(self):

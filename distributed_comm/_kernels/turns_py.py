@@ -13,6 +13,8 @@ __all__ = ["Account", "Gauge", "Presence", "Steps", "Tally", "charge"]
 
 #: Seconds that an event takes, and each byte, until a transport has received them.
 EVENT, BYTE = 5e-6, 2e-10
+#: Of one that brought as much, libuv reads again in the same turn of the loop.
+WHOLE = 64 * 1024
 
 
 class Tally:
@@ -57,12 +59,13 @@ def charge(tally: Tally, account: Account, seconds: float) -> bool:
 class Gauge:
     """Stands between a transport and a protocol, and charges what the bytes cause."""
 
-    __slots__ = ("_look", "_receive", "charged", "get_buffer", "lane", "left", "tally")
+    __slots__ = ("_look", "_partial", "_receive", "charged", "get_buffer", "lane", "left", "tally")
 
     def __init__(self, tally: Tally, lane: Account) -> None:
         self.tally = tally
         self.lane: Any = lane
-        self._look = -1  # the last one before the last event
+        self._look = -1  # the last one before the last event …
+        self._partial = False  # … and whether that read all that there was
         self.charged = 0.0  # seconds, in all
         self.left = False  # nothing is charged any more
 
@@ -75,8 +78,9 @@ class Gauge:
         tally, lane = self.tally, self.lane
         if lane.closed:
             self.hold_back()
-        tally.turned = tally.turned or self._look == tally.look
+        tally.turned = tally.turned or (self._look == tally.look and self._partial)
         self._look = tally.look
+        self._partial = nbytes < WHOLE
         tally.inside = True
         tally.began = processor()
         try:
@@ -87,7 +91,7 @@ class Gauge:
                 seconds = processor() - tally.began + EVENT + BYTE * nbytes
                 self.charged += seconds
                 if charge(tally, lane, seconds):
-                    self.has_closed()
+                    self.has_closed(lane)
         if self.lane.closed:
             self.wait()
 
@@ -95,8 +99,8 @@ class Gauge:
         """Have messages wait that come while the account is closed."""
         raise NotImplementedError
 
-    def has_closed(self) -> None:
-        """Act on the account's having closed."""
+    def has_closed(self, lane: Any) -> None:
+        """Act on the closing of an account."""
         raise NotImplementedError
 
     def wait(self) -> None:
@@ -135,13 +139,19 @@ class Steps:
         return self._step(self._send, value)
 
     def throw(self, *exc: Any) -> Any:
-        return self._step(self._throw, exc)
+        try:
+            return self._step(self._throw, exc)
+        finally:
+            del exc  # which refers to this frame
 
     def close(self) -> None:
         self._work.close()
 
     def _throw(self, exc: Any) -> Any:
-        return self._work.throw(*exc)
+        try:
+            return self._work.throw(*exc)
+        finally:
+            del exc
 
     def _step(self, step: Callable[[Any], Any], value: Any) -> Any:
         tally = self._tally
@@ -152,6 +162,7 @@ class Steps:
         try:
             return step(value)
         finally:
+            del value
             tally.inside = False
             if charge(tally, self._lane, processor() - tally.began):
                 self._closed()

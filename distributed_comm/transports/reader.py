@@ -6,7 +6,7 @@ Or they are pushed: a function gets each in that callback. A stranger's may have
 turn, and do so in the inbox.
 """
 
-from asyncio import AbstractEventLoop, sleep
+from asyncio import AbstractEventLoop, CancelledError, sleep
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
@@ -114,9 +114,10 @@ class Reader(Watcher):
             if receiver is not None:
                 self._turn.meter(self.go_on)  # behind a message that a thread has decoded, say
             return
-        self._intercept = None if receiver is None else self._hand_over
         if receiver is None:
+            self._intercept = None
             return
+        self._intercept = self._hand_over if ready is None else self._take_turns
         inbox = self._inbox
         while inbox and self._receiver is not None and self._is_ready():
             self._notify(inbox.popleft())
@@ -138,7 +139,7 @@ class Reader(Watcher):
             self._messages_received += 1
             try:  # `_notify`, without the call
                 copy_context().run(receiver, message)
-            except Exception as exc:
+            except (Exception, CancelledError) as exc:
                 self._receiver_failed(exc)
         self._delivered = self._received
         return []
@@ -157,16 +158,14 @@ class Reader(Watcher):
             self._messages_received += 1
             try:
                 copy_context().run(receiver, messages[0])
-            except Exception as exc:
+            except (Exception, CancelledError) as exc:
                 self._receiver_failed(exc)
             self._delivered = self._received
             return []
         if not messages:
             return messages
-        if turn is None:  # the connection is lost
-            return messages if self._receiver is None else self._hand_over(messages)
         if self._receiver is None:
-            if turn.lane.closed:
+            if turn is not None and turn.lane.closed:
                 self._hold_back(turn, messages)
                 return []
             self._intercept = None  # until the lane closes
@@ -174,7 +173,8 @@ class Reader(Watcher):
         for index, message in enumerate(messages):
             if self._receiver is None:
                 return messages[index:]
-            if self._inbox or (turn.is_over() if index else turn.lane.closed):
+            over = turn is not None and (turn.is_over() if index else turn.lane.closed)
+            if turn is not None and (over or self._inbox):
                 self._hold_back(turn, messages[index:])
                 return []
             if not self._is_ready():
@@ -228,10 +228,10 @@ class Reader(Watcher):
         assert self._receiver is not None
         try:
             copy_context().run(self._receiver, message)
-        except Exception as exc:
+        except (Exception, CancelledError) as exc:  # that of a future in it: nobody cancels us
             self._receiver_failed(exc)
 
-    def _receiver_failed(self, exc: Exception) -> None:
+    def _receiver_failed(self, exc: BaseException) -> None:
         log = self.log or of_trusted()
         log.report(self._loop, "the receiver of messages failed", exc)
         self.abort("the receiver of messages failed")

@@ -117,7 +117,7 @@ class Turns:
     def _release(self, lane: Lane) -> None:
         """Let one go on, or as many as may if no trusted peer calls."""
         for _ in range(1 if self.shares.contended else len(lane.queue)):
-            if lane.closed or not lane.queue:
+            if lane.is_over() or not lane.queue:
                 return
             self.meter(lane, lane.queue.popleft().go_on)
 
@@ -189,7 +189,9 @@ class Turn(kernel.Gauge, asyncio.BufferedProtocol):
         """Stand there no longer: the peer is trusted, so its handshake was no stranger's."""
         self._adapter = None
         self.left = True
-        self._turns.shares.refund(self.lane, self.charged + ACCEPTING)
+        shares = self._turns.shares
+        accepting = 0.0 if self.lane is shares.own else ACCEPTING
+        shares.refund(self.lane, self.charged + accepting)
         self._transport.set_protocol(self._below)
         if self.waiting:
             self._set_reading(True)
@@ -224,8 +226,8 @@ class Turn(kernel.Gauge, asyncio.BufferedProtocol):
         if self._adapter is not None:
             self._adapter.hold_back()
 
-    def has_closed(self) -> None:
-        self._turns.has_closed(self.lane)
+    def has_closed(self, lane: Lane) -> None:
+        self._turns.has_closed(lane)
 
     def wait(self) -> None:
         """Read no more, and go on in turn."""

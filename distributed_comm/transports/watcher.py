@@ -104,7 +104,7 @@ class Watcher(Pauser):
         """
         ration, gap = self._ration, self._timeouts.gap
         assert ration is not None
-        ration.stalled = ration.beats_at(self._place()) * beat >= gap and self._queued > 0
+        ration.stalled = self._queued > 0 and ration.beats_at(self._place()) * beat >= gap
         if ration.stalled and (ration.held or self._waiters):
             self._cut(
                 f"the peer is not trusted and took nothing of what was sent to it for {gap:g} s, "
