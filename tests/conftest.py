@@ -33,7 +33,7 @@ for _package in ("serialize", "transports", "wire"):
 
 
 #: What takes minutes: memory, CPU and crowds, measured in processes of their own. It hardly depends
-#: on the version of Python, so `.ci/run` leaves it out with all but one.
+#: on the version of Python, and is promised of the compiled kernels, so `.ci/run` has it done once.
 LONG = {
     "test_bench", "test_call_leaks", "test_copies", "test_costly_arrays",
     "test_costly_arrays_received", "test_costly_messages", "test_crowds", "test_fuzz",
