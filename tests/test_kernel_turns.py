@@ -66,6 +66,18 @@ def test_an_account_closes_once_above_its_limit(kernel):
 
 
 @kernels
+def test_heavy_work_has_the_least_limit_again(kernel):
+    tally, account = kernel.Tally(), kernel.Account(0.003)
+    account.limit = 1.0
+    for _ in range(10):
+        assert not kernel.charge(tally, account, 0.001)
+    tally.turned = True
+    assert kernel.charge(tally, account, 0.005)
+    assert account.limit == account.least == 0.003
+    assert not tally.turned
+
+
+@kernels
 def test_what_bytes_cause_is_charged(kernel):
     gauge, told = gauge_of(kernel)
     assert isinstance(gauge, asyncio.BufferedProtocol)

@@ -200,7 +200,7 @@ def test_a_listener_whose_quantum_is_used_up_waits_for_a_look_and_does_not_spin(
             async with await dc.connect(listener.contact_address, trusted=False):
                 pass  # a lane knows then that no trusted peer calls
             lane.forgive()
-            lane.debt = (lane.quantum + lane.limit) / 2
+            lane.debt = (lane.least + lane.limit) / 2
             del accepting[:]
             async with await dc.connect(listener.contact_address, trusted=False) as comm:
                 await comm.write(1)

@@ -32,6 +32,7 @@ cdef extern from *:
 
 cdef double EVENT = 5e-6
 cdef double BYTE = 2e-10
+cdef double HEAVY = 2e-3
 cdef Py_ssize_t WHOLE = 64 * 1024
 
 
@@ -46,16 +47,19 @@ cdef class Tally:
 
 
 cdef class Account:
-    cdef public double debt, limit
+    cdef public double debt, limit, least
     cdef public bint closed
 
     def __init__(self, double limit):
-        self.limit = limit
+        self.limit = self.least = limit
 
 
 cdef inline bint owe(Tally tally, Account account, double seconds) noexcept:
     tally.spent += seconds
     account.debt += seconds
+    if seconds > HEAVY:
+        account.limit = account.least
+        tally.turned = False
     if account.debt <= account.limit or account.closed:
         return False
     account.closed = True

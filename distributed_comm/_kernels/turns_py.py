@@ -13,6 +13,8 @@ __all__ = ["Account", "Gauge", "Presence", "Steps", "Tally", "charge"]
 
 #: Seconds that an event takes, and each byte, until a transport has received them.
 EVENT, BYTE = 5e-6, 2e-10
+#: Work that takes more seconds is heavy: a few such keep everybody else waiting.
+HEAVY = 2e-3
 #: Of one that brought as much, libuv reads again in the same turn of the loop.
 WHOLE = 64 * 1024
 
@@ -36,12 +38,15 @@ class Tally:
 
 
 class Account:
-    """What one kind of strangers' work owes, in seconds; it closes above the limit."""
+    """What one kind of strangers' work owes, in seconds; it closes above the limit.
 
-    __slots__ = ("closed", "debt", "limit")
+    That may be raised for light work, and is the least one again once work was heavy.
+    """
+
+    __slots__ = ("closed", "debt", "least", "limit")
 
     def __init__(self, limit: float) -> None:
-        self.limit = limit
+        self.limit = self.least = limit
         self.debt = 0.0
         self.closed = False
 
@@ -50,6 +55,9 @@ def charge(tally: Tally, account: Account, seconds: float) -> bool:
     """Have an account owe so much more; return whether it closed for that."""
     tally.spent += seconds
     account.debt += seconds
+    if seconds > HEAVY:
+        account.limit = account.least
+        tally.turned = False
     if account.debt <= account.limit or account.closed:
         return False
     account.closed = True

@@ -31,8 +31,8 @@ IDLE = 0.02
 IDLE_GREETINGS = 0.1
 #: Seconds of debt at which a lane closes. Others wait for so long, and for one message more.
 QUANTUM = 0.005
-#: The same if no trusted peer calls: a look at the sockets has its price, too. Messages that came
-#: together are interrupted at the quantum all the same.
+#: The same if no trusted peer calls and the work is light, for a look at the sockets has its price.
+#: Messages that came together are interrupted at the quantum all the same.
 LEISURE = 0.05
 #: The same for handshakes. If no trusted peer calls, the lanes alternate by these quanta.
 GREETINGS = 0.02
@@ -67,30 +67,29 @@ DEAF = Ear()
 class Lane(kernel.Account):
     """One kind of strangers' work: what it owes, and who waits until that is paid."""
 
-    __slots__ = ("_idle", "_share", "quantum", "queue")
+    __slots__ = ("_idle", "_share", "queue")
 
     def __init__(self, share: float, limit: float = QUANTUM, idle: float = IDLE) -> None:
         super().__init__(limit)
-        self.quantum = limit
         self._share = share
         self._idle = idle
         self.queue: deque[Waiting] = deque()
 
     def pay(self, others: float, idle: float) -> None:
         """Pay off what so many seconds of others, and idle ones, are worth."""
-        self.limit = self.quantum
+        self.limit = self.least
         self.debt = max(0.0, self.debt - self._share * others - self._idle * idle)
         self.closed = self.debt > (0.0 if self.closed else self.limit)
 
     def forgive(self) -> None:
         """Owe nothing, and have more time until the next look."""
-        self.limit = max(self.quantum, LEISURE)
+        self.limit = max(self.least, LEISURE)
         self.debt = 0.0
         self.closed = False
 
     def is_over(self) -> bool:
         """Return whether what comes next has to wait: several together go on only for a quantum."""
-        return self.closed or self.debt > self.quantum
+        return self.closed or self.debt > self.least
 
     def soonest(self) -> float:
         """Return the seconds until the debt may be paid, if all of them are others'."""
