@@ -54,6 +54,12 @@ def gauge_of(kernel, limit=1.0, act=work):
     return gauge, told
 
 
+def receive(gauge, nbytes):
+    """Do as a transport does."""
+    gauge.get_buffer(-1)
+    gauge.buffer_updated(nbytes)
+
+
 @kernels
 def test_an_account_closes_once_above_its_limit(kernel):
     tally, account = kernel.Tally(), kernel.Account(1.0)
@@ -82,7 +88,7 @@ def test_what_bytes_cause_is_charged(kernel):
     gauge, told = gauge_of(kernel)
     assert isinstance(gauge, asyncio.BufferedProtocol)
     assert len(gauge.get_buffer(-1)) == 8
-    gauge.buffer_updated(5)
+    receive(gauge, 5)
     assert gauge.lane.debt == gauge.tally.spent == gauge.charged
     assert 0.002 < gauge.charged < 0.5
     assert not gauge.tally.inside
@@ -97,7 +103,7 @@ def test_it_is_charged_although_it_fails(kernel):
 
     gauge, _ = gauge_of(kernel, act=fail)
     with pytest.raises(ValueError, match="as it is"):
-        gauge.buffer_updated(5)
+        receive(gauge, 5)
     assert gauge.charged > 0.002
     assert not gauge.tally.inside
 
@@ -105,9 +111,9 @@ def test_it_is_charged_although_it_fails(kernel):
 @kernels
 def test_above_the_limit_it_waits_and_what_comes_then_is_held_back(kernel):
     gauge, told = gauge_of(kernel, limit=0.001)
-    gauge.buffer_updated(5)
+    receive(gauge, 5)
     assert told == ["closed", "wait"]
-    gauge.buffer_updated(5)
+    receive(gauge, 5)
     assert told == ["closed", "wait", "hold back", "wait"]
 
 
@@ -117,7 +123,7 @@ def test_nothing_is_charged_to_one_that_has_left_meanwhile(kernel):
         gauge.left = True
 
     gauge, _ = gauge_of(kernel, act=leave)
-    gauge.buffer_updated(5)
+    receive(gauge, 5)
     assert gauge.charged == gauge.lane.debt == 0.0
 
 
@@ -127,13 +133,13 @@ def test_a_second_event_of_one_connection_says_that_the_loop_has_turned(kernel):
     tally = gauge.tally
     for _ in range(2):
         assert not tally.turned
-        gauge.buffer_updated(1)
+        receive(gauge, 1)
         assert not tally.turned
-        gauge.buffer_updated(1)
+        receive(gauge, 1)
         assert tally.turned
         tally.count_look()
-    gauge.buffer_updated(100_000)  # libuv may read again at once
-    gauge.buffer_updated(100_000)
+    receive(gauge, 100_000)  # libuv may read again at once
+    receive(gauge, 100_000)
     assert not tally.turned
 
 
@@ -212,7 +218,7 @@ def test_what_runs_inside_a_strangers_work_is_charged_once(kernel):
 
     gauge, _ = gauge_of(kernel, act=act)
     gauge.tally = tally
-    gauge.buffer_updated(1)
+    receive(gauge, 1)
     assert lane.debt == 0.0
     assert tally.spent == gauge.charged
 

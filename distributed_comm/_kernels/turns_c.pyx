@@ -30,8 +30,8 @@ cdef extern from *:
     """
     double processor() noexcept
 
-cdef double EVENT = 5e-6
-cdef double BYTE = 2e-10
+cdef double EVENT = 2e-6
+cdef Py_ssize_t SIP = 4 * 1024
 cdef double HEAVY = 2e-3
 cdef Py_ssize_t WHOLE = 64 * 1024
 
@@ -75,8 +75,7 @@ cdef class Gauge:
     cdef public Account lane
     cdef public double charged
     cdef public bint left
-    cdef public object get_buffer
-    cdef object _receive
+    cdef object _get_buffer, _receive
     cdef long long _look
     cdef bint _partial
 
@@ -86,8 +85,13 @@ cdef class Gauge:
         self._look = -1
 
     def stand_above(self, below):
-        self.get_buffer = below.get_buffer
+        self._get_buffer = below.get_buffer
         self._receive = below.buffer_updated
+
+    def get_buffer(self, sizehint):
+        self.tally.began = processor()
+        view = self._get_buffer(sizehint)
+        return view[:SIP] if self.lane.closed else view
 
     def buffer_updated(self, nbytes):
         cdef Tally tally = self.tally
@@ -100,13 +104,12 @@ cdef class Gauge:
         self._look = tally.look
         self._partial = <Py_ssize_t>nbytes < WHOLE
         tally.inside = True
-        tally.began = processor()
         try:
             self._receive(nbytes)
         finally:
             tally.inside = False
             if not self.left:
-                seconds = processor() - tally.began + EVENT + BYTE * <Py_ssize_t>nbytes
+                seconds = processor() - tally.began + EVENT
                 self.charged += seconds
                 if owe(tally, lane, seconds):
                     self.has_closed(lane)

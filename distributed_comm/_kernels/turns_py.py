@@ -11,8 +11,10 @@ from typing import Any
 
 __all__ = ["Account", "Gauge", "Presence", "Steps", "Tally", "charge"]
 
-#: Seconds that an event takes, and each byte, until a transport has received them.
-EVENT, BYTE = 5e-6, 2e-10
+#: Seconds that an event takes before the transport asks for a buffer.
+EVENT = 2e-6
+#: Bytes that are read at once while the account is closed; so much may wait without being counted.
+SIP = 4 * 1024
 #: Work that takes more seconds is heavy: a few such keep everybody else waiting.
 HEAVY = 2e-3
 #: Of one that brought as much, libuv reads again in the same turn of the loop.
@@ -67,7 +69,7 @@ def charge(tally: Tally, account: Account, seconds: float) -> bool:
 class Gauge:
     """Stands between a transport and a protocol, and charges what the bytes cause."""
 
-    __slots__ = ("_look", "_partial", "_receive", "charged", "get_buffer", "lane", "left", "tally")
+    __slots__ = ("_get_buffer", "_look", "_partial", "_receive", "charged", "lane", "left", "tally")
 
     def __init__(self, tally: Tally, lane: Account) -> None:
         self.tally = tally
@@ -79,8 +81,14 @@ class Gauge:
 
     def stand_above(self, below: Any) -> None:
         """Hand on to this protocol."""
-        self.get_buffer: Callable[[int], memoryview] = below.get_buffer
+        self._get_buffer: Callable[[int], memoryview] = below.get_buffer
         self._receive: Callable[[int], None] = below.buffer_updated
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # From here on, for memory may have to be made, and then the transport receives.
+        self.tally.began = processor()
+        view = self._get_buffer(sizehint)
+        return view[:SIP] if self.lane.closed else view
 
     def buffer_updated(self, nbytes: int) -> None:
         tally, lane = self.tally, self.lane
@@ -90,13 +98,12 @@ class Gauge:
         self._look = tally.look
         self._partial = nbytes < WHOLE
         tally.inside = True
-        tally.began = processor()
         try:
             self._receive(nbytes)
         finally:
             tally.inside = False
             if not self.left:
-                seconds = processor() - tally.began + EVENT + BYTE * nbytes
+                seconds = processor() - tally.began + EVENT
                 self.charged += seconds
                 if charge(tally, lane, seconds):
                     self.has_closed(lane)
