@@ -32,8 +32,8 @@ for _package in ("serialize", "transports", "wire"):
         import_module(_found.name)
 
 
-#: What takes minutes: memory, CPU and crowds, measured in processes of their own. It hardly depends
-#: on the version of Python, and is promised of the compiled kernels, so `.ci/run` has it done once.
+#: Files of tests that take minutes: memory, CPU and crowds, measured in processes of their own.
+#: Their figures are promised of the compiled kernels, so `.ci/run` runs them once.
 LONG = {
     "test_bench", "test_call_leaks", "test_copies", "test_costly_arrays",
     "test_costly_arrays_received", "test_costly_messages", "test_crowds", "test_fuzz",

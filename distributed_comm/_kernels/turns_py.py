@@ -15,9 +15,9 @@ __all__ = ["Account", "Gauge", "Presence", "Steps", "Tally", "charge"]
 EVENT = 2e-6
 #: Bytes that are read at once while the account is closed; so much may wait without being counted.
 SIP = 4 * 1024
-#: Work that takes more seconds is heavy: a few such keep everybody else waiting.
+#: Work that takes more seconds is heavy: a little of it keeps all others waiting.
 HEAVY = 2e-3
-#: Of one that brought as much, libuv reads again in the same turn of the loop.
+#: After an event of so many bytes, libuv may read again in the same turn of the loop.
 WHOLE = 64 * 1024
 
 
@@ -30,7 +30,7 @@ class Tally:
         self.inside = False  # a stranger's work is under way …
         self.began = 0.0  # … since then
         self.spent = 0.0  # seconds
-        self.look = 0  # counts looks at who waits
+        self.look = 0  # the number of the last look at the connections that wait
         self.turned = False  # a connection has had two events since, so the loop has turned
 
     def count_look(self) -> None:
