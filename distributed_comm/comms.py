@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from .core import Admit, Channel, Comm, Enveloped, Receiver
+from .core import Admit, Channel, Comm, Enveloped, Receiver, Unsettled
 from .envelope import as_data, take_head
 from .errors import LocalProtocolError, MessageError
 from .frames import Frames
@@ -63,7 +63,7 @@ class ChannelComm(Comm):
             typed=channel.typed,
             pickle_protocol=channel.pickle_protocol,
             compression=channel.compression,
-            max_frames=limits.frames,
+            max_frames=None if channel.measures else limits.frames,
         )
         self._load_options = _load_options(
             trusted=trusted,
@@ -173,10 +173,13 @@ class ChannelComm(Comm):
         except REFUSED as exc:
             name_ends(exc, self._channel)
             raise
-        if self.own_heads is not None and (head := self._own_head(frames)):
-            frames.insert(0, head)
         channel = self._channel
-        nbytes = channel.send(frames)
+        try:
+            if self.own_heads is not None and (head := self._own_head(frames)):
+                frames.insert(0, head)
+            nbytes = channel.send(frames)
+        except Unsettled:
+            return await self._write_in_turn(frames, None)
         if channel.full:
             await channel.drain()
         return nbytes
@@ -194,12 +197,15 @@ class ChannelComm(Comm):
         except REFUSED as exc:
             name_ends(exc, self._channel)
             raise
-        if head is None and self.own_heads is not None:
-            head = self._own_head(frames)
-        if head:
-            frames.insert(0, head)
         channel = self._channel
-        channel.send(frames)
+        try:
+            if head is None and self.own_heads is not None:
+                head = self._own_head(frames)
+            if head:
+                frames.insert(0, head)
+            channel.send(frames)
+        except Unsettled:
+            return self._write_in_turn(frames, None, b"")
         return channel.drain() if channel.full else None
 
     def push(self, receiver: Receiver | None, admit: Admit | None = None) -> None:
@@ -226,16 +232,17 @@ class ChannelComm(Comm):
     async def _write_in_turn(
         self,
         msg: Any,
-        options: DumpOptions,
+        options: DumpOptions | None,
         head: bytes | None = None,
         lengthy: Lengthy | None = None,
     ) -> int:
         """Encode a message in a thread, and send it after those that were there before.
 
-        Cancelled once that has begun, it goes on until the object is not needed any more.
+        Cancelled once that has begun, it goes on until the object is not needed any more. Without
+        ``options`` the message is frames, for which the limits of the peer have to be known.
         """
         promised = 0
-        if lengthy is not None and not options.trusted:  # it waits here for a thread
+        if lengthy is not None and options is not None and not options.trusted:  # it waits here
             promised = plain_length(msg, options, lengthy)
             self._channel.promise(promised)
         if self._turn is None:
@@ -243,23 +250,16 @@ class ChannelComm(Comm):
         self._turns += 1
         try:
             async with self._turn:
-                pool = TRUSTED if options.trusted else STRANGERS
-                encoding = begin(pool, dumps, msg, replace(options, most=None))
-                cancelled = await encoding.outlast()
-                if cancelled:
-                    cancel_again()  # then drain only copies what it would have borrowed
-                try:
-                    frames = encoding.future.result()
-                except REFUSED as exc:
-                    name_ends(exc, self._channel)
-                    raise
+                frames, cancelled = msg, False
+                if options is not None:
+                    frames, cancelled = await self._encode(msg, options)
                 self._channel.promise(-promised)  # for `send` counts it itself
                 promised = 0
-                if head is None and self.own_heads is not None:
-                    head = self._own_head(frames)
-                if head:
-                    frames.insert(0, head)
-                nbytes = self._channel.send(frames)
+                try:
+                    nbytes = self._send_frames(frames, head)
+                except Unsettled:
+                    await self._channel.settled()
+                    nbytes = self._send_frames(frames, head)
                 if self._channel.full:
                     await self._channel.drain()
                 if cancelled:
@@ -270,6 +270,25 @@ class ChannelComm(Comm):
             if not self._turns:
                 self._turn = None
         return nbytes
+
+    async def _encode(self, msg: Any, options: DumpOptions) -> tuple[Frames, bool]:
+        """Encode a message in a thread; return its frames, and whether this was cancelled."""
+        pool = TRUSTED if options.trusted else STRANGERS
+        encoding = begin(pool, dumps, msg, replace(options, most=None))
+        cancelled = await encoding.outlast()
+        if cancelled:
+            cancel_again()  # then drain only copies what it would have borrowed
+        try:
+            return encoding.future.result(), cancelled
+        except REFUSED as exc:
+            name_ends(exc, self._channel)
+            raise
+
+    def _send_frames(self, frames: Frames, head: bytes | None) -> int:
+        """Send encoded frames, with a head if there is one."""
+        if head is None and self.own_heads is not None:
+            head = self._own_head(frames)
+        return self._channel.send([head, *frames] if head else frames)
 
     def _own_head(self, frames: Frames) -> bytes:
         """Return the head of a handler's own message, which counts as sent from then on."""
@@ -290,6 +309,13 @@ class ChannelComm(Comm):
 
     def abort(self) -> None:
         self._channel.abort()
+
+    def dismiss(self, why: str) -> None:
+        self._channel.dismiss(why)
+
+    @property
+    def complaint(self) -> str:
+        return self._channel.complaint
 
     def closed(self) -> bool:
         return self._channel.closed()

@@ -17,8 +17,13 @@ from .wire.budget import Budget
 
 __all__ = [
     "Admission", "Admit", "Channel", "Comm", "Connector", "Enveloped", "HandleComm", "Listener",
-    "Receiver",
+    "Receiver", "Unsettled",
 ]  # fmt: skip
+
+
+class Unsettled(Exception):  # noqa: N818 - nothing is wrong
+    """Whether a message may be sent is not known yet; see `Channel.settled`."""
+
 
 #: Called with a message, an exception or None, and perhaps an Admission: see `Comm.push`.
 Receiver = Callable[..., None]
@@ -57,6 +62,8 @@ class Channel(ABC):
     enveloped: bool = False
     #: The codec by which long frames may be compressed, None for as they are.
     compression: str | None = None
+    #: Whether `send` compares messages with the limits of the peer, which has told them.
+    measures: bool = False
     #: Whether so much was sent that the caller has to await `drain`.
     full: bool
     #: Where to log what its peer causes; None for the log of those that this thread has dialled.
@@ -110,8 +117,9 @@ class Channel(ABC):
         """Send a message, or queue it; return its bytes. Raises CommClosedError.
 
         Raises MessageError for a message that would wait unsent, and is longer than a stranger
-        may leave unread; nothing of it is sent. While `full` is then true the caller awaits
-        `drain` before it sends again.
+        may leave unread, or than the peer accepts; nothing of it is sent. Raises Unsettled if the
+        caller has to await `settled` first. While `full` is then true the caller awaits `drain`
+        before it sends again.
         """
 
     @abstractmethod
@@ -129,6 +137,18 @@ class Channel(ABC):
     @abstractmethod
     def abort(self) -> None:
         """Close at once, dropping what is unsent; never raises."""
+
+    def dismiss(self, why: str) -> None:  # noqa: ARG002 - for channels that can tell
+        """Close because of what the peer did: log the reason, and tell the peer if possible."""
+        self.abort()
+
+    @property
+    def complaint(self) -> str:
+        """Why the peer has ended the connection, in its own words; empty if it gave no reason."""
+        return ""
+
+    async def settled(self) -> None:  # noqa: B027 - for channels that have limits of the peer
+        """Wait until the peer has said which of its limits apply, or the connection has ended."""
 
     @abstractmethod
     def closed(self) -> bool:
@@ -261,6 +281,15 @@ class Comm(ABC):
     @abstractmethod
     def abort(self) -> None:
         """Close at once, dropping what is unsent; never raises."""
+
+    def dismiss(self, why: str) -> None:  # noqa: ARG002 - for comms that can tell
+        """Close because of what the peer did: log the reason, and tell the peer if possible."""
+        self.abort()
+
+    @property
+    def complaint(self) -> str:
+        """Why the peer has ended the connection, in its own words; empty if it gave no reason."""
+        return ""
 
     @abstractmethod
     def closed(self) -> bool:

@@ -7,6 +7,7 @@ from distributed_comm.options import Limits
 from distributed_comm.wire import hello
 from distributed_comm.wire.connection import Connection
 from distributed_comm.wire.hello import Hello
+from distributed_comm.wire.terms import accepted
 
 from .feeding import SCRATCH, feed
 from .hostile import honest
@@ -14,12 +15,12 @@ from .hostile import honest
 LOCAL, PEER = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
 ENDS = f": {LOCAL} -> {PEER}"
 
-OURS = honest([hello.encode(hello.local_hello())])
 DASKS = honest([hello.encode(Hello(None, (3, 11, 7), 4, None))])
 GOODBYE = honest([b"\xc7\x01\xbc\x01"])
 PING, PONG = honest([b"\xc7\x01\xbc\x02"]), honest([b"\xc7\x01\xbc\x03"])
 A, B = honest([b"a"]), honest([b"b", b"bb"])
 LIMITS = Limits(message=1000, frames=9)
+OURS = honest([hello.encode(hello.local_hello(terms=accepted(LIMITS)))])
 
 each_peer = pytest.mark.parametrize("greeting", [OURS, DASKS], ids=["ours", "dask"])
 

@@ -26,9 +26,12 @@ def pack(message: Any) -> bytes:
     return frame_up(msgpack.packb(message))
 
 
-#: The hello of a plain Dask peer, and of one that says goodbye.
+#: The hello of a plain Dask peer, of one that says goodbye, and of one that hears reasons.
 DASK_HELLO = pack({"compression": None, "python": (3, 11, 7), "pickle-protocol": 5})
 OUR_HELLO = pack({"python": (3, 11, 7), "pickle-protocol": 5, "distributed_comm": {"version": 1}})
+HEARS_REASONS = pack(
+    {"python": (3, 11, 7), "pickle-protocol": 5, "distributed_comm": {"version": 4}}
+)
 GOODBYE = frame_up(bytes.fromhex("c7 01 bc 01"))
 
 

@@ -51,10 +51,7 @@ MOVES = {
     Event.CLOSE: [Connection.close],
     Event.BROKEN: [lambda connection: connection.stop_sending(NO_ROOM)],
     Event.END: [Connection.end],
-    Event.LOST: [
-        lambda connection: connection.lose("lost"),
-        lambda connection: feed(connection, message(0, [1])),
-    ],
+    Event.LOST: [lambda connection: connection.lose("lost")],
 }
 
 
@@ -76,6 +73,21 @@ def test_every_event_in_every_state(state, event):
         assert connection.state is state
         move(connection)
         assert connection.state is TRANSITIONS[state, event]
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_wrong_message_ends_the_connection_and_an_open_one_with_a_reason(state):
+    connection = WAYS[state]()
+    assert feed(connection, message(0, [1])) == []
+    if state is State.OPEN:
+        assert connection.state is State.LEAVING
+        [said] = connection.last_words
+        assert said == honest(
+            [b"\xc7\x45\xbc\x08protocol error: a first block of 0 bytes, expected 16 for 1 lengths"]
+        )
+    else:
+        assert connection.state is TRANSITIONS[state, Event.LOST]
+        assert not connection.last_words
 
 
 def test_closed_is_the_end():
@@ -131,6 +143,7 @@ def test_the_limits_of_before_and_after_the_hello():
     assert len(feed(connection, long)) == 1
     assert feed(connection, honest([bytes(1001)])) == []
     text = "protocol error: a message of at least 1001 bytes exceeds the limit of 1000"
+    text += " (Limits.message)"
     check_end(connection, text, kind=RemoteProtocolError, cause=ValueError)
 
 
@@ -171,7 +184,6 @@ def test_a_stranger_costs_nothing():
         (honest([b"\x81\xab__Pickled__\x01"]), "pickle-protocol None in the hello, .*"),
         (GOODBYE, "a control message that was not agreed on"),
         (honest([b"GET / HTTP/1.1"]), "13 bytes after the msgpack object"),
-        (b"GET / HTTP/1.1\r\n\r\n", "a message of [0-9]+ frames exceeds the limit of 1"),
     ],
 )
 def test_what_is_no_hello(sent, text):

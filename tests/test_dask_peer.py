@@ -160,7 +160,9 @@ def test_our_error_is_a_type_error_at_dask(run):
 def test_dask_gets_our_capabilities_and_goes_on(run):
     async def main():
         async with dask_to_ours() as (theirs, ours):
-            assert theirs.remote_info["distributed_comm"] == local_hello().capabilities
+            capabilities = dict(theirs.remote_info["distributed_comm"])
+            assert len(capabilities.pop("limits")) == 2
+            assert capabilities == local_hello().capabilities
             assert theirs.handshake_options == {"pickle-protocol": 5, "compression": None}
             assert ours.extra_info["peer"].capabilities is None
 

@@ -26,6 +26,7 @@ hellos = st.builds(
     capabilities=st.one_of(
         st.none(), st.dictionaries(st.text(max_size=9), st.one_of(st.integers(0, 9), st.text()))
     ),
+    terms=st.none(),
 )
 
 
@@ -58,7 +59,7 @@ def test_dask_understands_ours():
 
 
 def test_only_ours_has_capabilities_and_says_goodbye():
-    assert hello.local_hello().capabilities == {"version": 3, "types": 1}
+    assert hello.local_hello().capabilities == {"version": 4, "types": 1}
     assert hello.local_hello().says_goodbye
     assert not hello.decode(DASK).says_goodbye
 

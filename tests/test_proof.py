@@ -125,7 +125,7 @@ def of_the_other_role(connection):
 def of_a_changed_hello(connection):
     peer = proving(role=Role.DIALLER)
     peer.hear(hello_of(connection))
-    changed = peer.ours.replace(b"version\x03", b"version\x01")
+    changed = peer.ours.replace(b"version\x04", b"version\x01")
     assert changed != peer.ours
     return honest([changed]) + proof_of(peer.prove())
 

@@ -9,15 +9,18 @@ import pytest
 
 from distributed_comm._kernels.sentinel_py import SENTINEL
 from distributed_comm.envelope import NAMES, REPLY, Request, encode_request
+from distributed_comm.options import Limits
 from distributed_comm.serialize.encoding import dumps
 from distributed_comm.serialize.settings import DumpOptions
 from distributed_comm.wire import control, framing, hello
 from distributed_comm.wire.sentinel import SentinelFraming
+from distributed_comm.wire.terms import accepted
 
 PAGE = (Path(__file__).parents[1] / "docs" / "wire-format.md").read_text()
 DIAGRAMS = dict(re.findall(r"^```bytes (.*)\n((?:.*\n)*?)```$", PAGE, re.MULTILINE))
 
-OUR_HELLO = hello.local_hello()._replace(python=(3, 11, 7))
+OUR_LIMITS = accepted(Limits(message=2**30))
+OUR_HELLO = hello.local_hello(terms=OUR_LIMITS)._replace(python=(3, 11, 7))
 DASKS_HELLO = {"compression": None, "python": (3, 11, 7), "pickle-protocol": 5}
 PICKLED = [PickleBuffer(bytearray(b"abc"))]
 

@@ -60,7 +60,7 @@ class _Encoder(ABC):
         frames = [frame, *self.frames]
         self.frames, self.calls = [], 0
         limit = self.options.max_frames
-        if len(frames) > limit:
+        if limit is not None and len(frames) > limit:
             raise ValueError(
                 f"{len(frames)} frames, one for each long pickle and buffer, exceed the limit "
                 f"of {limit}"

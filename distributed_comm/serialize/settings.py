@@ -31,7 +31,8 @@ class DumpOptions:
     ``typed`` for a peer of this library, which gets every type as it is. ``serializers``
     names the families that may be used, None those of Dask. With ``on_error="message"`` the
     reader gets the error of an object that none of them takes. ``max_frames`` is what the
-    reader is expected to take. ``most`` bytes are worked on before `Lengthy` is raised.
+    reader is expected to take; with None somebody else compares. ``most`` bytes are worked on
+    before `Lengthy` is raised.
     """
 
     trusted: bool = False
@@ -39,7 +40,7 @@ class DumpOptions:
     pickle_protocol: int = 5
     compression: str | None = None
     serializers: tuple[str, ...] | None = None
-    max_frames: int = 65_536
+    max_frames: int | None = 65_536
     on_error: str = "raise"
     most: int | None = MOST
 

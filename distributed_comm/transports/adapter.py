@@ -143,7 +143,9 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         if state is CLOSED:
             self._wake()
             self._transport.abort()
-        if state is LEAVING:
+        if self._connection.last_words is not None:
+            self._say_last_words()
+        elif state is LEAVING:
             return []
         if state is HANDSHAKE and self.link.dialled:
             self._flush()  # our proof: the peer may wait for it
@@ -163,6 +165,8 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         self.typed = remote.typed
         self.enveloped = remote.enveloped
         self.compression = self._connection.compression
+        if remote.hears_reasons:
+            self._short = 0  # until the first message
         self._watch()
         self._opened(self)
         if self._queued:  # our proof: it goes out with what is written when `connect` returns
@@ -201,6 +205,7 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
 
     def trust(self) -> None:
         """Take no more turns with strangers: the peer is trusted."""
+        self._connection.judged(True)
         if self._turn is not None:
             self._ear = self._turn.ear
             self._turn.leave()
@@ -213,6 +218,7 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
             self._intercept = self._take_turns
             self._allowance = 0
         self._budget = budget
+        self._connection.judged(False)
         self._unasked = 0
         if not self.link.dialled:  # what a dialler sends is its own program's
             self.ration(budget)
@@ -237,6 +243,14 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
     @property
     def extra_info(self) -> dict[str, Any]:
         return {"peer": self._connection.remote, **self.link.about}
+
+    @property
+    def measures(self) -> bool:  # type: ignore[override]
+        return self._connection.terms is not None
+
+    @property
+    def complaint(self) -> str:
+        return self._connection.complaint
 
     @property
     def proven(self) -> bool:

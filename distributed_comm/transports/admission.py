@@ -15,6 +15,7 @@ from ..wire.connection import Connection
 from ..wire.framing import LengthFraming
 from ..wire.proof import DIALLER, LISTENER, REMEDY, Proving
 from ..wire.sentinel import SentinelFraming
+from ..wire.terms import accepted
 from .adapter import Adapter
 from .link import Link
 from .polling_adapter import PollingAdapter
@@ -38,7 +39,10 @@ def make_adapter(
     """Return the protocol of a connected socket, which has to be attached to it."""
     codecs = () if link.same_host else choose(options.compression)
     role = DIALLER if link.dialled else LISTENER
-    proving = None if trust.key is None else Proving(trust.key, role, link.endpoint, codecs)
+    proving = None
+    if trust.key is not None:
+        terms = accepted(options.limits)
+        proving = Proving(trust.key, role, link.endpoint, codecs, terms)
     connection = Connection(
         scratch_of(loop), options.limits, link.local, link.peer, framing, codecs, proving
     )

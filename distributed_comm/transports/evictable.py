@@ -66,8 +66,9 @@ class Evictable(Leaver):
         return self._messages_sent - self._messages_received
 
     def evict(self, why: str) -> None:
-        """Close at once; say goodbye if that can be done without waiting."""
-        if self._connection.state is OPEN and not self._queued:
+        """Close at once; say why, and goodbye, if that can be done without waiting."""
+        connection = self._connection
+        if connection.state is OPEN and not self._queued:
             with suppress(OSError):
-                self._sock.send(b"".join(self._connection.goodbye()))
+                self._sock.send(b"".join(connection.reason(why) + connection.goodbye()))
         self.abort(why)

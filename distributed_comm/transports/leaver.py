@@ -4,6 +4,7 @@ Who closes sends what is queued and a goodbye, ends its half, and discards what 
 until the peer has ended, too: so nothing that was written is lost to a reset.
 """
 
+import logging
 import socket
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Coroutine
@@ -11,6 +12,7 @@ from threading import get_ident
 from typing import Any
 
 from ..errors import CommClosedError
+from ..log_limits import of_trusted
 from ..options import CommOptions
 from ..wire.connection import Connection
 from ..wire.states import CLOSED, HANDSHAKE, LEAVING, OPEN
@@ -48,14 +50,40 @@ class Leaver(Reader):
         """Let the peer not come in, at once; what is returned tells it so, and closes."""
         return self._part(self._connection.refuse(why))
 
-    async def _part(self, last_words: list[bytes | memoryview]) -> None:
-        """Close, with these bytes behind what is queued; bounded in time."""
+    def dismiss(self, why: str) -> None:
+        if get_ident() != self._thread:
+            self.abort(why)
+        else:
+            self._connection.cut(why)
+            self._say_last_words()
+
+    def _say_last_words(self) -> None:
+        """Log why the peer was cut, tell it, and close; what it had sent before can be read."""
+        connection = self._connection
+        words, connection.last_words = connection.last_words, None
+        if words is None:  # it had ended before
+            self.abort()
+            return
+        log = self.log or of_trusted()
+        log.line(logging.WARNING, "cut a connection: %s", connection.closed_error())
+        if words:
+            self._wake()
+            self._loop.create_task(self._part(words, unread=True))
+        else:
+            self._wake()
+            self._abort_transport()
+
+    async def _part(self, last_words: list[bytes | memoryview], *, unread: bool = False) -> None:
+        """Close, with these bytes behind what is queued; bounded in time.
+
+        With ``unread``, what has arrived can still be read.
+        """
         if self._connection.state is not LEAVING:
             self.abort()
             return
         deadline = Deadline(self._loop, self._timeouts.close, self.abort)
         try:
-            await self._leave(last_words)
+            await self._leave(last_words, unread=unread)
         except OSError:  # the socket has just gone
             self.abort()
         except BaseException:
@@ -64,12 +92,15 @@ class Leaver(Reader):
         finally:
             deadline.cancel()
 
-    async def _leave(self, goodbye: list[bytes | memoryview]) -> None:
+    async def _leave(self, goodbye: list[bytes | memoryview], *, unread: bool) -> None:
         """Send what is queued and the goodbye, then discard until the peer's end."""
-        self._inbox.clear()
-        self._wake()
-        if self._crowded:
-            self._relax()
+        if unread:
+            self._resume()
+        else:
+            self._inbox.clear()
+            self._wake()
+            if self._crowded:
+                self._relax()
         ended = self._loop.create_future()
         if self._leavers is None:
             self._leavers = [ended]

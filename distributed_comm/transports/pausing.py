@@ -95,7 +95,7 @@ class Pauser(Rationer):
             try:
                 budget.change(nbytes - self._held)
             except ValueError as exc:
-                self.abort(str(exc))
+                self.dismiss(str(exc))
             else:
                 self._held = nbytes
 

@@ -33,6 +33,7 @@ class Rationer(Sender):
         """Close at once."""
 
     def afford(self, frames: Frames) -> None:
+        self._check(frames)
         if self._ration is None or get_ident() != self._thread:  # as `send` will find, too
             return
         nbytes = sum(memoryview(frame).nbytes for frame in frames)

@@ -10,17 +10,19 @@ memory back: the rest is copied here.
 
 import asyncio
 import socket
+import sys
 from abc import abstractmethod
 from collections import deque
 from threading import get_ident
 
-from ..core import Channel
-from ..errors import LocalProtocolError
+from ..core import Channel, Unsettled
+from ..errors import LocalProtocolError, MessageError
 from ..frames import Frames
 from ..options import Limits
 from ..wire.budget import Budget
 from ..wire.connection import Connection
 from ..wire.states import OPEN
+from ..wire.terms import excess
 from .ration import SIP, Ration
 
 __all__ = ["CREDIT", "TOLL", "Sender"]
@@ -59,8 +61,8 @@ class Sender(Channel):
 
     __slots__ = (
         "_brim", "_charged", "_connection", "_credit", "_fresh", "_gone", "_limits", "_loop",
-        "_messages_sent", "_parked", "_queue", "_queued", "_ration", "_scheduled", "_sock",
-        "_tail", "_taken", "_thread", "_transport", "_waiters", "full",
+        "_messages_sent", "_parked", "_queue", "_queued", "_ration", "_scheduled", "_short",
+        "_sock", "_tail", "_taken", "_thread", "_transport", "_waiters", "full",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +88,7 @@ class Sender(Channel):
         self._fresh = True
         self._queued = 0  # bytes that the socket has not taken
         self._gone = 0  # bytes of the queue's first entry that it has, if that keeps them
+        self._short = JOIN  # bytes of a message that need not be compared with the peer's limits
         self._ration: Ration | None = None  # of a stranger, and the bytes …
         self._brim = JOIN  # … from which on the queue is counted, and flushed
         self._taken = 0  # bytes that it has, of those that were queued
@@ -134,7 +137,7 @@ class Sender(Channel):
         buffers = connection.encode(frames)
         first = buffers[0]
         nbytes = len(first)
-        if self._fresh and len(buffers) == 1 and nbytes < JOIN:
+        if self._fresh and len(buffers) == 1 and nbytes < self._short:
             # _enqueue and _flush would do the same; this is nearly every message's way
             self._fresh = False
             try:
@@ -151,13 +154,21 @@ class Sender(Channel):
                 if self._ration is not None:
                     self._afford_rest()
                 self._flush()
-        elif self._tail is not None and len(buffers) == 1 and len(self._tail) < JOIN:
+        elif (
+            self._tail is not None
+            and len(buffers) == 1
+            and len(self._tail) < JOIN
+            and nbytes < self._short
+        ):
             # again what _enqueue would do: a small message behind others of its turn
             self._tail += first
             self._queued += nbytes
             if self._queued >= self._brim:
                 self._fill(first)
         else:
+            if not connection.said:
+                self._introduce()
+            self._check(frames)
             if self._ration is not None and not self._afford(sum(map(len, buffers))):
                 return self.send(frames)
             nbytes = self._enqueue(buffers)
@@ -166,6 +177,51 @@ class Sender(Channel):
         if credit < 0:  # as always after a message with a large frame
             self.full = True
         return nbytes
+
+    def _introduce(self) -> None:
+        """Say, in front of the first message, what else this side accepts."""
+        connection = self._connection
+        verdict = connection.verdict()
+        if verdict:
+            self._charged += self._enqueue(verdict)
+        if connection.terms is not None:
+            self._short = min(JOIN, *(terms.short for terms in connection.terms))
+        else:
+            self._short = JOIN
+
+    def _check(self, frames: Frames) -> None:
+        """Compare a message with what the peer accepts: MessageError, or Unsettled."""
+        known = self._connection.terms
+        if known is None:
+            return
+        wrong = [excess(terms, frames) for terms in known]
+        if all(wrong):
+            ends = f"{self.local_address} -> {self.peer_address}"
+            raise MessageError(
+                f"a message of {wrong[-1]}, by CommOptions(limits=Limits(…)), or split it; nothing "
+                f"was sent ({ends})"
+            )
+        if any(wrong):
+            raise Unsettled
+
+    async def settled(self) -> None:
+        connection = self._connection
+        if connection.terms is None or len(connection.terms) < 2 or connection.state is not OPEN:
+            return
+        entry = (sys.maxsize, self._loop.create_future())
+        self._waiters.append(entry)
+        connection.settled = self._settled
+        self._post(connection.ask())
+        try:
+            await entry[1]
+        finally:
+            self._waiters.remove(entry)
+
+    def _settled(self) -> None:
+        """Let those go on who wait for the terms of the peer."""
+        for target, waiter in self._waiters:
+            if target == sys.maxsize and not waiter.done():
+                waiter.set_result(None)
 
     async def drain(self) -> None:
         self.full = False

@@ -91,7 +91,9 @@ class Watcher(Pauser):
         if (self._unacknowledged - 1) * beat >= keepalive:
             self._cut(f"the connection was lost: nothing was acknowledged for {keepalive:g} s")
         elif self._still * beat >= gap and self._connection.mid_message:
-            self._cut(f"the peer stopped inside a message: nothing came for {gap:g} s")
+            self.dismiss(
+                f"the peer stopped inside a message: nothing came for {gap:g} s (Timeouts.gap)"
+            )
         elif self._silent * beat >= keepalive and not self._queued:
             self._silent = 0
             if self._connection.state is OPEN:

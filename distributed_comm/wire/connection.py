@@ -14,7 +14,7 @@ from ..options import Limits
 from ..texts import SHORT, printable
 from . import control
 from .budget import Budget
-from .control import GOODBYE, PING, PONG, PROOF, REFUSAL
+from .control import ASK, GOODBYE, PING, PONG, PROOF, REASON, REFUSAL, TERMS
 from .framing import LengthFraming
 from .hello import Hello, decode, local_hello
 from .hello import encode as encode_hello
@@ -28,15 +28,23 @@ from .states import (
     HANDSHAKE,
     HELLO,
     LOST,
+    MUTE,
     OPEN,
     TRANSITIONS,
     Event,
 )  # fmt: skip
+from .terms import Terms, accepted
 
 __all__ = ["Connection", "Layer"]
 
 #: A message limit of None, as a number that every length is below.
 NO_CAP = (1 << 63) - 1
+#: How many of the first bytes are looked at: F and N of a message …
+START = 16
+#: … of which a hello has one frame.
+ONE = (1).to_bytes(8, "little")
+#: What the framing says of a message that is longer than a limit.
+LIMIT = "exceeds the limit"
 REFUSED = f"the peer does not trust this side, and has require_trust=True: {REMEDY}"
 
 
@@ -59,9 +67,10 @@ class Connection:
     """
 
     __slots__ = (
-        "_clean", "_codecs", "_failure", "_farewell", "_framing", "_greeting", "_limits",
-        "_proving", "_why", "encode", "get_buffer", "local", "peer", "proven", "receive",
-        "refused", "relayed", "remote", "respond", "state",
+        "_asked", "_began", "_clean", "_codecs", "_failure", "_farewell", "_framing", "_greeting",
+        "_limits", "_proving", "_trusts", "_why", "complaint", "encode", "get_buffer",
+        "last_words", "local", "peer", "proven", "receive", "refused", "relayed", "remote",
+        "respond", "said", "settled", "state", "terms",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +89,9 @@ class Connection:
         self._greeting: Hello | None = None  # the peer's hello, while its proof is awaited
         self._framing = framing(scratch, limits.hello, 1, self._obey, self._accuse)
         self._farewell = False  # the peer said goodbye
+        self._began = b""  # the first bytes of the peer, until its hello has come
+        self._trusts: bool | None = None  # whether we trust the peer, once that is decided …
+        self._asked = False  # … which it wants to know
         self._why = ""
         self._clean = False
         self._failure: tuple[type[CommClosedError], BaseException | None]
@@ -95,6 +107,16 @@ class Connection:
         self.relayed = False
         #: Whether the peer has said that it does not trust us, and requires that.
         self.refused = False
+        #: Why the peer ends the connection, if it has said so.
+        self.complaint = ""
+        #: What is to be sent before the connection ends, if we have cut it; else None.
+        self.last_words: list[bytes | memoryview] | None = None
+        #: What the peer accepts: one of these, and the one once it has said which; or None.
+        self.terms: tuple[Terms, ...] | None = None
+        #: Whether it was told which of ours apply.
+        self.said = False
+        #: Called when it has said so.
+        self.settled: Callable[[], None] = _nobody_waits
         #: Called with the bytes that a control message asks for, and with our proof; set by
         #: whoever sends.
         self.respond: Callable[[list[bytes | memoryview]], None] = _ignore
@@ -111,8 +133,9 @@ class Connection:
     def hello(self) -> list[bytes | memoryview]:
         """Return the bytes of our hello, the first that are sent."""
         proving = self._proving
-        ours = encode_hello(local_hello(self._codecs)) if proving is None else proving.ours
-        return self.encode([ours])
+        if proving is not None:
+            return self.encode([proving.ours])
+        return self.encode([encode_hello(local_hello(self._codecs, terms=accepted(self._limits)))])
 
     def close(self) -> list[bytes | memoryview]:
         """Close our side; return the bytes of the goodbye, where one is to be said."""
@@ -130,6 +153,53 @@ class Connection:
             return self.encode([control.encode(REFUSAL)])
         self._move(LOST, why)
         return []
+
+    def cut(
+        self,
+        why: str,
+        kind: type[CommClosedError] = CommClosedError,
+        cause: Exception | None = None,
+    ) -> None:
+        """End the connection because of what the peer did; leave `last_words` that say why.
+
+        A peer that would not understand them is gone at once.
+        """
+        if self.remote is not None and self.state in {OPEN, MUTE}:
+            self.last_words = self.reason(why) if self.state is OPEN else []
+        if self.last_words:
+            self._move(CLOSE, why, kind, cause)
+            self._framing.drop()
+        else:
+            self._move(LOST, why, kind, cause)
+
+    def reason(self, why: str) -> list[bytes | memoryview]:
+        """Return the bytes that say why we end the connection; none to who understands none."""
+        if self.remote is None or not self.remote.hears_reasons:
+            return []
+        return self.encode([control.encode_reason(why)])
+
+    def ask(self) -> list[bytes | memoryview]:
+        """Return the bytes that ask which of `terms` apply."""
+        return self.encode([control.encode(ASK)])
+
+    def judged(self, trusted: bool) -> None:
+        """Take note of whether we trust the peer, and answer it if it has asked."""
+        self._trusts = trusted
+        if self._asked:
+            self.respond(self.verdict())
+
+    def verdict(self) -> list[bytes | memoryview]:
+        """Return the bytes that say which of our limits apply, once; whoever sends adds them.
+
+        They go in front of our first message, or answer a question. So a peer that has received
+        anything knows them. If it had to ask while it does not read, it might wait for ever.
+        """
+        if self.said or self._trusts is None or self.remote is None:
+            return []
+        self.said = True
+        if not self.remote.hears_reasons:
+            return []
+        return self.encode([control.encode(TERMS, bytes([self._trusts]))])
 
     @property
     def compression(self) -> str | None:
@@ -152,13 +222,18 @@ class Connection:
 
     def _receive_hello(self, nbytes: int) -> list[Frames]:
         """Take the peer's hello; return the messages that came right behind it."""
-        if not self._framing.mid_message and _is_tls(self._framing.get_buffer()[:nbytes]):
+        began = len(self._began)
+        if began < START:
+            self._began += bytes(self._framing.get_buffer()[: min(nbytes, START - began)])
+        if not began and _is_tls(self._began):
+            self._began = b""
             self.respond([])  # sends our hello, if that still waits: the peer sees plain bytes
             self._accuse(ValueError("the peer speaks TLS, and this side does not: dial tls://"))
             return []
         messages = self._framing.receive(nbytes)
         if not messages:
             return []
+        self._began = b""
         frame = bytes(messages[0][0])
         try:
             remote = decode(frame)
@@ -188,6 +263,7 @@ class Connection:
     def _open(self, remote: Hello) -> tuple[int, int]:
         """End the handshake; return the limits that hold from now on."""
         self.remote = remote
+        self.terms = remote.terms if remote.hears_reasons else None
         self._greeting = None
         self._move(HELLO)
         self.receive = self._framing.receive
@@ -213,6 +289,10 @@ class Connection:
                 self._judge(payload)
             elif not (self.remote and self.remote.says_goodbye):
                 raise ValueError("a control message that was not agreed on")
+            elif kind is REASON:
+                self.complaint = printable(payload.decode(errors="replace"), SHORT)
+            elif kind is TERMS:
+                self._settle(payload)
             elif payload:
                 raise ValueError(f"a {kind.name.lower()} with {len(payload)} bytes of payload")
             elif kind is GOODBYE:
@@ -222,6 +302,9 @@ class Connection:
                 self._move(LOST, REFUSED, FatalCommClosedError)
             elif kind is PING and self.state is OPEN:
                 self.respond(self.encode([control.encode(PONG)]))
+            elif kind is ASK and self.state is OPEN:
+                self._asked = True
+                self.respond(self.verdict())  # if it is decided; else it is about to be
             # a pong says all it has to say by coming
         except ValueError as exc:
             self._accuse(exc)
@@ -238,6 +321,14 @@ class Connection:
         self._proving = None
         self._framing.lift(*self._open(greeting))
 
+    def _settle(self, payload: bytes) -> None:
+        """Take note of which terms apply to what we send."""
+        if payload not in {b"\0", b"\1"}:
+            raise ValueError(f"terms {payload[:8]!r}, expected one byte, 0 or 1")
+        if self.terms is not None and len(self.terms) == 2:
+            self.terms = (self.terms[payload[0]],)
+        self.settled()
+
     def _take_leave(self) -> None:
         """Take note of the goodbye, behind which nothing may come."""
         if self._framing.unread:
@@ -251,8 +342,20 @@ class Connection:
 
     def _accuse(self, cause: ValueError) -> None:
         """End the connection because of what the peer sent."""
-        why = printable(f"protocol error: {cause}", SHORT)
-        self._move(LOST, why, RemoteProtocolError, cause)
+        why = f"protocol error: {cause}"
+        if self._is_noise():
+            why = f"{self._noise()}: {cause}"
+        elif self.state is OPEN and LIMIT in why:
+            why += " (Limits.frames)" if " frames " in why else " (Limits.message)"
+        self.cut(printable(why, SHORT), RemoteProtocolError, cause)
+
+    def _is_noise(self) -> bool:
+        """Whether what has come instead of a hello cannot be the beginning of one."""
+        began = self._began
+        return bool(began) and not (not any(began[2:8]) and ONE.startswith(began[8:]))
+
+    def _noise(self) -> str:
+        return f"the peer does not speak this protocol; it began with {self._began!r}"
 
     @property
     def mid_message(self) -> bool:
@@ -263,7 +366,12 @@ class Connection:
 
     def end(self) -> None:
         """Take note of the peer's end of stream."""
-        if self._framing.mid_message:
+        if self.complaint:
+            clean = self._farewell and not self._framing.mid_message
+            self._move(END, f"ended by the peer, which says: {self.complaint}", clean=clean)
+        elif self._is_noise():
+            self._move(END, self._noise())
+        elif self._framing.mid_message:
             self._move(END, "the connection ended inside a message")
         elif self.state is HANDSHAKE:
             self._move(END, "the peer closed the connection during the handshake")
@@ -312,7 +420,7 @@ class Connection:
         return error
 
 
-def _is_tls(start: memoryview) -> bool:
+def _is_tls(start: bytes) -> bool:
     """Whether the first bytes of a connection are a record of TLS: a handshake or an alert.
 
     No hello begins so: it would be longer than 64 KiB.
@@ -321,4 +429,8 @@ def _is_tls(start: memoryview) -> bool:
 
 
 def _ignore(_: object) -> None:
+    pass
+
+
+def _nobody_waits() -> None:
     pass

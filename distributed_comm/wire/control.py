@@ -9,7 +9,10 @@ from enum import IntEnum
 
 from .._kernels import framing as kernel
 
-__all__ = ["GOODBYE", "PING", "PONG", "PROOF", "REFUSAL", "Kind", "decode", "encode"]
+__all__ = [
+    "ASK", "GOODBYE", "PING", "PONG", "PROOF", "REASON", "REFUSAL", "TERMS", "Kind", "decode",
+    "encode", "encode_reason",
+]  # fmt: skip
 
 
 class Kind(IntEnum):
@@ -20,11 +23,21 @@ class Kind(IntEnum):
     PONG = 3
     PROOF = 4  # of holding the key, 32 bytes, right behind the hello (see `proof`)
     REFUSAL = 5  # nothing follows: who sends this requires trust, and has none
+    ASK = 6  # which of the limits in the hello apply to who sends this
+    TERMS = 7  # the answer: one byte, 0 for those of strangers, 1 for those of trusted peers
+    REASON = 8  # why the connection is about to end, as text
 
 
 #: Names of their own, and by number: an enum's own look-ups are slow functions.
-GOODBYE, PING, PONG, PROOF, REFUSAL = Kind
+GOODBYE, PING, PONG, PROOF, REFUSAL, ASK, TERMS, REASON = Kind
+#: Bytes of the longest payload.
+LONGEST = 254
 KINDS = {kind.value: kind for kind in Kind}
+
+
+def encode_reason(text: str) -> bytes:
+    """Return frame 0 of a REASON, whose text is shortened to what there is room for."""
+    return encode(REASON, text.encode(errors="backslashreplace")[:LONGEST])
 
 
 def encode(kind: Kind, payload: bytes = b"") -> bytes:

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 import msgpack
 
 from .._kernels import frame0 as kernel
+from . import terms as limits
+from .terms import Terms
 
 __all__ = ["NONCE", "Hello", "decode", "encode", "encode_local", "local_hello"]
 
 OURS = "distributed_comm"
-#: 2 added refusals, 3 added envelopes.
-VERSION = 3
+LIMITS = "limits"
+#: 2 added refusals, 3 added envelopes, 4 added limits and reasons.
+VERSION = 4
 TYPES = 1
 DEPTH = 8
 PICKLE_PROTOCOL = 5
@@ -34,6 +37,8 @@ class Hello(NamedTuple):
     python: tuple[int, ...]
     pickle_protocol: int
     capabilities: dict[str, Any] | None
+    #: What it accepts from strangers, and from whom it trusts; None if it does not say.
+    terms: tuple[Terms, Terms] | None = None
 
     @property
     def says_goodbye(self) -> bool:
@@ -44,6 +49,11 @@ class Hello(NamedTuple):
     def hears_refusals(self) -> bool:
         """Whether it can be told that it is refused; an older one takes that for a mistake."""
         return self._version >= 2
+
+    @property
+    def hears_reasons(self) -> bool:
+        """Whether it can be told why a connection ends, and asked which limits apply."""
+        return self._version >= 4
 
     @property
     def enveloped(self) -> bool:
@@ -81,11 +91,14 @@ class Hello(NamedTuple):
 
 
 def local_hello(
-    codecs: Sequence[str] = (), nonce: bytes | None = None, endpoint: str = ""
+    codecs: Sequence[str] = (),
+    nonce: bytes | None = None,
+    endpoint: str = "",
+    terms: tuple[Terms, Terms] | None = None,
 ) -> Hello:
-    """Return this process's hello; with a nonce where it can prove to hold a key.
+    """Return this process's hello; with a nonce if it can prove to hold a key.
 
-    ``codecs`` are those that may compress, the best first.
+    ``codecs`` are those that may compress, the best first; ``terms`` are what is accepted.
     """
     capabilities: dict[str, Any] = {"version": VERSION, "types": TYPES}
     if codecs:
@@ -93,7 +106,7 @@ def local_hello(
     if nonce is not None:
         capabilities |= {"nonce": nonce, "endpoint": endpoint}
     best = codecs[0] if codecs else None
-    return Hello(best, tuple(sys.version_info[:3]), PICKLE_PROTOCOL, capabilities)
+    return Hello(best, tuple(sys.version_info[:3]), PICKLE_PROTOCOL, capabilities, terms)
 
 
 def encode(hello: Hello) -> bytes:
@@ -104,20 +117,25 @@ def encode(hello: Hello) -> bytes:
         "pickle-protocol": hello.pickle_protocol,
     }
     if hello.capabilities is not None:
-        message[OURS] = hello.capabilities
+        said = {} if hello.terms is None else {LIMITS: limits.encode(hello.terms)}
+        message[OURS] = hello.capabilities | said
     return bytes(msgpack.packb(message))
 
 
-def encode_local(codecs: tuple[str, ...], nonce: bytes, endpoint: str) -> bytes:
-    """Do what ``encode(local_hello(…))`` does, where only the nonce is new."""
-    before, behind = _around_nonce(codecs, endpoint)
+def encode_local(
+    codecs: tuple[str, ...], nonce: bytes, endpoint: str, terms: tuple[Terms, Terms] | None = None
+) -> bytes:
+    """Do what ``encode(local_hello(…))`` does, if only the nonce is new."""
+    before, behind = _around_nonce(codecs, endpoint, terms)
     return before + nonce + behind
 
 
 @lru_cache(256)
-def _around_nonce(codecs: tuple[str, ...], endpoint: str) -> tuple[bytes, bytes]:
+def _around_nonce(
+    codecs: tuple[str, ...], endpoint: str, terms: tuple[Terms, Terms] | None
+) -> tuple[bytes, bytes]:
     blank = bytes(NONCE)
-    before, _, behind = encode(local_hello(codecs, blank, endpoint)).partition(blank)
+    before, _, behind = encode(local_hello(codecs, blank, endpoint, terms)).partition(blank)
     return before, behind
 
 
@@ -147,7 +165,10 @@ def decode(frame: bytes) -> Hello:
     if not (capabilities is None or isinstance(capabilities, dict)):
         raise ValueError(f"{OURS} {capabilities!r:.60} in the hello, expected a map")
     _check_nonce(capabilities or {})
-    return Hello(compression, tuple(python), min(protocol, PICKLE_PROTOCOL), capabilities)
+    terms = None
+    if capabilities is not None and LIMITS in capabilities:
+        terms = limits.decode(capabilities.pop(LIMITS))  # shared by connections, unlike the rest
+    return Hello(compression, tuple(python), min(protocol, PICKLE_PROTOCOL), capabilities, terms)
 
 
 def _check_nonce(capabilities: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from hashlib import sha256
 from secrets import token_bytes
 
 from . import hello
+from .terms import Terms
 
 __all__ = ["DIALLER", "LISTENER", "REMEDY", "SIZE", "Proving", "Role", "derive"]
 
@@ -48,16 +49,24 @@ def derive(secret: bytes) -> bytes:
 class Proving:
     """What one side needs until the peer has proven itself: the key, and both hellos.
 
-    ``endpoint`` is the listener's address as this side sees it; ``codecs`` are for the hello.
+    ``endpoint`` is the listener's address as this side sees it; ``codecs`` and ``terms`` are for
+    the hello.
     """
 
     __slots__ = ("_endpoint", "_key", "_role", "_theirs", "ours")
 
-    def __init__(self, key: bytes, role: Role, endpoint: str, codecs: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        key: bytes,
+        role: Role,
+        endpoint: str,
+        codecs: tuple[str, ...] = (),
+        terms: tuple[Terms, Terms] | None = None,
+    ) -> None:
         self._key = key
         self._role = role
         self._endpoint = endpoint
-        self.ours = hello.encode_local(codecs, token_bytes(hello.NONCE), endpoint)
+        self.ours = hello.encode_local(codecs, token_bytes(hello.NONCE), endpoint, terms)
         self._theirs = b""
 
     def hear(self, theirs: bytes) -> None:
