@@ -58,21 +58,23 @@ async def pair(
     trusted: Any = (False, False),
     options: Any = None,
     deserialize: Any = (True, True),
+    key: str | None = None,
     **kwargs: Any,
 ) -> AsyncIterator[tuple[dc.Comm, dc.Comm]]:
     """Yield a connected client and server; both are aborted in the end.
 
-    ``options`` are those of both, or of each.
+    ``options`` are those of both, or of each; ``key`` is that of both.
     """
     served: asyncio.Future[dc.Comm] = asyncio.get_running_loop().create_future()
     ours, theirs = options if isinstance(options, tuple) else (options, options)
     async with dc.listen(
-        address, served.set_result, deserialize[1], trusted=trusted[1], options=theirs
+        address, served.set_result, deserialize[1], trusted=trusted[1], key=key, options=theirs
     ) as here:
         client = await dc.connect(
             here.contact_address,
             deserialize=deserialize[0],
             trusted=trusted[0],
+            key=key,
             options=ours,
             **kwargs,
         )

@@ -83,7 +83,7 @@ def test_a_wrong_message_ends_the_connection_and_an_open_one_with_a_reason(state
         assert connection.state is State.LEAVING
         [said] = connection.last_words
         assert said == honest(
-            [b"\xc7\x45\xbc\x08protocol error: a first block of 0 bytes, expected 16 for 1 lengths"]
+            [b"\xc7\x44\xbc\x08protocol error: a first block of 0 bytes, expected 16 for 1 lengths"]
         )
     else:
         assert connection.state is TRANSITIONS[state, Event.LOST]

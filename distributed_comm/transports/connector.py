@@ -22,6 +22,11 @@ from .provider import attach
 
 __all__ = ["SocketConnector"]
 
+NO_HELLO = (
+    "it is connected, and no hello came; who listens there may hang, or have as many connections "
+    "as it accepts (Limits.connections)"
+)
+
 
 class SocketConnector(Connector):
     """Dials addresses of one kind of socket; subclasses do the dialling."""
@@ -83,7 +88,9 @@ class SocketConnector(Connector):
         try:
             await attach(loop, sock, adapter, adapter.attached)
             trusted = await greeted
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, asyncio.CancelledError):
+                exc.add_note(NO_HELLO)  # for who has cancelled this because it took too long
             greeted.cancel()  # else it may get an exception that nobody retrieves
             adapter.abort()
             raise

@@ -49,7 +49,8 @@ class Deadline:
 class timeout_at:  # noqa: N801 - named as asyncio's
     """Do what `asyncio.timeout_at` does, after a look at the sockets: ``with timeout_at(when):``.
 
-    TimeoutError where the body was cancelled for it and by nobody else. It awaits nothing, so
+    TimeoutError if the body was cancelled for it and by nobody else; notes that the body has added
+    to the cancellation are its text. It awaits nothing, so
     it is a context manager like any other, at a third of the price.
     """
 
@@ -79,4 +80,4 @@ class timeout_at:  # noqa: N801 - named as asyncio's
         if not self._expired:
             return
         if self._task.uncancel() <= self._cancelling and isinstance(exc, asyncio.CancelledError):
-            raise TimeoutError from exc
+            raise TimeoutError(*getattr(exc, "__notes__", ())) from exc

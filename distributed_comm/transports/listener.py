@@ -13,6 +13,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from ..comms import ChannelComm
@@ -47,6 +48,8 @@ COURTESY = 0.001
 PAUSE = 0.2
 #: Seconds in which a connection that was closed has given its descriptor back.
 SOON = 0.01
+#: Seconds between two warnings that there are as many connections as may be.
+SILENCE = 60.0
 #: What accept() raises when the machine, not the peer, is the reason.
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -83,6 +86,7 @@ class SocketListener(Listener):
         self._crowd = Crowd(self._options, self._log)
         self._turns: Turns | None = None  # of the loop, once started
         self._waiting = False  # until it is the turn of those who dial
+        self._silent_until = 0.0  # when it may be said again that there are too many connections
         self._handshakes: dict[Adapter, Deadline] = {}
         self._connections: set[Adapter] = set()
         forks.watch(self)
@@ -163,7 +167,7 @@ class SocketListener(Listener):
         elif len(self._handshakes) >= limits.handshakes:
             make = partial(self._wait, crowd.evict_arriving, FULL)
         elif len(self._connections) >= limits.connections or crowd.is_full():
-            make = partial(self._wait, crowd.evict, FULL)
+            make = self._wait_for_place
         elif len(crowd) and are_too_many():
             make = partial(self._wait, partial(relieve, loop), SCARCE)
         else:
@@ -176,6 +180,18 @@ class SocketListener(Listener):
         """Pause until there is room; who is not idle yet may be in a moment."""
         crowd = self._crowd
         self._pause(SOON if evict(why) else crowd.patience() if len(crowd) else None)
+
+    def _wait_for_place(self) -> None:
+        """Pause until another connection is within the limits; say so if nobody goes for it."""
+        self._wait(self._crowd.evict, FULL)
+        now = monotonic()
+        if len(self._connections) >= self._options.limits.connections and now >= self._silent_until:
+            self._silent_until = now + SILENCE
+            self._log.line(
+                logging.WARNING,
+                "%s has %s connections, as many as it accepts; others wait (Limits.connections)",
+                self, len(self._connections),
+            )  # fmt: skip
 
     def _starve(self, loop: asyncio.AbstractEventLoop) -> None:
         """Pause, and have a stranger of this process give its descriptor back, if one is idle."""

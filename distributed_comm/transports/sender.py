@@ -166,8 +166,6 @@ class Sender(Channel):
             if self._queued >= self._brim:
                 self._fill(first)
         else:
-            if not connection.said:
-                self._introduce()
             self._check(frames)
             if self._ration is not None and not self._afford(sum(map(len, buffers))):
                 return self.send(frames)
@@ -191,6 +189,8 @@ class Sender(Channel):
 
     def _check(self, frames: Frames) -> None:
         """Compare a message with what the peer accepts: MessageError, or Unsettled."""
+        if not self._connection.said:
+            self._introduce()
         known = self._connection.terms
         if known is None:
             return

@@ -21,8 +21,8 @@ except ImportError:  # Windows
     fcntl = termios = None  # type: ignore[assignment]
 
 __all__ = [
-    "adopt", "bind", "dial", "get_ip", "has_left", "has_news", "host_port", "is_unacknowledged",
-    "lookup", "resolve", "tune_accepted", "unacknowledged", "unpace",
+    "OWN", "adopt", "bind", "blame", "dial", "get_ip", "has_left", "has_news", "host_port",
+    "is_unacknowledged", "lookup", "resolve", "tune_accepted", "unacknowledged", "unpace",
 ]  # fmt: skip
 
 BACKLOG = 2048
@@ -47,6 +47,14 @@ OPTIONS = [
 INHERITS = sys.platform == "linux"
 #: A congestion control that does not pace, and that everybody may choose; None off Linux.
 UNPACED = (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno") if sys.platform == "linux" else None
+#: Errors of dialling for which the other end is not to blame, and where to look.
+OWN = {
+    errno.EMFILE: "in this process (see ulimit -n)",
+    errno.ENFILE: "on this machine",
+    errno.ENOBUFS: "on this machine",
+    errno.ENOMEM: "on this machine",
+    errno.EADDRNOTAVAIL: "on this machine",
+}
 #: What connect() says of a connection that is not there yet.
 UNDER_WAY = {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR}
 
@@ -219,10 +227,19 @@ async def _dial(
         if sock is not None:
             sock.close()
         if isinstance(exc, OSError) and exc.errno is not None:
-            text = f"{os.strerror(exc.errno)} by {host_port(address)}"
-            raise OSError(exc.errno, text) from exc
+            raise OSError(exc.errno, blame(exc.errno, host_port(address))) from exc
         raise
     return sock
+
+
+def blame(error: int, whom: str) -> str:
+    """Return the text of an error of connect(), which says whose doing it is.
+
+    >>> blame(errno.ECONNREFUSED, "127.0.0.1:80"), blame(errno.EMFILE, "127.0.0.1:80")
+    ('Connection refused by 127.0.0.1:80', 'Too many open files in this process (see ulimit -n)')
+    """
+    text = os.strerror(error)
+    return f"{text} {OWN[error]}" if error in OWN else f"{text} by {whom}"
 
 
 async def _connect(

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 from ..texts import printable
+from .sockets import OWN, blame
 
 try:
     import fcntl
@@ -72,15 +73,15 @@ def connect(loc: str) -> socket.socket:
     would have a blocking caller wait, and tells no other one when there is.
     """
     name = encode(loc)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = None
     try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
         sock.connect(name)
     except OSError as exc:
-        sock.close()
-        raise OSError(
-            exc.errno, f"{os.strerror(exc.errno or 0)} by unix://{printable(loc)}"
-        ) from exc
+        if sock is not None:
+            sock.close()
+        raise OSError(exc.errno, blame(exc.errno or 0, f"unix://{printable(loc)}")) from exc
     return sock
 
 
@@ -156,7 +157,8 @@ class Place:
             try:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
             except OSError as exc:
-                raise self._failed(exc, "expected a folder that this user can write to") from exc
+                remedy = "" if exc.errno in OWN else "expected a folder that this user can write to"
+                raise self._failed(exc, remedy) from exc
             lock = open(descriptor, "r+b")  # noqa: SIM115 - held as long as the address
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -39,10 +39,10 @@ __all__ = ["Connection", "Layer"]
 
 #: A message limit of None, as a number that every length is below.
 NO_CAP = (1 << 63) - 1
-#: How many of the first bytes are looked at: F and N of a message …
+#: How many of the first bytes are looked at: F and N of a message.
 START = 16
-#: … of which a hello has one frame.
-ONE = (1).to_bytes(8, "little")
+#: How many of them are shown.
+SHOWN = 10
 #: What the framing says of a message that is longer than a limit.
 LIMIT = "exceeds the limit"
 REFUSED = f"the peer does not trust this side, and has require_trust=True: {REMEDY}"
@@ -232,6 +232,8 @@ class Connection:
             return []
         messages = self._framing.receive(nbytes)
         if not messages:
+            if self.state is HANDSHAKE and self._is_noise():
+                self._accuse(ValueError("no hello"))
             return []
         self._began = b""
         frame = bytes(messages[0][0])
@@ -344,18 +346,20 @@ class Connection:
         """End the connection because of what the peer sent."""
         why = f"protocol error: {cause}"
         if self._is_noise():
-            why = f"{self._noise()}: {cause}"
+            why = self._noise()
         elif self.state is OPEN and LIMIT in why:
             why += " (Limits.frames)" if " frames " in why else " (Limits.message)"
         self.cut(printable(why, SHORT), RemoteProtocolError, cause)
 
     def _is_noise(self) -> bool:
-        """Whether what has come instead of a hello cannot be the beginning of one."""
-        began = self._began
-        return bool(began) and not (not any(began[2:8]) and ONE.startswith(began[8:]))
+        """Whether what has come instead of a hello cannot even be the beginning of a message.
+
+        Its lengths would be far beyond those of a hello.
+        """
+        return any(self._began[2:8]) or any(self._began[10:START])
 
     def _noise(self) -> str:
-        return f"the peer does not speak this protocol; it began with {self._began!r}"
+        return f"the peer does not speak this protocol; it began with {self._began[:SHOWN]!r}"
 
     @property
     def mid_message(self) -> bool:
@@ -369,8 +373,8 @@ class Connection:
         if self.complaint:
             clean = self._farewell and not self._framing.mid_message
             self._move(END, f"ended by the peer, which says: {self.complaint}", clean=clean)
-        elif self._is_noise():
-            self._move(END, self._noise())
+        elif self._began:
+            self._move(END, f"the connection ended inside the hello, which began {self._began!r}")
         elif self._framing.mid_message:
             self._move(END, "the connection ended inside a message")
         elif self.state is HANDSHAKE:
