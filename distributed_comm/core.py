@@ -138,8 +138,11 @@ class Channel(ABC):
     def abort(self) -> None:
         """Close at once, dropping what is unsent; never raises."""
 
-    def dismiss(self, why: str) -> None:  # noqa: ARG002 - for channels that can tell
-        """Close because of what the peer did: log the reason, and tell the peer if possible."""
+    def dismiss(self, why: str, *, unread: bool = True) -> None:  # noqa: ARG002 - for channels that can tell
+        """Close because of what the peer did: log the reason, and tell the peer if possible.
+
+        What has arrived can still be read, unless ``unread`` is false.
+        """
         self.abort()
 
     @property

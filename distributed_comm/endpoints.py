@@ -111,7 +111,8 @@ async def _dial(
         except FatalCommClosedError:
             raise
         except TimeoutError as exc:
-            if str(exc) or not str(cause):  # a last attempt cut short says less than the others
+            # an attempt that was cut short says less than the others
+            if exc.errno is not None or isinstance(cause, TimeoutError):
                 cause = exc
         except OSError as exc:
             cause = exc

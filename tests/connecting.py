@@ -20,7 +20,8 @@ GOODBYE = honest([b"\xc7\x01\xbc\x01"])
 PING, PONG = honest([b"\xc7\x01\xbc\x02"]), honest([b"\xc7\x01\xbc\x03"])
 A, B = honest([b"a"]), honest([b"b", b"bb"])
 LIMITS = Limits(message=1000, frames=9)
-OURS = honest([hello.encode(hello.local_hello(terms=accepted(LIMITS)))])
+OURS = honest([hello.encode(hello.local_hello())])
+SENT = honest([hello.encode(hello.local_hello(terms=accepted(LIMITS)))])
 
 each_peer = pytest.mark.parametrize("greeting", [OURS, DASKS], ids=["ours", "dask"])
 

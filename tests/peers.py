@@ -32,6 +32,8 @@ OUR_HELLO = pack({"python": (3, 11, 7), "pickle-protocol": 5, "distributed_comm"
 HEARS_REASONS = pack(
     {"python": (3, 11, 7), "pickle-protocol": 5, "distributed_comm": {"version": 4}}
 )
+#: What stands in front of a side's first message: the limits for strangers apply.
+TERMS = frame_up(bytes.fromhex("c7 02 bc 07 00"))
 GOODBYE = frame_up(bytes.fromhex("c7 01 bc 01"))
 
 

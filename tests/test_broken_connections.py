@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from loops import settle
-from peers import LOOPBACK, check_echo, echo, pack
+from peers import LOOPBACK, TERMS, check_echo, echo, pack
 from proxy import Proxy, Way
 
 import distributed_comm as dc
@@ -54,7 +54,7 @@ PLACES = {
 def test_a_reset_is_an_error_with_its_cause_at_once(run, kernels, caplog, kind, offset, reading):
     async def main():
         async with through_a_proxy() as (proxy, client, server):
-            proxy.out.after = proxy.out.passed + len(pack("first")) + offset
+            proxy.out.after = proxy.out.passed + len(TERMS + pack("first")) + offset
             reads = [asyncio.create_task(read_two(server))] if reading == "waiting" else []
             await settle()
             await client.write("first")

@@ -159,8 +159,8 @@ def test_it_is_given_back_with_a_loop_that_was_closed():
 
 def test_a_dialler_counts_nothing_of_what_it_sends(run):
     async def main():
-        async with pair(options=LIMITED) as (client, server):
-            writing = asyncio.create_task(client.write(bytes(20 * MIB)))
+        async with pair(options=(LIMITED, dc.CommOptions())) as (client, server):
+            writing = asyncio.create_task(client.write(bytes(15 * MIB)))
             await until(lambda: client._channel._queued)
             assert budget_of(client).used == 0
             client.abort()

@@ -50,12 +50,15 @@ class Leaver(Reader):
         """Let the peer not come in, at once; what is returned tells it so, and closes."""
         return self._part(self._connection.refuse(why))
 
-    def dismiss(self, why: str) -> None:
+    def dismiss(self, why: str, *, unread: bool = True) -> None:
         if get_ident() != self._thread:
             self.abort(why)
-        else:
-            self._connection.cut(why)
-            self._say_last_words()
+            return
+        self._connection.cut(why)
+        if not unread:
+            self._inbox.clear()
+            self._let_go()
+        self._say_last_words()
 
     def _say_last_words(self) -> None:
         """Log why the peer was cut, tell it, and close; what it had sent before can be read."""

@@ -95,7 +95,7 @@ class Pauser(Rationer):
             try:
                 budget.change(nbytes - self._held)
             except ValueError as exc:
-                self.dismiss(str(exc))
+                self.dismiss(str(exc), unread=False)
             else:
                 self._held = nbytes
 
