@@ -1,20 +1,24 @@
-"""BatchedSend: many small messages as few large ones, at most one an interval."""
+"""BatchedSend: many small messages as few large ones, mostly one an interval."""
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Generator, Iterable
-from contextlib import suppress
+from types import TracebackType
 from typing import Any, Self
 
 from .core import Comm
 from .errors import CommClosedError, LocalProtocolError
+from .estimates import estimate
 
 __all__ = ["BatchedSend"]
 
 #: Seconds in the units that an interval may be given in; a number is in ms, as Dask's.
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-#: How often over the limit may be sent by who does not wait.
+#: How often over a limit may be sent by who does not wait.
 SLACK = 10
+#: Bytes from which on a batch is sent without waiting for others.
+BATCH = 1024 * 1024
 
 
 class BatchedSend:
@@ -26,9 +30,13 @@ class BatchedSend:
     ...         for number in range(100_000):
     ...             await batched.send({"op": "report", "number": number})
 
-    The peer reads lists: `Server.handle_stream` takes them apart. `send` returns at once; who
-    awaits what it returns waits while more than ``limit`` messages are unsent. A message that
-    cannot be serialized is left out, alone, and logged.
+    The peer reads lists: `Server.handle_stream` takes them apart. A list has about 1 MiB at most,
+    or one message that is longer, and is sent one interval after the last one, or as soon as
+    there is so much. `send` returns at once; who awaits what it returns waits while more than
+    ``limit`` messages, or ``limit_bytes``, are unsent. Bytes are estimated.
+
+    Whatever was not delivered is an error of the next `send`, or of `close`: a connection that was
+    lost, and messages that cannot be sent, which are left out alone.
     """
 
     def __init__(
@@ -38,21 +46,28 @@ class BatchedSend:
         serializers: Iterable[str] | None = None,
         *,
         limit: int = 10_000,
+        limit_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self.interval = parse_interval(interval)
         self.serializers = serializers
         self.limit = limit
+        self.limit_bytes = limit_bytes
         self.comm: Comm | None = None
         self.message_count = 0
         self.batch_count = 0
         self.byte_count = 0
-        self._buffer: list[Any] = []
-        self._sending = 0  # messages of the batch that is being written
+        self._buffer: deque[Any] = deque()
+        self._sizes: deque[int] = deque()  # about how many bytes each of them has
+        self._unsent = self._unsent_bytes = 0  # in the buffer, and in the batch on its way
         self._task: asyncio.Task[None] | None = None
-        self._news = asyncio.Event()
+        self._news = asyncio.Event()  # there is something to send …
+        self._plenty = asyncio.Event()  # … or so much that no interval is waited for
         self._room = asyncio.Event()
         self._room.set()
-        self._ending = asyncio.Event()
+        self._ending = False
+        self._failure: Exception | None = None  # of what was not delivered, until it was raised
+        self._left_out = 0  # messages that this is about
+        self._end = ""  # why nothing more is sent
 
     def start(self, comm: Comm) -> None:
         """Send on this comm from now on, first what was given before."""
@@ -63,93 +78,207 @@ class BatchedSend:
 
     def closed(self) -> bool:
         """Whether nothing more will be sent."""
-        return self._ending.is_set() or (self.comm is not None and self.comm.closed())
+        return self._ending or (self.comm is not None and self.comm.closed())
+
+    # -- giving messages -------------------------------------------------------------------
 
     def send(self, *msgs: Any) -> "Room":
-        """Have messages sent; await what this returns where there may be many.
+        """Have messages sent; await what this returns if there may be many.
 
-        Raises CommClosedError where they would not be sent any more, and LocalProtocolError
-        ten times above the limit.
+        Raises an error, once, if something that was given before was not delivered; then none of
+        these messages is taken. CommClosedError if they would not be sent any more, and
+        LocalProtocolError ten times above a limit.
         """
+        if self._failure is not None:
+            self._raise_failure()
         if self.closed():
-            raise CommClosedError(f"{self!r} sends no more")
-        if self.waiting + len(msgs) > SLACK * self.limit:
-            raise LocalProtocolError(
-                f"{self.waiting} messages are unsent, {SLACK} times the limit of {self.limit}: "
-                f"await send()"
-            )
-        self._buffer += msgs
-        self.message_count += len(msgs)
-        self._news.set()
-        if self.waiting > self.limit:
+            error = self._closed_error()
+            self._end = self._end or str(error)  # `close` need not say so again
+            raise error
+        if len(msgs) == 1:  # nearly always, and quicker
+            nbytes = estimate(msgs[0])
+            sizes: tuple[int, ...] = (nbytes,)
+        else:
+            sizes = tuple(map(estimate, msgs))
+            nbytes = sum(sizes)
+        unsent = self._unsent + len(sizes)
+        unsent_bytes = self._unsent_bytes + nbytes
+        if unsent > self.limit or unsent_bytes > self.limit_bytes:
+            self._check(unsent, unsent_bytes, len(sizes))
             self._room.clear()
+        if not self._buffer:
+            self._news.set()
+        self._unsent = unsent
+        self._unsent_bytes = unsent_bytes
+        self._buffer += msgs
+        self._sizes += sizes
+        self.message_count += len(sizes)
+        if unsent_bytes >= BATCH:
+            self._plenty.set()
         return Room(self)
+
+    def _check(self, unsent: int, unsent_bytes: int, added: int) -> None:
+        """Raise LocalProtocolError if these are more than may be kept for who never waits."""
+        if unsent > SLACK * self.limit:
+            raise LocalProtocolError(
+                f"{self._unsent} messages are unsent, and {added} more exceed {SLACK} times the "
+                f"limit of {self.limit}: await send()"
+            )
+        if unsent > 1 and unsent_bytes > SLACK * self.limit_bytes:
+            raise LocalProtocolError(
+                f"about {self._unsent_bytes} bytes are unsent, and {added} more messages exceed "
+                f"{SLACK} times the limit_bytes of {self.limit_bytes}: await send()"
+            )
 
     @property
     def waiting(self) -> int:
         """How many messages are unsent."""
-        return len(self._buffer) + self._sending
+        return self._unsent
+
+    @property
+    def waiting_bytes(self) -> int:
+        """About how many bytes are unsent."""
+        return self._unsent_bytes
+
+    @property
+    def full(self) -> bool:
+        """Whether more is unsent than the limits."""
+        return self._unsent > self.limit or self._unsent_bytes > self.limit_bytes
 
     async def drain(self) -> None:
-        """Wait until no more than the limit are unsent. Raises CommClosedError."""
-        while self.waiting > self.limit:  # others may have sent since there was room
+        """Wait until no more than the limits are unsent. Raises CommClosedError."""
+        while self.full:  # others may have sent since there was room
             await self._room.wait()
             if self.closed() and self.waiting:
-                raise CommClosedError(f"{self!r} sends no more; {self.waiting} were not sent")
+                raise self._closed_error()
+
+    # -- sending them ----------------------------------------------------------------------
 
     async def _send_batches(self, comm: Comm) -> None:
         try:
-            while not self._ending.is_set() or self._buffer:
-                if self._buffer:
-                    batch, self._buffer = self._buffer, []
-                    self._sending = len(batch)
-                    await self._write(comm, batch)
-                    self._sending = 0
-                    if self.waiting <= self.limit:
-                        self._room.set()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(self.interval):
-                            await self._ending.wait()
-                self._news.clear()
-                if not self._buffer and not self._ending.is_set():
+            while self._buffer or not self._ending:
+                if not self._buffer:
+                    self._news.clear()
                     await self._news.wait()
+                    continue
+                batch, nbytes = self._take_batch(comm)
+                await self._write(comm, batch)
+                self._unsent -= len(batch)
+                self._unsent_bytes -= nbytes
+                del batch
+                if not self.full:
+                    self._room.set()
+                if self._unsent_bytes < BATCH and not self._ending:
+                    await self._pause()
         except OSError as exc:
             comm.log.line(logging.INFO, "%s ends: %s", self, exc)
+            self._end = f": {exc}"
+            self._fail(self._closed_error(), exc)
             comm.abort()
         finally:
-            self._ending.set()
+            self._ending = True
             self._room.set()
 
+    async def _pause(self) -> None:
+        """Wait for an interval, unless there is plenty to send."""
+        self._plenty.clear()
+        handle = asyncio.get_running_loop().call_later(self.interval, self._plenty.set)
+        try:
+            await self._plenty.wait()
+        finally:
+            handle.cancel()
+
+    def _take_batch(self, comm: Comm) -> tuple[list[Any], int]:
+        """Take as many messages as one list may have; return them, and their bytes."""
+        most = min(BATCH, comm.accepts)
+        batch: list[Any] = []
+        nbytes = 0
+        buffer, sizes = self._buffer, self._sizes
+        while buffer and (not batch or nbytes + sizes[0] <= most):
+            batch.append(buffer.popleft())
+            nbytes += sizes.popleft()
+        return batch, nbytes
+
     async def _write(self, comm: Comm, batch: list[Any]) -> None:
-        """Write a batch; where it cannot be serialized, each of its messages that can be."""
+        """Write a batch; if that cannot be sent, its halves, and so on to a single message."""
         self.batch_count += 1
         try:
             self.byte_count += await comm.write(batch, self.serializers)
+            return
         except (TypeError, ValueError) as exc:
             if len(batch) == 1:
                 comm.log.line(logging.ERROR, "%s leaves out a message: %s", self, exc)
+                self._left_out += 1
+                self._fail(exc)
                 return
-            for message in batch:
-                await self._write(comm, [message])
+        half = len(batch) // 2
+        await self._write(comm, batch[:half])
+        await self._write(comm, batch[half:])
+
+    # -- what was not delivered ------------------------------------------------------------
+
+    def _fail(self, error: Exception, cause: Exception | None = None) -> None:
+        """Keep an error for the next `send` or `close`; the end of the connection counts most."""
+        error.__cause__ = cause or error.__cause__
+        if self._failure is None or cause is not None:
+            self._failure = error
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        count, self._left_out = self._left_out, 0
+        if failure is None:
+            return
+        if count:
+            failure.add_note(f"{self!r} has left out {count} messages; this was the first error")
+        raise failure
+
+    def _closed_error(self) -> CommClosedError:
+        unsent = f"; {self.waiting} were not sent" if self.waiting else ""
+        loss = None if self.comm is None else self.comm.loss
+        why = self._end or (f": {loss}" if loss is not None else "")
+        return CommClosedError(f"{self!r} sends no more{unsent}{why}")
+
+    # -- the end ---------------------------------------------------------------------------
 
     async def close(self, timeout: float | None = None) -> None:
-        """Send what is unsent, and close the comm; abort it where that takes too long."""
-        self._ending.set()
+        """Send what is unsent, and close the comm; abort it if that takes too long.
+
+        Raises an error if something was not delivered, as far as that is known: messages that
+        could not be sent, or a connection that the peer has not closed in order.
+        """
+        self._ending = True
         self._news.set()
+        self._plenty.set()
         if self._task is None or self.comm is None:
+            if self._buffer:
+                self._failure = CommClosedError(f"{self!r} was never started")
+                self._buffer.clear()
+            self._raise_failure()
             return
+        aborted = False
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.wait({self._task})
-                if not self._task.cancelled():  # by `abort`
+                aborted = self._task.cancelled()  # by `abort`
+                if not aborted:
                     self._task.result()
                 await self.comm.close()
         finally:
-            self.abort()
+            loss = self.comm.loss
+            self._drop()
+        if loss is not None and self._failure is None and not aborted:
+            if not self._end:  # else it was raised already
+                self._failure = CommClosedError(f"{self!r}: what was sent last may be lost: {loss}")
+            self._end = f": {loss}"
+        self._raise_failure()
 
     def abort(self) -> None:
         """Drop what is unsent, and close the comm at once."""
-        self._ending.set()
+        self._failure = None
+        self._drop()
+
+    def _drop(self) -> None:
+        self._ending = True
         if self._task is not None:
             self._task.cancel()
         if self.comm is not None:
@@ -158,8 +287,17 @@ class BatchedSend:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.close()
+        except Exception:
+            if error is None:  # else that one is raised
+                raise
 
     def __repr__(self) -> str:
         state = "closed" if self.closed() else "open"
@@ -175,7 +313,8 @@ class Room:
         self._batched = batched
 
     def __await__(self) -> Generator[Any, None, None]:
-        return self._batched.drain().__await__()
+        if self._batched.full:
+            yield from self._batched.drain().__await__()
 
 
 def parse_interval(interval: float | str) -> float:

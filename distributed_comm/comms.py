@@ -14,7 +14,7 @@ from typing import Any
 
 from .core import Admit, Channel, Comm, Enveloped, Receiver, Unsettled
 from .envelope import as_data, take_head
-from .errors import LocalProtocolError, MessageError
+from .errors import CommClosedError, LocalProtocolError, MessageError
 from .frames import Frames
 from .log_limits import Log
 from .options import Limits
@@ -310,12 +310,16 @@ class ChannelComm(Comm):
     def abort(self) -> None:
         self._channel.abort()
 
-    def dismiss(self, why: str) -> None:
-        self._channel.dismiss(why)
+    def dismiss(self, why: str, *, logged: bool = False) -> None:
+        self._channel.dismiss(why, logged=logged)
 
     @property
-    def complaint(self) -> str:
-        return self._channel.complaint
+    def loss(self) -> CommClosedError | None:
+        return self._channel.loss
+
+    @property
+    def accepts(self) -> int:
+        return self._channel.accepts
 
     def closed(self) -> bool:
         return self._channel.closed()

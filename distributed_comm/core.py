@@ -5,6 +5,7 @@ A *Channel* moves lists of frames between two endpoints; byte transports supply 
 whose transport needs no bytes supplies its own. A Channel never refers to its Comm.
 """
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from types import TracebackType
@@ -138,17 +139,29 @@ class Channel(ABC):
     def abort(self) -> None:
         """Close at once, dropping what is unsent; never raises."""
 
-    def dismiss(self, why: str, *, unread: bool = True) -> None:  # noqa: ARG002 - for channels that can tell
-        """Close because of what the peer did: log the reason, and tell the peer if possible.
+    def dismiss(  # for those that can tell
+        self,
+        why: str,  # noqa: ARG002
+        *,
+        unread: bool = True,  # noqa: ARG002
+        logged: bool = False,  # noqa: ARG002
+    ) -> None:
+        """Close because of what the peer did, log the reason, and tell the peer if possible.
 
-        What has arrived can still be read, unless ``unread`` is false.
+        What has arrived can still be read, unless ``unread`` is false. With ``logged``, the caller
+        logs it.
         """
         self.abort()
 
     @property
-    def complaint(self) -> str:
-        """Why the peer has ended the connection, in its own words; empty if it gave no reason."""
-        return ""
+    def loss(self) -> CommClosedError | None:
+        """Why what was sent may not have arrived; None if the connection is open, or ended well."""
+        return None
+
+    @property
+    def accepts(self) -> int:
+        """The most bytes of a message that the peer is known to take, whoever it trusts."""
+        return sys.maxsize
 
     async def settled(self) -> None:  # noqa: B027 - for channels that have limits of the peer
         """Wait until the peer has said which of its limits apply, or the connection has ended."""
@@ -285,14 +298,22 @@ class Comm(ABC):
     def abort(self) -> None:
         """Close at once, dropping what is unsent; never raises."""
 
-    def dismiss(self, why: str) -> None:  # noqa: ARG002 - for comms that can tell
-        """Close because of what the peer did: log the reason, and tell the peer if possible."""
+    def dismiss(self, why: str, *, logged: bool = False) -> None:  # noqa: ARG002 - for those that can
+        """Close because of what the peer did, log the reason, and tell the peer if possible.
+
+        What has arrived can still be read. With ``logged``, the caller logs it.
+        """
         self.abort()
 
     @property
-    def complaint(self) -> str:
-        """Why the peer has ended the connection, in its own words; empty if it gave no reason."""
-        return ""
+    def loss(self) -> CommClosedError | None:
+        """Why what was sent may not have arrived; None if the connection is open, or ended well."""
+        return None
+
+    @property
+    def accepts(self) -> int:
+        """The most bytes of a message that the peer is known to take, whoever it trusts."""
+        return sys.maxsize
 
     @abstractmethod
     def closed(self) -> bool:

@@ -7,6 +7,7 @@ from inspect import isasyncgenfunction, isawaitable
 from typing import Any
 
 from .core import Comm
+from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
 from .handlers import bare, requires_trust
 from .operations import drive, list_names
 from .texts import brief
@@ -41,17 +42,35 @@ class Streaming:
         self._guarded: dict[str, tuple[Callable[..., Any], bool]] = {}  # that were asked for
 
     async def run(self) -> None:
-        """Handle each message, or each of a batch, until the peer is done; then close the comm."""
+        """Handle each message, or each of a batch, until the peer is done; then close the comm.
+
+        If one cannot be handled, the peer is told, for it may not know of anything else.
+        """
         try:
-            async for batch in self._comm:
-                messages = batch if isinstance(batch, list | tuple) else (batch,)
-                for number, message in enumerate(messages, 1):
-                    if not await self._handle(message):
-                        return
-                    if number % AT_ONCE == 0:
-                        await asyncio.sleep(0)
+            await self._handle_all()
+        except CommClosedError:
+            raise
+        except Exception as exc:
+            self._comm.dismiss(f"a stream handler failed: {type(exc).__name__}", logged=True)
+            raise
         finally:
             await self._comm.close()
+
+    async def _handle_all(self) -> None:
+        while True:
+            try:
+                batch = await anext(self._comm)
+            except StopAsyncIteration:
+                return
+            except (MessageError, UnserializableError, UntrustedError) as exc:
+                self._comm.dismiss(str(exc))
+                return
+            messages = batch if isinstance(batch, list | tuple) else (batch,)
+            for number, message in enumerate(messages, 1):
+                if not await self._handle(message):
+                    return
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     async def _handle(self, message: Any) -> bool:
         """Handle one message; return whether others may follow."""
@@ -69,8 +88,7 @@ class Streaming:
         function = self._handlers.get(op) if isinstance(op, str) else None
         why = self._refusal(op, function)
         if why is not None or function is None:
-            comm = self._comm
-            comm.log.line(logging.ERROR, "ended a stream from %s: %s", comm.peer_address, why)
+            self._comm.dismiss(f"a stream was ended: {why}")
             return False
         result = function(**{**self._extra, **arguments})
         if isinstance(result, AsyncGenerator):  # from a handler added later, or one that hid it

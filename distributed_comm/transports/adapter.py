@@ -7,9 +7,11 @@ pause reading above a limit (`pausing`), watch the peer (`watcher`), hand out me
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
+from ..errors import CommClosedError
 from ..frames import Frames
 from ..options import CommOptions
 from ..wire.budget import Budget
@@ -249,8 +251,13 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         return self._connection.terms is not None
 
     @property
-    def complaint(self) -> str:
-        return self._connection.complaint
+    def loss(self) -> CommClosedError | None:
+        return self._connection.loss()
+
+    @property
+    def accepts(self) -> int:
+        known = self._connection.terms or ()
+        return min((min(terms.message, terms.header) for terms in known), default=sys.maxsize)
 
     @property
     def proven(self) -> bool:

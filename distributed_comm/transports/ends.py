@@ -20,7 +20,7 @@ from ..errors import CommClosedError, LocalProtocolError
 from . import forks
 from .provider import switch_of
 
-__all__ = ["ABORTED", "CLOSED", "HIGH_WATER", "End"]
+__all__ = ["ABORTED", "CLOSED", "HIGH_WATER", "Departure", "End"]
 
 #: Unread messages above which a write waits …
 HIGH_WATER = kernel.HIGH_WATER

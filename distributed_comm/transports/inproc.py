@@ -10,6 +10,7 @@ without, as everywhere; only the lists and dicts around it are copied for that.
 import asyncio
 import errno
 import itertools
+import logging
 import os
 import warnings
 from collections.abc import Awaitable, Iterable
@@ -21,7 +22,7 @@ from typing import Any
 from .._kernels import mailbox as kernel
 from ..core import Admit, Comm, Connector, Enveloped, HandleComm, Listener
 from ..envelope import NO_REPLY, UNSENDABLE, Envelope, as_data, is_request
-from ..errors import FatalCommClosedError, MessageError
+from ..errors import CommClosedError, FatalCommClosedError, MessageError
 from ..pushing import REFUSED, name_ends
 from ..registry import Backend
 from ..serialize.markers import made as wrappers_made
@@ -29,7 +30,7 @@ from ..serialize.settings import LoadOptions, check_choice
 from ..serialize.unwrapping import unwrap
 from ..texts import SHORT, printable
 from . import forks, sockets
-from .ends import ABORTED, CLOSED, End
+from .ends import ABORTED, CLOSED, Departure, End
 from .handling import Handling
 
 __all__ = ["InProcBackend"]
@@ -166,6 +167,12 @@ class InProc(Comm):
     def abort(self) -> None:
         self._end.leave(ABORTED)
 
+    def dismiss(self, why: str, *, logged: bool = False) -> None:
+        if not logged:
+            ends = f"{self.local_address} -> {self.peer_address}"
+            self.log.line(logging.WARNING, "cut a connection: %s: %s", why, ends)
+        self._end.leave(Departure(why, f"ended by the peer, which says: {why}", clean=False))
+
     def closed(self) -> bool:
         return self._end.over() is not None
 
@@ -176,6 +183,11 @@ class InProc(Comm):
     @property
     def peer_address(self) -> str:
         return self._end.peer.address
+
+    @property
+    def loss(self) -> CommClosedError | None:
+        how = self._end.over()
+        return None if how is None or how.clean else self._end.closed_error()
 
     def stats(self) -> dict[str, int]:
         return {

@@ -50,7 +50,7 @@ class Leaver(Reader):
         """Let the peer not come in, at once; what is returned tells it so, and closes."""
         return self._part(self._connection.refuse(why))
 
-    def dismiss(self, why: str, *, unread: bool = True) -> None:
+    def dismiss(self, why: str, *, unread: bool = True, logged: bool = False) -> None:
         if get_ident() != self._thread:
             self.abort(why)
             return
@@ -58,22 +58,23 @@ class Leaver(Reader):
         if not unread:
             self._inbox.clear()
             self._let_go()
-        self._say_last_words()
+        self._say_last_words(logged=logged)
 
-    def _say_last_words(self) -> None:
+    def _say_last_words(self, *, logged: bool = False) -> None:
         """Log why the peer was cut, tell it, and close; what it had sent before can be read."""
         connection = self._connection
         words, connection.last_words = connection.last_words, None
         if words is None:  # it had ended before
             self.abort()
             return
-        log = self.log or of_trusted()
-        log.line(logging.WARNING, "cut a connection: %s", connection.closed_error())
+        if not logged:
+            log = self.log or of_trusted()
+            log.line(logging.WARNING, "cut a connection: %s", connection.closed_error())
+        self._wake()
         if words:
-            self._wake()
-            self._loop.create_task(self._part(words, unread=True))
+            self._post(words)  # at once: if anybody else closes, that comes behind it
+            self._loop.create_task(self._part([], unread=True))
         else:
-            self._wake()
             self._abort_transport()
 
     async def _part(self, last_words: list[bytes | memoryview], *, unread: bool = False) -> None:

@@ -27,6 +27,7 @@ from .states import (
     END,
     HANDSHAKE,
     HELLO,
+    LEAVING,
     LOST,
     MUTE,
     OPEN,
@@ -107,7 +108,7 @@ class Connection:
         self.relayed = False
         #: Whether the peer has said that it does not trust us, and requires that.
         self.refused = False
-        #: Why the peer ends the connection, if it has said so.
+        #: Why the connection ends, if the peer has said so, or if it was lost after our goodbye.
         self.complaint = ""
         #: What is to be sent before the connection ends, if we have cut it; else None.
         self.last_words: list[bytes | memoryview] | None = None
@@ -373,8 +374,6 @@ class Connection:
         if self.complaint:
             clean = self._farewell and not self._framing.mid_message
             self._move(END, f"ended by the peer, which says: {self.complaint}", clean=clean)
-        elif self._began:
-            self._move(END, f"the connection ended inside the hello, which began {self._began!r}")
         elif self._framing.mid_message:
             self._move(END, "the connection ended inside a message")
         elif self.state is HANDSHAKE:
@@ -395,6 +394,8 @@ class Connection:
         kind: type[CommClosedError] = CommClosedError,
     ) -> None:
         """Take note that the connection is gone, or has to go at once."""
+        if self.state is LEAVING and not self.complaint:
+            self.complaint = f"{why}, before all that was sent had been taken"
         self._move(LOST, why, kind, cause)
 
     def _move(
@@ -413,6 +414,14 @@ class Connection:
         if self.state is CLOSED:
             self._framing.drop()
             self.respond = _ignore
+
+    def loss(self) -> CommClosedError | None:
+        """Return why what we have sent may not have arrived; None if nothing says so."""
+        if self.state is HANDSHAKE or self.state is OPEN:
+            return None
+        if self._clean and self.complaint:  # we had closed, and it has not ended in order
+            return CommClosedError(f"{self.complaint}: {self.local} -> {self.peer}")
+        return None if self._clean else self.closed_error()
 
     def closed_error(self) -> CommClosedError:
         """Return the exception for whoever uses the connection after its end."""
