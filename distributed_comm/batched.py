@@ -251,7 +251,8 @@ class BatchedSend:
         self._plenty.set()
         if self._task is None or self.comm is None:
             if self._buffer:
-                self._failure = CommClosedError(f"{self!r} was never started")
+                why = f"{self!r} was never started; {self.waiting} were not sent"
+                self._failure = CommClosedError(why)
                 self._buffer.clear()
             self._raise_failure()
             return

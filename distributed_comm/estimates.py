@@ -55,6 +55,7 @@ class _Estimate:
 
     def add(self, obj: Any, depth: int) -> int:
         """Return what an object takes, whose parts are looked at ``depth`` levels deep."""
+        self.left -= 1
         kind = type(obj)
         if kind in NUMBERS:
             return NUMBER
@@ -62,7 +63,6 @@ class _Estimate:
             return AROUND + (len(obj) if obj.isascii() else 3 * len(obj))
         if kind is bytes or kind is bytearray:
             return AROUND + len(obj)
-        self.left -= 1
         if depth == 0 or self.left < 0:
             return HEADER
         if kind is dict:
@@ -85,6 +85,8 @@ class _Estimate:
         for item in items if count <= SAMPLES else islice(items, SAMPLES):
             total += self.add(item, depth - 1)
             looked += 1
+            if self.left < 0:
+                break
         return AROUND + (total if looked == count else total * count // max(looked, 1))
 
     def _add_other(self, obj: Any, depth: int) -> int:
@@ -97,6 +99,6 @@ class _Estimate:
             return self.add(frames, depth)
         held = getattr(obj, "__dict__", None)
         if type(held) is dict and held:
-            return self.add(held, depth)
+            return max(self.add(held, depth), getsizeof(obj))  # pandas knows better itself
         data = getattr(obj, "data", None)  # of a wrapper
         return getsizeof(obj) if data is None else self.add(data, depth)
