@@ -14,7 +14,8 @@
     ValueError
     ├── KeyFileError                a key file that is unsafe or holds no key
     └── MessageError                a message that arrived whole and cannot be decoded, or one
-                                    that is too long to wait until a stranger has read it
+                                    that is too long to send: for what the peer accepts, or to
+                                    wait until a stranger has read it
 
 After a CommClosedError the comm is of no more use; after any other the next message can
 be read or written. Exceptions of msgpack, pickle and the loop stay the ``__cause__``, unless they
@@ -76,4 +77,4 @@ class KeyFileError(ValueError):
 
 
 class MessageError(ValueError):
-    """A message cannot be decoded, or is too long to wait until a stranger has read it."""
+    """A message cannot be decoded, or is too long for its reader, or to wait until that reads."""
