@@ -19,10 +19,10 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import Any
 
-from .calls import Status, pack_error, seems_error
+from .calls import UNTOLD, Status, pack_error, seems_error
 from .core import Comm
 from .envelope import END, ERROR, EXTRA, ITEM, ITEMS, NO_REPLY, NOTHING, REPLY
-from .errors import MessageError, RemoteError
+from .errors import RemoteError
 from .failures import failed, unsendable
 from .operations import EITHER, Call, Operation, Operations, drive
 from .own_messages import OwnMessages
@@ -43,7 +43,7 @@ class Answering:
     """The half of a `Serving` that answers; `call` is the one under way."""
 
     __slots__ = (
-        "_deaf", "_operations", "_own", "_streaming", "_trusted", "_verdict", "_wanted", "call",
+        "_deaf", "_leaving", "_operations", "_own", "_streaming", "_trusted", "_verdict", "_wanted", "call",
         "comm", "task",
     )  # fmt: skip
 
@@ -57,6 +57,7 @@ class Answering:
         self._streaming = False  # it is sending the items of a stream …
         self._wanted = False  # … or something that waits for the reply of its call
         self._deaf = False  # the last request has come: what follows is dropped
+        self._leaving = False  # the server closes: what comes is refused
         self._verdict: RemoteError | None = None  # why the server ended the call under way
 
     @abstractmethod
@@ -135,6 +136,8 @@ class Answering:
             return self._refuse(call, misfit)
         operation.count(0.0)
         error = failed(operation, exc, self.comm, self._trusted)
+        if issubclass(type(exc), FATAL):
+            error["ends"] = True
         work = self._fail(call, error, self._own.head_for(call, ERROR))
         _raise_if_fatal(exc)
         return work
@@ -175,11 +178,19 @@ class Answering:
 
     def _fail(self, call: Call, error: dict[str, Any], head: bytes = ERROR) -> Work | None:
         """Send an error if the caller waits for one, and then close if that was asked for."""
+        if call.close or self._leaving:
+            error["ends"] = True
         work = None if call.wants == NOTHING else self._post(call, head, error)
         return self._close(work) if call.close else work
 
-    def _post(self, call: Call, head: bytes, message: Any) -> Work | None:
-        """Send a message of our own, which always can be encoded; no head if the call has none."""
+    def _post(
+        self, call: Call, head: bytes, message: Any, spare: dict[str, Any] | None = UNTOLD
+    ) -> Work | None:
+        """Send a message of our own; no head if the call has none.
+
+        If it cannot be sent (it may be too long for what waits unsent), the constant ``spare`` is,
+        and if even that cannot, the connection ends: an error is never answered by another.
+        """
         try:
             if call.head is not None:
                 rest = self.comm.send(message, None, head)
@@ -187,9 +198,33 @@ class Answering:
                 rest = self._send_bare(message)
         except OSError:  # the connection has ended, as its receiver will hear
             return None
-        except MessageError as exc:  # it is the text of an error, and too long to wait unsent
-            return self._post(call, head, unsendable(exc, self.comm, self._trusted))
-        return None if rest is None else self._write(call, rest, head)
+        except Exception as exc:
+            return self._post_instead(call, head, spare, exc)
+        return None if rest is None else self._write_own(call, rest, head, spare)
+
+    def _post_instead(
+        self, call: Call, head: bytes, spare: dict[str, Any] | None, exc: Exception
+    ) -> Work | None:
+        log, peer = self.comm.log, self.comm.peer_address
+        if spare is not None:
+            log.line(logging.WARNING, "an error cannot be told to %s: %s", peer, exc)
+            return self._post(call, _error_for(head), spare, None)
+        log.line(logging.ERROR, "gave up %s, which cannot even be told of an error: %s", peer, exc)
+        self.comm.abort()
+        return None
+
+    async def _write_own(
+        self, call: Call, writing: Awaitable[Any], head: bytes, spare: dict[str, Any] | None
+    ) -> None:
+        """Wait for a message of our own to be written."""
+        try:
+            await writing
+        except OSError:
+            raise
+        except Exception as exc:
+            work = self._post_instead(call, head, spare, exc)
+            if work is not None:
+                await work
 
     async def _write(self, call: Call, writing: Awaitable[Any], head: bytes) -> None:
         """Wait for a reply to be written; one that cannot be is an error at the caller."""

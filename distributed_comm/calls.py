@@ -6,7 +6,6 @@ names are Dask's, whose servers and callers understand all of it. Between our pe
 marks an error; for Dask's peers, the status "uncaught-error" does.
 """
 
-import traceback
 from enum import Enum
 from typing import Any
 
@@ -16,12 +15,14 @@ from .serialize import pickles
 from .serialize.markers import Serialized, Wrapper
 from .serialize.settings import LoadOptions
 from .serialize.unwrapping import unwrap
-from .texts import LONG, printable
+from .texts import LONG, LONG_TEXT, describe, printable, sendable, shorten, trace
 
 __all__ = [
     "FAILED",
+    "UNTOLD",
     "RemoteTraceback",
     "Status",
+    "ends_connection",
     "is_error",
     "pack_error",
     "seems_error",
@@ -30,9 +31,8 @@ __all__ = [
 
 #: The status of a reply that is an error.
 FAILED = "uncaught-error"
-#: Bytes of a pickled exception, and characters of a text, above which it goes without.
+#: Bytes of a pickled exception, and of all its causes, above which it goes without.
 LARGE_PICKLE = 1024 * 1024
-LONG_TEXT = 20_000
 #: Causes that are sent, and opened, at most; a chain of exceptions may be circular.
 MAX_CAUSES = 16
 #: How `seems_error` opens what was left unopened: without trust.
@@ -122,38 +122,51 @@ def _may_be_dict(obj: Serialized) -> bool:
     return b"\x80" <= first < b"\x90" or first in {b"\xde", b"\xdf"}
 
 
-def describe(exc: BaseException) -> str:
-    """Return what Python prints of an exception below its traceback.
+def pack_error(exc: BaseException, trusted: bool, *, ends: bool = False) -> dict[str, Any]:
+    """Return the reply that says that a call raised; ``ends``: the connection ends behind it.
 
-    >>> describe(ValueError("no such key"))
-    'ValueError: no such key'
+    A peer that is not trusted gets what the exception says, and not where it was raised. Whatever
+    the exception is made of, this does not fail, and the reply can be encoded.
     """
-    if type(exc) is RemoteError:  # passed on from another peer, or said by the server itself
-        return _sendable(str(exc))
-    return _sendable("".join(traceback.format_exception_only(exc)).strip())
+    text = _said(exc) if type(exc) is RemoteError else describe(exc)
+    reply = _as_reply(text)
+    if ends:
+        reply["ends"] = True
+    if trusted:
+        if _of(exc, "__traceback__") is not None:
+            reply["traceback_text"] = trace(exc)
+        pickled = _pickle(exc)
+        if pickled is not None:
+            reply["exception"] = pickled
+            reply["causes"] = _pickle_causes(exc)
+    return reply
 
 
-def pack_error(exc: BaseException, trusted: bool) -> dict[str, Any]:
-    """Return the reply that says that a call raised.
+def _said(exc: RemoteError) -> str:
+    """Return the text of an error passed on from another peer, or said by the server itself."""
+    try:
+        return sendable(str(exc))
+    except BaseException:  # of its arguments' own methods
+        return describe(exc)
 
-    A peer that is not trusted gets what the exception says, and not where it was raised.
-    """
-    text = describe(exc)
-    reply: dict[str, Any] = {
+
+def _as_reply(text: str) -> dict[str, Any]:
+    return {
         "status": FAILED,
         "exception": text,
         "traceback": None,
         "exception_text": text,
         "traceback_text": "",
     }
-    if trusted:
-        if exc.__traceback__ is not None:
-            reply["traceback_text"] = _sendable("".join(traceback.format_exception(exc)))
-        pickled = _pickle(exc)
-        if pickled is not None:
-            reply["exception"] = pickled
-            reply["causes"] = _pickle_causes(exc)
-    return reply
+
+
+#: What is sent instead of a message that cannot be: constant and plain, so that it can.
+UNTOLD = _as_reply("the reply cannot be sent, nor the error that says why; the server's log has it")
+
+
+def ends_connection(reply: Any) -> bool:
+    """Whether the peer says that it ends the connection behind an error."""
+    return isinstance(reply, dict) and dict.get(reply, "ends") is True
 
 
 def unpack_error(reply: Any, comm: Comm) -> Exception:
@@ -195,7 +208,7 @@ def _traceback(fields: dict[Any, Any], trusted: bool) -> str:
     text = fields.get("traceback_text")
     if not trusted or not isinstance(text, str):
         return _text(fields, "traceback_text", trusted)
-    lines = _shorten(str.__str__(text)).split("\n")
+    lines = shorten(str.__str__(text)).split("\n")
     return "\n".join(printable(line, LONG_TEXT) for line in lines)
 
 
@@ -204,13 +217,18 @@ def _set_cause(exc: BaseException, cause: BaseException) -> None:
     vars(BaseException)["__cause__"].__set__(exc, cause)
 
 
-def _pickle(exc: BaseException) -> bytes | None:
+def _of(exc: BaseException, name: str) -> Any:
+    """Return an attribute that its class may have replaced."""
+    return vars(BaseException)[name].__get__(exc)
+
+
+def _pickle(exc: BaseException, most: int = LARGE_PICKLE) -> bytes | None:
     """Pickle an exception, None where it would not arrive; many do not survive their own."""
     try:
-        data, _ = pickles.dumps(exc, True, 4)  # a protocol that keeps it in one piece
-        if len(data) <= LARGE_PICKLE and type(pickles.loads(data, [], True)) is type(exc):
+        data, _ = pickles.dumps(exc, True, 4, most)  # a protocol that keeps it in one piece
+        if type(pickles.loads(data, [], True)) is type(exc):
             return data
-    except (UnserializableError, MessageError, RecursionError):
+    except BaseException:  # noqa: S110 - its methods may raise anything
         pass
     return None
 
@@ -218,11 +236,13 @@ def _pickle(exc: BaseException) -> bytes | None:
 def _pickle_causes(exc: BaseException) -> list[bytes]:
     """Pickle the chain of causes as far as it goes; pickling an exception leaves them out."""
     pickled: list[bytes] = []
-    while (cause := exc.__cause__) is not None and len(pickled) < MAX_CAUSES:
-        data = _pickle(cause)
+    left = LARGE_PICKLE
+    while (cause := _of(exc, "__cause__")) is not None and len(pickled) < MAX_CAUSES:
+        data = _pickle(cause, left)
         if data is None:
             break
         pickled.append(data)
+        left -= len(data)
         exc = cause
     return pickled
 
@@ -235,14 +255,3 @@ def _unpickle(data: Any, trusted: bool) -> BaseException | None:
     except (UntrustedError, MessageError):
         return None
     return exc if isinstance(exc, BaseException) else None
-
-
-def _sendable(text: str) -> str:
-    """Shorten a text, and escape the surrogates that UTF-8 cannot encode."""
-    return _shorten(text).encode(errors="backslashreplace").decode()
-
-
-def _shorten(text: str) -> str:
-    if len(text) <= LONG_TEXT:
-        return text
-    return f"{text[: LONG_TEXT // 2]}\n … \n{text[-LONG_TEXT // 2 :]}"

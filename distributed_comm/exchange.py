@@ -9,7 +9,7 @@ error (see `calls`). The names are Dask's, whose servers and callers understand 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .calls import is_error, unpack_error
+from .calls import ends_connection, is_error, unpack_error
 from .core import Comm, Enveloped
 from .envelope import (
     ERROR,
@@ -122,7 +122,7 @@ def open_answer(answer: Enveloped, comm: Comm) -> Any:
 
     On an enveloped comm, a message without an envelope was written by hand, and is a value
     whatever it looks like. A message that is not an answer aborts the comm, and raises a
-    RemoteProtocolError.
+    RemoteProtocolError; an error behind which the peer closes aborts it, too.
     """
     head, message, error = answer
     if head is not None and head not in ANSWERS:
@@ -131,6 +131,8 @@ def open_answer(answer: Enveloped, comm: Comm) -> Any:
     if error is not None:
         raise error
     if head == ERROR or (head is None and not comm.enveloped and is_error(message)):
+        if ends_connection(message):
+            comm.abort()
         raise unpack_error(message, comm)
     return message
 

@@ -11,6 +11,7 @@ from .calls import pack_error
 from .core import Comm
 from .errors import CommClosedError, RemoteError
 from .operations import Operation
+from .texts import describe
 
 __all__ = ["failed", "unsendable"]
 
@@ -21,29 +22,25 @@ def failed(operation: Operation, exc: BaseException, comm: Comm, trusted: bool) 
     op, log = operation.op, comm.log
     if issubclass(type(exc), asyncio.CancelledError):
         return pack_error(RemoteError(f"{operation.op}: cancelled at the server"), False)
+    step = vars(BaseException)["__traceback__"].__get__(exc)
+    if step is not None:  # without the line that called it
+        BaseException.with_traceback(exc, step.tb_next)
     try:
-        if exc.__traceback__ is not None:  # without the line that called it
-            BaseException.with_traceback(exc, exc.__traceback__.tb_next)
         ends = f"{comm.local_address} -> {comm.peer_address}"
-        if isinstance(exc, CommClosedError) and comm.closed() and ends in str(exc):
+        lost = issubclass(type(exc), CommClosedError) and comm.closed() and ends in str(exc)
+        if lost:
             log.line(logging.INFO, "the handler of %r lost its connection: %s", op, exc)
         else:
             log.failure("the handler of %r failed", op, exc=exc)
-        return pack_error(exc, trusted)
     except BaseException:  # its own methods fail, too
-        error = RemoteError(f"{operation.op}: {type(exc).__name__}, which cannot be shown")
-        log.line(logging.ERROR, "the handler of %r failed: %s", op, error)
-        return pack_error(error, False)
+        log.line(logging.ERROR, "the handler of %r failed: %s", op, describe(exc))
+    return pack_error(exc, trusted)
 
 
 def unsendable(exc: BaseException, comm: Comm, trusted: bool) -> dict[str, Any]:
     """Log that a reply cannot be serialized; return the error for its caller."""
-    try:
-        text = "a reply to %s cannot be sent: %s"
-        comm.log.line(logging.WARNING, text, comm.peer_address, exc)
-        if isinstance(exc, Exception):
-            return pack_error(exc, trusted)
-        error = RemoteError(f"the reply cannot be sent: {exc!r}")
-    except BaseException:  # its own methods fail, too
-        error = RemoteError(f"the reply cannot be sent: {type(exc).__name__}")
-    return pack_error(error, False)
+    text = "a reply to %s cannot be sent: %s"
+    comm.log.line(logging.WARNING, text, comm.peer_address, describe(exc))
+    if issubclass(type(exc), Exception):
+        return pack_error(exc, trusted)
+    return pack_error(RemoteError(f"the reply cannot be sent: {describe(exc)}"), False)

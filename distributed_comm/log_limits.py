@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-from .texts import is_clean, printable, shown_with
+from .texts import describe, is_clean, printable, sendable, shown_with
 
 __all__ = ["Log", "StrangersLog", "of_dialled", "of_trusted"]
 
@@ -50,13 +50,22 @@ class Log:
             logger.log(level, text, *map(_shown, args), stacklevel=2)
 
     def failure(self, text: str, *args: object, exc: BaseException) -> None:
-        """Log an error with its exception."""
-        if logger.isEnabledFor(logging.ERROR):
+        """Log an error with its exception, or with the text of one that no handler could write."""
+        if not logger.isEnabledFor(logging.ERROR):
+            return
+        escaped = _if_not_plain(exc)
+        if escaped is None:
             logger.error(text, *map(_shown, args), exc_info=exc, stacklevel=2)
+        else:
+            logger.error(f"{text}\n%s", *map(_shown, args), escaped, stacklevel=2)
 
     def report(self, loop: asyncio.AbstractEventLoop, text: str, exc: BaseException) -> None:
         """Tell the loop's exception handler of an error."""
-        loop.call_exception_handler({"message": text, "exception": exc})
+        escaped = _if_not_plain(exc)
+        if escaped is None:
+            loop.call_exception_handler({"message": text, "exception": exc})
+        else:
+            loop.call_exception_handler({"message": f"{text}\n{escaped}"})
 
 
 class StrangersLog(Log):
@@ -228,11 +237,21 @@ def of_dialled() -> StrangersLog:
     return _dialled.log
 
 
+def _if_not_plain(exc: BaseException) -> str | None:
+    """Return the traceback of an exception if it has to be escaped or cut, else None."""
+    try:
+        shown = "".join(traceback.format_exception(exc))
+        escaped = sendable(shown)
+    except BaseException:  # of its own methods
+        return describe(exc)
+    return None if shown == escaped else escaped
+
+
 def _shown(arg: object) -> str:
     """Return what an argument of a line says, fit for the log; it may be of any type."""
     try:
         return printable(str(arg), TEXT)
-    except Exception:  # of a method of its own
+    except BaseException:  # of a method of its own
         return f"a {printable(type(arg).__name__, TEXT)}, which cannot be shown"
 
 

@@ -80,7 +80,7 @@ class Operation:
         """
         try:
             signature = inspect.signature(self.function)
-        except (TypeError, ValueError):  # some builtins have none
+        except Exception:  # some builtins have none, and odd objects may raise anything
             return None
         try:
             signature.bind(*([comm] if self.takes_comm else ()), **arguments)
@@ -165,7 +165,7 @@ class Operations:
             request = decode_request(head)
         except ValueError as exc:  # answering anything but a request could go on for ever
             answered = ONE if is_request(head) else NOTHING
-            return Call(None, answered, True, None, bytes(head[:LONGEST]), exc)
+            return Call(None, answered, True, None, bytes(head[:LONGEST]), _and_ends(exc))
         wants = request.wants
         close = request.close or wants == ITEMS or request.op == "close"
         try:
@@ -193,7 +193,7 @@ class Operations:
                 error = TypeError(f"a request is a dict with the key 'op', not a {kind}")
                 return Call(None, ONE, False, None, None, error), {}
             # Close behind the error: if no reply was wanted, it would be taken for the next one.
-            return Call(None, ONE, True, None, None, error), {}
+            return Call(None, ONE, True, None, None, _and_ends(error)), {}
         # Perhaps another server sent it: the two would answer each other for ever.
         if "op" not in message and is_error(message):
             error = TypeError("an error instead of a request")
@@ -250,6 +250,12 @@ def list_names(names: Iterable[str]) -> str:
     names = sorted(names)
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(f"{name:.60}" for name in names[:SHOWN]) + more or "none at all"
+
+
+def _and_ends(error: Exception) -> Exception:
+    """Have an error say that its reply is the last."""
+    error.args = (f"{error}; the connection ends behind this error: perhaps none was wanted",)
+    return error
 
 
 def _is_usual(request: Request, head: bytes) -> bool:

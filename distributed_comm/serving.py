@@ -43,7 +43,7 @@ class Serving(Answering):
     """One connection; `call` is the one under way, `task` answers one that has to wait."""
 
     __slots__ = (
-        "_admit", "_due", "_expired", "_held", "_leaving", "_owner", "_pump", "_stopped", "_why"
+        "_admit", "_due", "_expired", "_held", "_owner", "_pump", "_stopped", "_why"
     )  # fmt: skip
 
     def __init__(self, owner: Owner, comm: Comm, operations: Operations) -> None:
@@ -55,8 +55,7 @@ class Serving(Answering):
         self._held: Message | None = None  # the request behind the task's
         self._stopped = False  # nothing is pushed for the time of a call
         self._pump: asyncio.Task[None] | None = None  # what reads a comm that pushes nothing
-        self._leaving = False  # the server closes: requests are refused, but for …
-        self._due = 0  # … so many that had come
+        self._due = 0  # requests that had come when the server closed
         self._why = ""
         self._expired: asyncio.Future[None] | None = None  # done when calls have to end
 
@@ -264,7 +263,7 @@ class Serving(Answering):
             task.cancel()
         elif self._wanted and self._verdict is not None:
             head = self._own.head_for(call, ERROR)
-            rest = self._post(call, head, pack_error(self._verdict, False))
+            rest = self._post(call, head, pack_error(self._verdict, False, ends=True))
             if rest is not None:
                 with suppress(OSError, TimeoutError):
                     async with asyncio.timeout(PATIENCE):

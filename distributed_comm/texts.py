@@ -6,14 +6,20 @@ is escaped, as in Python's `repr`, and what is long is cut. Neither looks at mor
 it keeps.
 """
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["LONG", "SHORT", "brief", "is_clean", "printable", "shown_with", "tidy"]
+__all__ = [
+    "LONG", "LONG_TEXT", "SHORT", "brief", "describe", "is_clean", "printable", "sendable",
+    "shorten", "shown_with", "tidy", "trace",
+]  # fmt: skip
 
 #: Characters that are kept of a text, and of a quotation within a text.
 LONG, SHORT = 2_000, 300
+#: Characters of what an exception says, or its traceback, that are sent or logged.
+LONG_TEXT = 20_000
 #: How many exceptions of a chain `is_clean` looks at. A longer chain is not clean.
 CHAIN = 8
 #: Types whose values are shown by `brief`; an integer only if it is below 2 ** 64.
@@ -100,6 +106,66 @@ def _cut(value: str | bytes, shown: str, limit: int) -> str:
         count = min(count - 1, count * max(room, 0) // len(shown))
         shown = repr(value[:count])
     return shown[:-1] + _rest(len(value) - count)
+
+
+# -- exceptions of anybody's making ------------------------------------------------------
+
+
+def describe(exc: BaseException) -> str:
+    r"""Return what Python prints of an exception below its traceback, fit to be encoded.
+
+    It may be of any type, whose methods may raise or return anything: this never fails.
+
+    >>> describe(ValueError("no such key")), describe(ValueError("caf\udce9"))
+    ('ValueError: no such key', 'ValueError: caf\\udce9')
+    """
+    return (
+        _attempt(_last_lines, exc)
+        or _attempt(_plainly, exc)
+        or f"{sendable(_name(exc))}, which cannot be shown"
+    )
+
+
+def trace(exc: BaseException) -> str:
+    """Return the traceback of an exception, fit to be encoded; empty if it cannot be had."""
+    return _attempt(_lines, exc)
+
+
+def _attempt(show: Callable[[BaseException], str], exc: BaseException) -> str:
+    try:
+        return sendable(show(exc))
+    except BaseException:  # its own methods may raise anything
+        return ""
+
+
+def _last_lines(exc: BaseException) -> str:
+    return "".join(traceback.format_exception_only(exc)).strip()
+
+
+def _lines(exc: BaseException) -> str:
+    return "".join(traceback.format_exception(exc))
+
+
+def _plainly(exc: BaseException) -> str:
+    return f"{_name(exc)}: {exc}"
+
+
+def _name(exc: BaseException) -> str:
+    name: str = vars(type)["__name__"].__get__(type(exc))  # its metaclass may have its own
+    return name
+
+
+def sendable(text: str) -> str:
+    """Shorten a text, and escape the surrogates that UTF-8 cannot encode."""
+    short = shorten(str.__str__(text))
+    return shorten(short.encode(errors="backslashreplace").decode())
+
+
+def shorten(text: str) -> str:
+    """Cut what is long in the middle: the ends say most."""
+    if len(text) <= LONG_TEXT:
+        return text
+    return f"{text[: LONG_TEXT // 2]}\n … \n{text[-LONG_TEXT // 2 :]}"
 
 
 def shown_with(exc: BaseException | None) -> list[BaseException]:
