@@ -43,8 +43,8 @@ class Answering:
     """The half of a `Serving` that answers; `call` is the one under way."""
 
     __slots__ = (
-        "_deaf", "_leaving", "_operations", "_own", "_streaming", "_trusted", "_verdict", "_wanted", "call",
-        "comm", "task",
+        "_deaf", "_leaving", "_operations", "_own", "_streaming", "_trusted", "_verdict",
+        "_wanted", "call", "comm", "task",
     )  # fmt: skip
 
     def __init__(self, comm: Comm, operations: Operations) -> None:

@@ -11,6 +11,7 @@ from .calls import Status
 from .core import Comm, Listener
 from .endpoints import get_address_host_port, listen
 from .options import CommOptions
+from .tasks import start
 
 __all__ = ["Listening", "limited"]
 
@@ -129,7 +130,7 @@ class _Bound:
 
     def begin(self) -> "asyncio.Task[None]":
         if self._start is None:
-            self._start = asyncio.ensure_future(self.listener.start())
+            self._start = start(self.listener.start())
         return self._start
 
     def stop(self) -> None:

@@ -17,6 +17,7 @@ from .operations import Operations
 from .pool import ConnectionPool
 from .serving import Serving
 from .stream_handlers import Streaming, expect_no_items
+from .tasks import start
 
 __all__ = ["Server"]
 
@@ -165,7 +166,7 @@ class Server(Listening):
             own = {serving for serving in self._servings if serving.task and serving.task is caller}
             for serving in self._servings - own:
                 serving.stop(why)
-            self._closing = asyncio.create_task(self._drain(own, why, grace))
+            self._closing = start(self._drain(own, why, grace))
         elif any(serving.task is caller for serving in self._servings):
             self._expire_in(grace)
             return
@@ -195,7 +196,7 @@ class Server(Listening):
             if self._expiry is not None:
                 self._expiry.cancel()
             if own:  # a handler closes the server: its reply is the last
-                self._last = asyncio.create_task(self._leave_last(own, why, max(grace, LAST_WORDS)))
+                self._last = start(self._leave_last(own, why, max(grace, LAST_WORDS)))
             else:
                 self._finished.set()
 
@@ -223,7 +224,7 @@ class Server(Listening):
         await self._finished.wait()
 
     def _close_soon(self, grace: float) -> None:
-        self._closer = asyncio.ensure_future(self.close(grace=grace))
+        self._closer = start(self.close(grace=grace))
 
     # -- connections ---------------------------------------------------------------------
 

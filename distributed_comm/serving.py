@@ -19,6 +19,7 @@ from .core import Comm
 from .envelope import ERROR
 from .errors import CommClosedError, RemoteError
 from .operations import Call, Operations
+from .tasks import start
 from .transports.turns import metered
 
 __all__ = ["Serving"]
@@ -64,7 +65,7 @@ class Serving(Answering):
         try:
             self._push()
         except NotImplementedError:
-            self._pump = asyncio.create_task(self._read())
+            self._pump = start(self._read())
 
     def _push(self) -> None:
         """Have requests pushed."""
@@ -92,7 +93,7 @@ class Serving(Answering):
             work = self._take(message, error, call)
         if work is not None:
             answering = self._work(work)
-            self.task = asyncio.create_task(answering if self._trusted else metered(answering))
+            self.task = start(answering if self._trusted else metered(answering))
 
     def _is_ready(self) -> bool:
         """Whether a request of a stranger need not wait; if not, it waits undecoded."""

@@ -20,10 +20,33 @@ LOOPS = {"asyncio": asyncio.new_event_loop}
 if uvloop is not None:
     LOOPS["uvloop"] = uvloop.new_event_loop
 
+#: Files of tests that run on a third loop as well, where a task begins inside of `create_task`.
+EAGER = {
+    "test_batched", "test_cancelling", "test_conformance", "test_drain", "test_inproc",
+    "test_odd_exceptions", "test_pool", "test_pool_given_up", "test_rpc", "test_server",
+    "test_stream_end", "test_stream_handlers", "test_streams",
+}  # fmt: skip
+
+
+def new_eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)  # since Python 3.12
+    return loop
+
+
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-@pytest.fixture(params=LOOPS)
+def pytest_generate_tests(metafunc):
+    if "run" not in metafunc.fixturenames:
+        return
+    loops = dict(LOOPS)
+    if sys.version_info >= (3, 12) and metafunc.module.__name__.rpartition(".")[2] in EAGER:
+        loops["eager"] = new_eager_loop
+    metafunc.parametrize("run", loops.values(), ids=loops, indirect=True)
+
+
+@pytest.fixture
 def run(request) -> Run:
     """Run a coroutine to its end on a loop of its own; the test runs on every loop.
 
@@ -33,7 +56,7 @@ def run(request) -> Run:
 
     def run_strictly(main: Coroutine[Any, Any, Any]) -> Any:
         errors: list[dict[str, Any]] = []
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
+        with asyncio.Runner(loop_factory=request.param) as runner:
             runner.get_loop().set_exception_handler(lambda _, context: errors.append(context))
             result = runner.run(_alone(main))
             gc.collect(1)  # what was forgotten in the test complains in the test

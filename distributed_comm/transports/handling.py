@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 
 from ..core import Comm, HandleComm
 from ..errors import CommClosedError
+from ..tasks import start
 from .turns import metered
 
 __all__ = ["Handling"]
@@ -30,7 +31,7 @@ class Handling:
             work = self._watch(result, comm)
             if not comm.trusted:
                 work = metered(work)
-            self.keep(asyncio.get_running_loop().create_task(work))
+            self.keep(start(work))
 
     async def _watch(self, handling: Awaitable[None], comm: Comm) -> None:
         try:

@@ -23,6 +23,7 @@ from ..log_limits import StrangersLog
 from ..options import CommOptions
 from ..security import REFUSAL, Trust
 from ..serialize.compression import choose
+from ..tasks import start
 from ..wire.budget import Budget
 from ..wire.framing import LengthFraming
 from . import descriptors, forks
@@ -255,7 +256,7 @@ class SocketListener(Listener):
         if not self._trust.includes(vouched=link.vouched, proven=False, relayed=False):
             self._crowd.join(adapter)  # until it has shown that it is none of them
         attaching = metered(self._attach(loop, sock, adapter), handshake=True)
-        self._handling.keep(loop.create_task(attaching))
+        self._handling.keep(start(attaching, loop))
 
     async def _attach(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, adapter: Adapter
@@ -289,7 +290,7 @@ class SocketListener(Listener):
             self._log.line(logging.INFO, "%s refused a connection: %s", self, exc)
             assert self._loop is not None
             self._crowd.part(adapter)
-            self._handling.keep(self._loop.create_task(adapter.refuse(REFUSAL)))
+            self._handling.keep(start(adapter.refuse(REFUSAL), self._loop))
             return
         if trusted:
             self._crowd.leave(adapter)
