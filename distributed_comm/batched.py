@@ -10,6 +10,7 @@ from typing import Any, Self
 from .core import Comm
 from .errors import CommClosedError, LocalProtocolError
 from .estimates import estimate
+from .tasks import start
 
 __all__ = ["BatchedSend"]
 
@@ -74,7 +75,7 @@ class BatchedSend:
         if self._task is not None:
             raise LocalProtocolError(f"{self!r} was started already")
         self.comm = comm
-        self._task = asyncio.get_running_loop().create_task(self._send_batches(comm))
+        self._task = start(self._send_batches(comm))
 
     def closed(self) -> bool:
         """Whether nothing more will be sent."""

@@ -18,6 +18,7 @@ from .endpoints import connect
 from .errors import CommClosedError
 from .plan import Plan, Waiter
 from .remote import Remote
+from .tasks import start
 
 __all__ = ["Address", "ConnectionPool", "address_of"]
 
@@ -193,7 +194,7 @@ class ConnectionPool:
         if comm.closed():
             comm.abort()
         else:
-            task = asyncio.ensure_future(comm.close())
+            task = start(comm.close())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

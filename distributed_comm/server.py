@@ -5,6 +5,7 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,16 +16,17 @@ from .handlers import name_handlers
 from .listening import Listening, limited
 from .operations import Operations
 from .pool import ConnectionPool
-from .serving import Serving
+from .serving import LAST_WORDS, Serving
 from .stream_handlers import Streaming, expect_no_items
 from .tasks import start
 
 __all__ = ["Server"]
 
-#: Seconds that the calls which run get when a server closes.
+#: Seconds that a server takes to close, at most.
 GRACE = 5.0
-#: Seconds at least that a handler has which closes its own server.
-LAST_WORDS = 1.0
+#: The part of them that handlers have to clean up once they were cancelled: seconds at least, unless
+#: that is more than half of the grace.
+CLEAN_UP, LEAST = 0.1, 0.1
 
 Handler = Callable[..., Any]
 
@@ -92,8 +94,10 @@ class Server(Listening):
         self._servings: set[Serving] = set()
         self._past: Counter[str] = Counter()  # what comms that have ended had moved
         self._closing: asyncio.Task[None] | None = None
-        self._deadline = math.inf  # when the calls that run are ended, by …
-        self._expiry: asyncio.TimerHandle | None = None
+        self._grace = math.inf  # the seconds that were given for that …
+        self._deadline = math.inf  # … and when they are over
+        self._expiry: asyncio.TimerHandle | None = None  # ends the calls that run
+        self._limit: asyncio.Timeout | None = None  # ends the closing of our own calls
         self._last: asyncio.Task[None] | None = None  # lets the handler finish that has closed
         self._finished = asyncio.Event()
 
@@ -148,15 +152,16 @@ class Server(Listening):
     async def close(
         self, timeout: float | None = None, reason: str = "", *, grace: float = GRACE
     ) -> None:
-        """Stop accepting, let what was received be answered within ``grace`` seconds, end the rest.
+        """Stop accepting, let what was received be answered, end the rest; all in ``grace`` seconds.
 
-        A call that was ended, and a request that comes while others are waited for, gets a
-        RemoteError that says so. A call that crosses the end of its connection gets a
-        CommClosedError; it has not begun. ``timeout`` is Dask's name for ``grace``. To close
-        again waits for the same end, and can only shorten the grace; a handler does not wait,
-        for the end would wait for it.
+        The last tenth of these, at least 0.1 s and at most half, belongs to the clean-up of
+        handlers that take longer, and are cancelled. A call that was ended, and a request that
+        comes while others are waited for, gets a RemoteError that says so. A call that crosses the
+        end of its connection gets a CommClosedError; it has not begun. ``timeout`` is Dask's name
+        for ``grace``. To close again waits for the same end, and can only shorten the grace; a
+        handler does not wait, for the end would wait for it.
         """
-        grace = grace if timeout is None else timeout
+        grace = max(0.0, grace if timeout is None else timeout)
         caller = asyncio.current_task()
         if self._closing is None:
             for bound in self._bound:
@@ -166,54 +171,80 @@ class Server(Listening):
             own = {serving for serving in self._servings if serving.task and serving.task is caller}
             for serving in self._servings - own:
                 serving.stop(why)
-            self._closing = start(self._drain(own, why, grace))
-        elif any(serving.task is caller for serving in self._servings):
-            self._expire_in(grace)
-            return
-        self._expire_in(grace)
+            self._closing = start(self._drain(own, why))
+        else:
+            own = {serving for serving in self._servings if serving.task is caller}
+            if own:
+                self._end_within(grace)
+                return
+        self._end_within(grace)
         await asyncio.shield(self._closing)
+        if not own:
+            await self._finished.wait()
 
-    def _expire_in(self, grace: float) -> None:
-        """End the calls that run in so many seconds, unless they are ended before."""
-        loop = asyncio.get_running_loop()
-        if loop.time() + grace < self._deadline and self.status is Status.closing:
-            self._deadline = loop.time() + grace
-            if self._expiry is not None:
-                self._expiry.cancel()
-            self._expiry = loop.call_later(grace, self._expire, self._servings, grace)
+    def _end_within(self, grace: float) -> None:
+        """End everything in so many seconds, unless it is to end before."""
+        now = asyncio.get_running_loop().time()
+        if now + grace < self._deadline:
+            self._grace, self._deadline = grace, now + grace
+            self._end_by(self._servings, now)
 
-    def _expire(self, servings: set[Serving], grace: float) -> None:
+    def _end_by(self, servings: Iterable[Serving], soonest: float) -> None:
+        """End connections within the grace: calls that run a little earlier, and not before this."""
+        if self._deadline == math.inf:
+            return
+        cleaning = min(max(self._grace * CLEAN_UP, LEAST), self._grace / 2)
+        expiry = max(self._deadline - cleaning, soonest)
+        ends = max(self._deadline, expiry + LAST_WORDS)
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._expiry = asyncio.get_running_loop().call_at(expiry, self._expire)
         for serving in servings:
-            serving.expire(f", and this call took longer than the grace of {grace:g} s")
+            serving.end_by(ends)
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(ends)
 
-    async def _drain(self, own: set[Serving], why: str, grace: float) -> None:
+    def _expire(self) -> None:
+        for serving in list(self._servings):
+            serving.expire(f", and this call took longer than the grace of {self._grace:g} s")
+
+    async def _drain(self, own: set[Serving], why: str) -> None:
         try:
-            leaving = [serving.leave() for serving in self._servings - own]
+            leaving = [start(serving.leave()) for serving in self._servings - own]
             await asyncio.gather(*leaving, return_exceptions=True)
-            await self.rpc.close()
+            with suppress(TimeoutError):
+                # behind the handlers, who may call others until their end
+                async with asyncio.timeout(None) as self._limit:
+                    self._end_by((), 0)
+                    await self.rpc.close()
         finally:
+            self._limit = None
             self.status = Status.closed
-            if self._expiry is not None:
-                self._expiry.cancel()
             if own:  # a handler closes the server: its reply is the last
-                self._last = start(self._leave_last(own, why, max(grace, LAST_WORDS)))
+                self._last = start(self._leave_last(own, why))
             else:
-                self._finished.set()
+                self._be_finished()
 
-    async def _leave_last(self, own: set[Serving], why: str, grace: float) -> None:
+    async def _leave_last(self, own: set[Serving], why: str) -> None:
         """Let the handler that has closed the server finish."""
         for serving in own:
             serving.stop(why, answering=False)
-        expiry = asyncio.get_running_loop().call_later(grace, self._expire, own, grace)
+        self._end_by(own, asyncio.get_running_loop().time() + LAST_WORDS)
         try:
-            await asyncio.gather(*(serving.leave() for serving in own), return_exceptions=True)
+            leaving = [start(serving.leave()) for serving in own]
+            await asyncio.gather(*leaving, return_exceptions=True)
         finally:
-            expiry.cancel()
+            self._be_finished()
+
+    def _be_finished(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._finished.set()
 
     def close_on(self, *signals: int, grace: float = GRACE) -> None:
         """Close when the process gets one of these signals: ``server.close_on(SIGTERM)``.
 
-        ``await server.finished()`` then returns when that is done.
+        ``grace`` is that of `close`. ``await server.finished()`` then returns when that is done.
         """
         loop = asyncio.get_running_loop()
         for number in signals:
@@ -244,8 +275,6 @@ class Server(Listening):
         if serving in self._servings:
             self._servings.discard(serving)
             self._past.update(serving.comm.stats())
-        if self.status is Status.closed:
-            self._finished.set()
 
     # -- what is answered by every server --------------------------------------------------
 

@@ -22,13 +22,13 @@ from .operations import Call, Operations
 from .tasks import start
 from .transports.turns import metered
 
-__all__ = ["Serving"]
+__all__ = ["LAST_WORDS", "Serving"]
 
 #: As a comm pushes it: a message, why it could not be decoded, and the Call of its head.
 Message = tuple[Any, Exception | None, Call | None]
 
-#: Seconds that a handler has for its end once it was cancelled.
-PATIENCE = 5.0
+#: Seconds at least for the answer of a handler that ended the server, or that does not end itself.
+LAST_WORDS = 0.1
 #: Seconds for which the requests that are on their way to a closing server are refused.
 LINGER = 0.02
 
@@ -44,7 +44,8 @@ class Serving(Answering):
     """One connection; `call` is the one under way, `task` answers one that has to wait."""
 
     __slots__ = (
-        "_admit", "_due", "_expired", "_held", "_owner", "_pump", "_stopped", "_why"
+        "_admit", "_due", "_ends_at", "_expired", "_held", "_limit", "_owner", "_pump",
+        "_stopped", "_why",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, comm: Comm, operations: Operations) -> None:
@@ -59,6 +60,8 @@ class Serving(Answering):
         self._due = 0  # requests that had come when the server closed
         self._why = ""
         self._expired: asyncio.Future[None] | None = None  # done when calls have to end
+        self._ends_at: float | None = None  # when everything has to, by the loop's clock
+        self._limit: asyncio.Timeout | None = None  # which sees to that
 
     def start(self) -> None:
         """Answer requests from now on."""
@@ -220,8 +223,28 @@ class Serving(Answering):
             call, _ = self._operations.read(message, late, self._trusted)
         return self._refuse(call, late)
 
+    def end_by(self, when: float) -> None:
+        """Have `leave` return at this time of the loop's clock."""
+        self._ends_at = when
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(when)
+
     async def leave(self) -> None:
         """Wait, once stopped, until all is answered, and a little for what comes; then close."""
+        try:
+            async with asyncio.timeout_at(self._ends_at) as self._limit:
+                await self._answer_rest()
+                await self.comm.close()
+        except TimeoutError:
+            await self._give_up()
+        finally:
+            self._limit = None
+            if self._pump is not None:
+                self._pump.cancel()
+            self.comm.abort()
+            self._end()
+
+    async def _answer_rest(self) -> None:
         assert self._expired is not None
         before = None
         while self.task is not None or before != self._due or self._has_to_wait():
@@ -230,12 +253,10 @@ class Serving(Answering):
                 await self._linger(self._expired)
                 continue
             await asyncio.wait({self.task, self._expired}, return_when=asyncio.FIRST_COMPLETED)
-            if self._expired.done() and not await self._cut_short():
-                break
+            if self._expired.done():
+                await self._cut_short()
         if self._pump is not None:
             self._pump.cancel()
-        await self.comm.close()
-        self._end()
 
     def _has_to_wait(self) -> bool:
         """Whether a request that has come is not answered yet because it is the turn of others."""
@@ -248,25 +269,23 @@ class Serving(Answering):
             await asyncio.sleep(0)
         await asyncio.wait({expired}, timeout=LINGER)
 
-    async def _cut_short(self) -> bool:
-        """End what is under way; return whether it has ended."""
+    async def _cut_short(self) -> None:
+        """Cancel the handler that runs, and wait for what is under way."""
         await asyncio.sleep(0)  # cancelled before its first step, a task would not even clean up
-        task = self.task
-        if task is None:
-            return True
-        call = self.call  # None: it is just writing
-        if call is not None:
-            task.cancel()
-        await asyncio.wait({task}, timeout=PATIENCE)
-        if task.done():
-            return True
-        if call is None:
-            task.cancel()
-        elif self._wanted and self._verdict is not None:
-            head = self._own.head_for(call, ERROR)
-            rest = self._post(call, head, pack_error(self._verdict, False, ends=True))
-            if rest is not None:
-                with suppress(OSError, TimeoutError):
-                    async with asyncio.timeout(PATIENCE):
+        if self.task is not None:
+            if self.call is not None:  # else it is just writing
+                self.task.cancel()
+            await asyncio.wait({self.task})
+
+    async def _give_up(self) -> None:
+        """Wait for nothing any more; but tell the caller of a handler that does not end."""
+        if self.task is not None and self.call is None:
+            self.task.cancel()  # it is just writing, to somebody who does not read
+        elif self.call is not None and self._wanted and self._verdict is not None:
+            error = pack_error(self._verdict, False, ends=True)
+            rest = self._post(self.call, self._own.head_for(self.call, ERROR), error)
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(LAST_WORDS):
+                    if rest is not None:
                         await rest
-        return False
+                    await self.comm.close()

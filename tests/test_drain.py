@@ -80,9 +80,7 @@ def test_calls_that_take_longer_are_ended_with_an_error_that_says_so(run, where)
     run(main())
 
 
-def test_a_handler_that_does_not_end_when_cancelled_holds_nobody_up_for_ever(run, monkeypatch):
-    monkeypatch.setattr("distributed_comm.serving.PATIENCE", 0.02)
-
+def test_a_handler_that_does_not_end_when_cancelled_holds_nobody_up_for_ever(run):
     async def main():
         go = asyncio.Event()
 
@@ -284,9 +282,7 @@ def test_the_grace_can_be_shortened_and_not_prolonged(run, where):
 
 
 @everywhere
-def test_a_stream_that_closes_its_server_may_say_something_more_and_ends(run, where, monkeypatch):
-    monkeypatch.setattr("distributed_comm.server.LAST_WORDS", 0.1)
-
+def test_a_stream_that_closes_its_server_may_say_something_more_and_ends(run, where):
     async def main():
         server = dc.Server()
 
