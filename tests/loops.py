@@ -75,6 +75,11 @@ async def _alone(main: Coroutine[Any, Any, Any]) -> Any:
     return result
 
 
+def is_eager() -> bool:
+    """Whether tasks begin inside of `create_task`: many end there, and cannot be cancelled."""
+    return asyncio.get_running_loop().get_task_factory() is not None
+
+
 async def settle(turns: int = 10) -> None:
     """Let the loop turn a few times: what needs no more news from outside has happened."""
     for _ in range(turns):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from loops import needs_proc, settle, until
+from loops import is_eager, needs_proc, settle, until
 from peers import LOOPBACK
 
 import distributed_comm as dc
@@ -73,11 +73,11 @@ def test_reads_and_writes_cancelled_at_random_points(run, address):
             assert arrived == began
             await client.write("then")
             assert await server.read() == "then"
+            assert len(began) > POINTS / 2
+            assert cancelled["reads"] > POINTS / 10 or is_eager()
+            assert cancelled["writes"] > POINTS / 10 or is_eager()
 
     run(main())
-    assert len(began) > POINTS / 2
-    assert cancelled["reads"] > POINTS / 10
-    assert cancelled["writes"] > POINTS / 10
 
 
 @needs_proc
@@ -112,9 +112,9 @@ def test_connects_cancelled_at_random_points(run, address):
                 await until(lambda: ended[0] == served[0] - 1)
                 await until(lambda: descriptors() <= before)
             await until(lambda: ended[0] == served[0])
+            assert cancelled > POINTS / 20 or is_eager()
 
     run(main())
-    assert cancelled > POINTS / 20
 
 
 @each_address

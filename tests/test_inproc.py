@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from loops import settle, until
+from loops import is_eager, settle, until
 
 import distributed_comm as dc
 from distributed_comm.transports import inproc
@@ -218,7 +218,7 @@ def test_a_cancelled_read_loses_nothing(run, place):
                     cancelled += 1
             await writing
             assert arrived == list(range(total))
-            assert cancelled > 20
+            assert cancelled > 20 or is_eager()
 
     run(main())
 
@@ -667,7 +667,8 @@ def test_a_listener_that_stopped_meanwhile_serves_nobody(run):
         served = []
         async with dc.listen("inproc://", served.append) as listener:
             connecting = asyncio.create_task(dc.connect(listener.contact_address, timeout=0.05))
-            await asyncio.sleep(0)  # it has asked, and was not answered yet
+            if not is_eager():
+                await asyncio.sleep(0)  # it has asked, and was not answered yet
             listener.stop()
             with pytest.raises(OSError, match=r"after 0\.05 s"):
                 await connecting
