@@ -24,8 +24,7 @@ __all__ = ["Server"]
 
 #: Seconds that a server takes to close, at most.
 GRACE = 5.0
-#: The part of them that handlers have to clean up once they were cancelled: seconds at least, unless
-#: that is more than half of the grace.
+#: The part of them in which cancelled handlers clean up: seconds at least, but at most half of all.
 CLEAN_UP, LEAST = 0.1, 0.1
 
 Handler = Callable[..., Any]
@@ -152,7 +151,7 @@ class Server(Listening):
     async def close(
         self, timeout: float | None = None, reason: str = "", *, grace: float = GRACE
     ) -> None:
-        """Stop accepting, let what was received be answered, end the rest; all in ``grace`` seconds.
+        """Stop accepting, answer what was received, end the rest: in ``grace`` seconds in all.
 
         The last tenth of these, at least 0.1 s and at most half, belongs to the clean-up of
         handlers that take longer, and are cancelled. A call that was ended, and a request that
@@ -190,7 +189,7 @@ class Server(Listening):
             self._end_by(self._servings, now)
 
     def _end_by(self, servings: Iterable[Serving], soonest: float) -> None:
-        """End connections within the grace: calls that run a little earlier, and not before this."""
+        """End connections when the grace is over, calls that run a little earlier."""
         if self._deadline == math.inf:
             return
         cleaning = min(max(self._grace * CLEAN_UP, LEAST), self._grace / 2)

@@ -124,8 +124,7 @@ def test_a_process_ends_within_the_grace(where, loop, told):
                 assert 0.4 * GRACE < perf_counter() - start < GRACE + SLACK
                 assert await process.stdout.read() == b"tidied up\nended\n"
                 with pytest.raises((OSError, dc.RemoteError)):  # and not the end of the stream
-                    async for item in flood:
-                        assert item == bytes(1_000_000)
+                    assert {item async for item in flood} == {bytes(1_000_000)}
                 slow.abort()
 
     asyncio.run(main())

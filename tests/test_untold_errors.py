@@ -1,4 +1,4 @@
-"""Errors that are hard to tell: of texts that are no UTF-8, endless or missing, in odd exceptions."""
+"""Errors that are hard to tell: texts that are no UTF-8, endless or missing, odd exceptions."""
 
 import asyncio
 import logging
@@ -105,9 +105,9 @@ def place(where, folders):
 @pytest.fixture
 def written(tmp_path):
     """Have the log written to a file, strictly, and return a function that reads it."""
-    handler = logging.FileHandler(tmp_path / "log", encoding="utf-8", errors="strict")
-    handler.handleError = lambda record: failed.append(record)
     failed = []
+    handler = logging.FileHandler(tmp_path / "log", encoding="utf-8", errors="strict")
+    handler.handleError = failed.append
     logger = logging.getLogger("distributed_comm")
     logger.addHandler(handler)
     try:
