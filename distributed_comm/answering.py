@@ -284,6 +284,8 @@ class Answering:
             heads.leave()
             self._streaming = False
             self.call = None
+        if raised is None and self._verdict is not None and self._may_be_cut(call, streams, result):
+            raised = asyncio.CancelledError()  # which it has swallowed
         if raised is not None:
             rest = self._fail_late(call, raised)
         elif streams:
@@ -298,6 +300,11 @@ class Answering:
             raise raised  # type: ignore[misc]
         if streams:
             self._deaf = True
+
+    def _may_be_cut(self, call: Call, streams: bool, result: Any) -> bool:
+        """Whether what has returned is a stream that the end of the server may have cut."""
+        by_hand = call.head is not None and call.wants == ITEMS
+        return streams or (by_hand and _is_no_reply(call.operation, result))
 
     def _fail_late(self, call: Call, exc: BaseException) -> Work | None:
         """Send the exception of a handler that had to wait."""

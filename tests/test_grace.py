@@ -5,7 +5,7 @@ import os
 import pickle
 import signal
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 
 import pytest
@@ -152,16 +152,29 @@ def test_any_grace_is_the_total(run, where, grace):
             finally:
                 ended.append("idle")
 
+        async def swallowing():
+            with suppress(asyncio.CancelledError):
+                while True:
+                    yield "first"
+                    await asyncio.sleep(60)
+
+        async def by_hand(comm):
+            with suppress(asyncio.CancelledError):
+                await comm.write("first")
+                await asyncio.sleep(60)
+            return dc.NO_REPLY
+
         ended, over = [], False
-        async with serve({"stubborn": stubborn, "idle": idle}, where) as (server, remote):
-            stream = remote.idle.stream()
-            assert await anext(stream) == "first"
+        async with serve([stubborn, idle, swallowing, by_hand], where) as (server, remote):
             call = asyncio.ensure_future(remote.stubborn())
-            await until(lambda: server.incoming_comms_active == 2)
-            (task,) = [each.task for each in server._servings if not each._streaming]
+            await until(lambda: server.incoming_comms_active)
+            (task,) = [each.task for each in server._servings]
+            streams = [remote[op].stream() for op in ("idle", "swallowing", "by_hand")]
+            for stream in streams:
+                assert await anext(stream) == "first"
             start = perf_counter()
             closing = asyncio.ensure_future(server.close(grace=grace))
-            for waiting in (anext(stream), call):
+            for waiting in (*map(anext, streams), call):
                 with pytest.raises(dc.RemoteError, match="longer than the grace"):
                     await waiting
             await closing
