@@ -208,7 +208,7 @@ class Answering:
         log, peer = self.comm.log, self.comm.peer_address
         if spare is not None:
             log.line(logging.WARNING, "an error cannot be told to %s: %s", peer, exc)
-            return self._post(call, _error_for(head), spare, None)
+            return self._post(call, _error_for(head), dict(spare), None)
         log.line(logging.ERROR, "gave up %s, which cannot even be told of an error: %s", peer, exc)
         self.comm.abort()
         return None

@@ -213,7 +213,7 @@ def test_an_error_is_never_answered_by_another(run, kind, later, monkeypatch, ca
     tried, refused = [], [ERROR]
 
     def fail_to_send(self, msg, serializers=None, head=None):
-        if head not in refused or (len(refused) == 1 and msg is UNTOLD):
+        if head not in refused or (len(refused) == 1 and msg == UNTOLD):
             return send(self, msg, serializers, head)
         tried.append(msg)
         if later:
