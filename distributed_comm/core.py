@@ -415,7 +415,11 @@ class Listener(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Stop accepting; established comms go on."""
+        """Stop accepting; established comms go on.
+
+        So does a handshake in which the peer has our hello, for its `connect` may have returned:
+        the callback may still get its comm, within `Timeouts.handshake`.
+        """
 
     def __await__(self) -> Generator[Any, None, Self]:
         async def started() -> Self:

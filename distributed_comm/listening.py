@@ -36,7 +36,7 @@ class Listening:
         self._bound: list[_Bound] = []
 
     @abstractmethod
-    def handle_comm(self, comm: Comm) -> None:
+    def handle_comm(self, comm: Comm) -> Awaitable[None] | None:
         """Serve a connection."""
 
     def listen(

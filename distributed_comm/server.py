@@ -4,7 +4,7 @@ import asyncio
 import math
 import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -258,16 +258,16 @@ class Server(Listening):
 
     # -- connections ---------------------------------------------------------------------
 
-    def handle_comm(self, comm: Comm) -> None:
+    def handle_comm(self, comm: Comm) -> Awaitable[None] | None:
         """Serve a connection; what `listen` calls with each."""
-        if self._closing is not None:
-            comm.abort()
-            return
+        if self._closing is not None:  # its handshake was under way when the listener stopped
+            return comm.close()
         if self.status is Status.init:
             self.status = Status.running
         serving = Serving(self, comm, self._operations)
         self._servings.add(serving)
         serving.start()
+        return None
 
     def forget(self, serving: Serving) -> None:
         """Take note that a connection has ended."""

@@ -183,7 +183,7 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(f"the connection was lost: {exc}" if exc else "closed", exc)
+        super().connection_lost(exc)
         if self._turn is not None and not self._inbox:
             self._turn = None  # which would be a cycle
         if self._receiver is not None and self._turn is None:  # else it follows what waits
@@ -225,6 +225,11 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         if not self.link.dialled:  # what a dialler sends is its own program's
             self.ration(budget)
         self._connection.share(budget)
+
+    @property
+    def greeted(self) -> bool:
+        """Whether our hello has left; if we are dialled, it may be all that the peer waits for."""
+        return self._taken > 0
 
     @property
     def budget(self) -> Budget | None:

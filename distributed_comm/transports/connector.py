@@ -19,6 +19,7 @@ from .admission import Framing, judge, make_adapter
 from .crowd import relieve
 from .link import Link
 from .provider import attach
+from .sockets import drop
 
 __all__ = ["SocketConnector"]
 
@@ -81,7 +82,7 @@ class SocketConnector(Connector):
         try:
             link = self._identify(sock, address)
         except OSError:  # it has gone already
-            sock.close()
+            drop(sock)
             raise
         adapter = make_adapter(loop, sock, link, trust, options, self.framing, opened, lost)
         adapter.greet()

@@ -39,6 +39,7 @@ class Departure(NamedTuple):
 
 CLOSED = Departure("closed by this side", "closed by the peer", clean=True)
 ABORTED = Departure("aborted by this side", "the connection was lost: aborted by the peer", False)
+FORKED = Departure("it belongs to the process that this was forked from", "", clean=False)
 LOST = Departure("the event loop was closed", "the connection was lost: its loop closed", False)
 
 
@@ -148,6 +149,7 @@ class End:
         """Disown the connection: its loops are the parent's."""
         self.box.thread = forks.ELSEWHERE
         self.box.plain = False
+        self.left = self.left or FORKED
 
     def closed_error(self) -> CommClosedError:
         """Return why the connection is over, as an exception."""

@@ -1,15 +1,25 @@
 """Connections that a fork leaves behind.
 
-A connection made before a fork belongs to the parent: in the child its socket and its
-loop's selector are still the parent's own, and using them would disturb it.
+A connection made before a fork belongs to the parent. In the child its socket and its loop's
+selector are still the parent's own, so using them would disturb it; and as long as the child has
+the descriptor, the system keeps the connection, so whoever waits at its other end would never hear
+that the parent was killed. So the child's copies are marked, and its descriptors closed. They are
+only closed: a shutdown or a goodbye would end the parent's connection.
+
+A transport of uvloop knows its socket by number, closes that number when it is collected or its
+loop is closed, and asks the selector, which the parent shares, to forget it. By then the number
+may be another file's. So there the number stays taken in the child, by a descriptor of the null
+device. The parent's selector has never seen that, and cannot be made to watch it.
 """
 
 import os
+import socket
+from contextlib import suppress
 from functools import cache
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["ELSEWHERE", "watch"]
+__all__ = ["ELSEWHERE", "own", "watch"]
 
 #: The thread of a connection that belongs to another process; no thread has this identity.
 ELSEWHERE = 0
@@ -22,18 +32,41 @@ class Forkable(Protocol):
         """Note it; nothing may be touched that both processes share."""
 
 
+_owned: WeakSet[socket.socket] = WeakSet()
 _watched: WeakSet[Forkable] = WeakSet()
 
 
 def _after_in_child() -> None:
+    for sock in _owned:
+        with suppress(OSError):
+            _let_go(sock)
     for connection in _watched:
         connection.forked()
+
+
+def _let_go(sock: socket.socket) -> None:
+    """Close the child's copy of a socket, and do nothing else to it."""
+    number = sock.fileno()
+    sock.close()
+    if sock.fileno() >= 0:  # not yet, because a loop goes by the number
+        sock.detach()
+        os.close(number)  # first: if all are in use, it is the one that `open` gets
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != number:
+            os.dup2(null, number, inheritable=False)
+            os.close(null)
 
 
 @cache
 def _register() -> None:
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_after_in_child)
+
+
+def own(sock: socket.socket) -> None:
+    """Close the child's copy of a socket when this process forks."""
+    _register()
+    _owned.add(sock)
 
 
 def watch(connection: Forkable) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from .._kernels import mailbox as kernel
 from ..core import Admit, Comm, Connector, Enveloped, HandleComm, Listener
 from ..envelope import NO_REPLY, UNSENDABLE, Envelope, as_data, is_request
-from ..errors import CommClosedError, FatalCommClosedError, MessageError
+from ..errors import CommClosedError, FatalCommClosedError, LocalProtocolError, MessageError
 from ..pushing import REFUSED, name_ends
 from ..registry import Backend
 from ..serialize.markers import made as wrappers_made
@@ -251,6 +251,8 @@ class InProcListener(Listener):
         self._thread = 0
 
     async def start(self) -> None:
+        if self._loop is not None and self._thread == forks.ELSEWHERE:
+            raise LocalProtocolError(f"{self!r} belongs to the process that this was forked from")
         if self._loop is not None:
             raise RuntimeError(f"{self!r} was started already")
         loop = asyncio.get_running_loop()
@@ -274,6 +276,7 @@ class InProcListener(Listener):
     def forked(self) -> None:
         """In the child nobody listens."""
         self.stop()
+        self._thread = forks.ELSEWHERE
 
     def dialled_by(self, client: End) -> None:
         """Give a client, in its thread, its other end; that will greet it in ours."""

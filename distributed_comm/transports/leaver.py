@@ -19,9 +19,11 @@ from ..wire.states import CLOSED, HANDSHAKE, LEAVING, OPEN
 from . import forks
 from .deadlines import Deadline
 from .reader import Reader
+from .sockets import drop, shut
 
 __all__ = ["Leaver"]
 
+FORKED = "it belongs to the process that this was forked from"
 #: Has the system wait for what is sent next, and put both into one packet.
 MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
@@ -143,6 +145,7 @@ class Leaver(Reader):
         self._thread = forks.ELSEWHERE
         self._unwatch()
         self._reading = True  # so that a read looks no further
+        self._connection.lose(FORKED)
 
     def fail(self, why: str, cause: BaseException | None, kind: type[CommClosedError]) -> None:
         """End the connection for what a layer below has found out."""
@@ -169,6 +172,11 @@ class Leaver(Reader):
         self._drop()
         self._wake()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take note that the transport is about to close the socket."""
+        shut(self._sock)
+        self._end(f"the connection was lost: {exc}" if exc else "closed", exc)
+
     def _release_leavers(self) -> None:
         for leaver in self._leavers or ():
             if not leaver.done():
@@ -176,8 +184,9 @@ class Leaver(Reader):
 
     def _abort_transport(self) -> None:
         if self._loop.is_closed():  # nobody would close the socket any more
-            self._sock.close()
+            drop(self._sock)
         elif hasattr(self, "_transport"):  # else connection_made does it
+            shut(self._sock)  # now, whether or not the loop has another turn
             self._transport.abort()
 
     def closed(self) -> bool:

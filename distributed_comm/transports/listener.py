@@ -18,7 +18,7 @@ from typing import Any
 
 from ..comms import ChannelComm
 from ..core import HandleComm, Listener
-from ..errors import FatalCommClosedError
+from ..errors import FatalCommClosedError, LocalProtocolError
 from ..log_limits import StrangersLog
 from ..options import CommOptions
 from ..security import REFUSAL, Trust
@@ -34,7 +34,7 @@ from .deadlines import Deadline
 from .handling import Handling
 from .link import Link
 from .provider import attach
-from .sockets import has_news
+from .sockets import drop, has_news
 from .turns import Turns, metered, turns_of
 
 __all__ = ["SocketListener"]
@@ -80,6 +80,7 @@ class SocketListener(Listener):
         self._log = StrangersLog("of a listener")
         self._sockets: list[socket.socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None  # once started
+        self._elsewhere = False  # it was started by the process that this was forked from
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None  # when accepting is tried again
         self._starved = False  # accepting pauses for want of descriptors
@@ -109,11 +110,15 @@ class SocketListener(Listener):
             self._sockets = self._bind()
 
     async def start(self) -> None:
+        if self._elsewhere:
+            raise LocalProtocolError(f"{self!r} belongs to the process that this was forked from")
         if self._loop is not None:
             raise RuntimeError(f"{self!r} was started already")
         self.bind()
         self._log.about = f"of {self!r}"
         self._loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            forks.own(sock)
         self._crowd.begin(self._loop, self._sockets[0].fileno())
         self._turns = turns_of(self._loop)
         self._resume()
@@ -123,11 +128,16 @@ class SocketListener(Listener):
         for sock in self._sockets:
             sock.close()
         for adapter in list(self._handshakes):
-            adapter.abort()
+            if not adapter.greeted:  # else the peer's `connect` may have returned
+                adapter.abort()
         self._log.flush()
 
     def forked(self) -> None:
-        """Disown the loop, whose selector is the parent's; the sockets are this process's."""
+        """Leave the loop to the parent, and the sockets as well if they were accepting.
+
+        If they were only bound, they are this process's, too, which may start the listener.
+        """
+        self._elsewhere = self._elsewhere or self._loop is not None
         self._loop = None
         self._accepting = self._waiting = False
         self._handshakes.clear()
@@ -237,6 +247,7 @@ class SocketListener(Listener):
                 self._log.line(logging.WARNING, "%s pauses accepting: %s", self, exc)
                 self._starve(self._loop)
                 return
+            forks.own(accepted)
             self._number = accepted.fileno()
             self._welcome(self._loop, accepted, name)
 
@@ -245,7 +256,7 @@ class SocketListener(Listener):
         try:
             link = self._identify(sock, name)
         except OSError:  # it has gone already
-            sock.close()
+            drop(sock)
             return
         adapter = make_adapter(
             loop, sock, link, self._trust, self._options, self.framing,

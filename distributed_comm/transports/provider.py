@@ -6,6 +6,7 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .._kernels import mailbox
+from .sockets import drop
 from .tls_layer import TLSLayer
 
 __all__ = ["attach", "ciphertext_of", "scratch_of", "switch_of"]
@@ -65,5 +66,5 @@ async def attach(
     try:
         await loop.connect_accepted_socket(lambda: attached(protocol), sock)
     except OSError:
-        sock.close()
+        drop(sock)
         raise

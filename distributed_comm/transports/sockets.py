@@ -13,6 +13,7 @@ from functools import partial
 
 from ..addressing import unparse_host_port
 from ..threads import NAMES, in_thread
+from . import forks
 
 try:
     import fcntl
@@ -21,8 +22,8 @@ except ImportError:  # Windows
     fcntl = termios = None  # type: ignore[assignment]
 
 __all__ = [
-    "OWN", "adopt", "bind", "blame", "dial", "get_ip", "has_left", "has_news", "host_port",
-    "is_unacknowledged", "lookup", "resolve", "tune_accepted", "unacknowledged", "unpace",
+    "OWN", "adopt", "bind", "blame", "dial", "drop", "get_ip", "has_left", "has_news", "host_port",
+    "is_unacknowledged", "lookup", "resolve", "shut", "tune_accepted", "unacknowledged", "unpace",
 ]  # fmt: skip
 
 BACKLOG = 2048
@@ -44,6 +45,8 @@ OPTIONS = [
         if hasattr(socket, name)
     ),
 ]
+#: Closing then resets the connection, and leaves nothing of it in the system.
+RESET = socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
 INHERITS = sys.platform == "linux"
 #: A congestion control that does not pace, and that everybody may choose; None off Linux.
 UNPACED = (socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno") if sys.platform == "linux" else None
@@ -125,6 +128,22 @@ def tune_accepted(sock: socket.socket) -> None:
         tune(sock)
 
 
+def shut(sock: socket.socket) -> None:
+    """End a connection in both directions, if it has not ended.
+
+    Closing alone does so only if no other process has a copy of the descriptor: one that was
+    forked by code which Python does not know, for instance.
+    """
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def drop(sock: socket.socket) -> None:
+    """End a connection that no transport was made for, and close its socket."""
+    shut(sock)
+    sock.close()
+
+
 def has_left(sock: socket.socket) -> bool:
     """Return whether all that the peer will ever send has arrived; False if that is not known.
 
@@ -197,7 +216,7 @@ async def dial(loop: asyncio.AbstractEventLoop, found: Sequence[AddrInfo]) -> so
             )
             connected = [task.result() for task in done if task.exception() is None]
             for sock in connected[1:]:
-                sock.close()
+                drop(sock)
             if connected:
                 return connected[0]
             for task in done:
@@ -210,7 +229,7 @@ async def dial(loop: asyncio.AbstractEventLoop, found: Sequence[AddrInfo]) -> so
         for task in trying:
             # Cancelled, it closes its socket; it may be done already, where we were cancelled.
             if not task.cancel() and task.exception() is None:
-                task.result().close()
+                drop(task.result())
     raise OSError("; ".join(map(str, errors)) or "the name has no address")
 
 
@@ -221,11 +240,12 @@ async def _dial(
     sock = None
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
+        forks.own(sock)
         tune(sock)
         await _connect(loop, sock, address)
     except BaseException as exc:
         if sock is not None:
-            sock.close()
+            drop(sock)
         if isinstance(exc, OSError) and exc.errno is not None:
             raise OSError(exc.errno, blame(exc.errno, host_port(address))) from exc
         raise
@@ -258,8 +278,22 @@ async def _connect(
         finally:
             loop.remove_writer(sock)
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error in {0, errno.EISCONN} and _is_itself(sock):
+        sock.setsockopt(*RESET)
+        sock.close()
+        error = errno.ECONNREFUSED
     if error not in {0, errno.EISCONN}:
         raise OSError(error, os.strerror(error))
+
+
+def _is_itself(sock: socket.socket) -> bool:
+    """Return whether a socket is connected to itself.
+
+    TCP makes such a connection where nobody listens and the port that the system chose for our
+    end happens to be the one that is dialled. What we sent would come back as the peer's, and
+    who should listen there could not have the port.
+    """
+    return bool(sock.getsockname()[:2] == sock.getpeername()[:2])
 
 
 def _wake(waiter: "asyncio.Future[None]") -> None:

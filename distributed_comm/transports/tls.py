@@ -9,6 +9,7 @@ from ..addressing import parse_host_port
 from ..comms import ChannelComm
 from ..core import Connector, HandleComm, Listener
 from .provider import ciphertext_of
+from .sockets import drop
 from .tcp import TCPBackend, TCPConnector, TCPListener
 from .tls_layer import TLSLayer
 
@@ -96,7 +97,7 @@ def _encrypt(
     try:
         return cast("socket.socket", TLSLayer(sock, context, scratch, host))
     except BaseException as exc:
-        sock.close()
+        drop(sock)
         if isinstance(
             exc, ssl.SSLError | ValueError | TypeError
         ):  # of names, before anything was sent

@@ -121,5 +121,8 @@ class TLSSocket:
     def setblocking(self, flag: bool) -> None:
         self.sock.setblocking(flag)
 
+    def shutdown(self, how: int) -> None:
+        self.sock.shutdown(how)
+
     def close(self) -> None:
         self.sock.close()

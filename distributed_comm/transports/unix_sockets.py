@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 from ..texts import printable
+from . import forks
 from .sockets import OWN, blame
 
 try:
@@ -76,6 +77,7 @@ def connect(loc: str) -> socket.socket:
     sock = None
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        forks.own(sock)
         sock.setblocking(False)
         sock.connect(name)
     except OSError as exc:
