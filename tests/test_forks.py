@@ -25,10 +25,8 @@ pytestmark = [
 PROMPT = 4
 
 each_place = pytest.mark.parametrize("place", ["tcp", "unix", "tls", "sentinel"])
-each_address = pytest.mark.parametrize(
-    "address",
-    ["unix://", *(f"{scheme}://127.0.0.1:0" for scheme in ("tcp", "certified", "sentinel"))],
-)
+ADDRESSES = ["unix://", *(f"{s}://127.0.0.1:0" for s in ("tcp", "certified", "sentinel"))]
+each_address = pytest.mark.parametrize("address", ADDRESSES)
 
 
 @pytest.fixture
@@ -273,7 +271,7 @@ def test_a_child_has_no_copy_of_what_is_being_made(run, scheme, certified):
     run(main())
 
 
-@each_address
+@pytest.mark.parametrize("address", [*ADDRESSES, "inproc://"])
 def test_what_was_the_parents_says_so_in_the_child(run, address, certified):
     def is_refused(coroutine):
         with pytest.raises(dc.LocalProtocolError, match="the process that this was forked from"):

@@ -185,8 +185,9 @@ class Leaver(Reader):
     def _abort_transport(self) -> None:
         if self._loop.is_closed():  # nobody would close the socket any more
             drop(self._sock)
-        elif hasattr(self, "_transport"):  # else connection_made does it
-            shut(self._sock)  # now, whether or not the loop has another turn
+            return
+        shut(self._sock)  # now, whether or not the loop has another turn
+        if hasattr(self, "_transport"):  # else connection_made does it
             self._transport.abort()
 
     def closed(self) -> bool:
