@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from certificates import ca_text, issue, secure, texts
@@ -15,6 +17,7 @@ from loops import needs_proc, until
 from peers import echo, pair, port_of
 
 import distributed_comm as dc
+from distributed_comm.transports import forks
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),
@@ -295,6 +298,29 @@ def test_what_was_the_parents_says_so_in_the_child(run, address, certified):
         assert await comm.read() == "unharmed"
         await comm.close()
         listener.stop()
+
+    run(main())
+
+
+def test_no_thread_forks_while_another_one_makes_a_socket(run):
+    making, made = threading.Event(), []
+
+    def make():
+        with forks.making:
+            making.set()
+            time.sleep(0.1)
+            made.append("a socket")
+
+    async def main():
+        async with pair():  # whoever has made none yet does not wait
+            thread = threading.Thread(target=make)
+            thread.start()
+            making.wait()
+            child = os.fork()
+            if not child:
+                os._exit(0 if made and status_of_child(made.pop) == 0 else 1)
+            assert os.waitpid(child, 0)[1] == 0  # noqa: ASYNC222 - it is short
+            thread.join()
 
     run(main())
 

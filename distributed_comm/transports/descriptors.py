@@ -11,6 +11,8 @@ import os
 from math import inf
 from time import monotonic
 
+from . import forks
+
 try:
     import resource
 except ImportError:  # Windows, where sockets are no descriptors
@@ -47,11 +49,12 @@ def is_next_reserved(number: int, most: float) -> bool:
     """
     if most == inf:
         return False
-    try:
-        free = os.dup(number)
-    except OSError:  # there is none at all
-        return True
-    os.close(free)
+    with forks.making:
+        try:
+            free = os.dup(number)
+        except OSError:  # there is none at all
+            return True
+        os.close(free)
     return free >= most
 
 

@@ -14,15 +14,18 @@ device. The parent's selector has never seen that, and cannot be made to watch i
 
 import os
 import socket
+import threading
 from contextlib import suppress
 from functools import cache
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["ELSEWHERE", "own", "watch"]
+__all__ = ["ELSEWHERE", "making", "own", "watch"]
 
 #: The thread of a connection that belongs to another process; no thread has this identity.
 ELSEWHERE = 0
+#: Held while a descriptor is made, until it is owned, so that no other thread forks in between.
+making = threading.RLock()
 
 
 class Forkable(Protocol):
@@ -36,7 +39,13 @@ _owned: WeakSet[socket.socket] = WeakSet()
 _watched: WeakSet[Forkable] = WeakSet()
 
 
+def _release() -> None:
+    with suppress(RuntimeError):  # this was registered by another thread during the fork
+        making.release()
+
+
 def _after_in_child() -> None:
+    _release()
     for sock in _owned:
         with suppress(OSError):
             _let_go(sock)
@@ -60,11 +69,13 @@ def _let_go(sock: socket.socket) -> None:
 @cache
 def _register() -> None:
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_after_in_child)
+        os.register_at_fork(
+            before=making.acquire, after_in_parent=_release, after_in_child=_after_in_child
+        )
 
 
 def own(sock: socket.socket) -> None:
-    """Close the child's copy of a socket when this process forks."""
+    """Close the child's copy of a socket when this process forks; call it in ``with making:``."""
     _register()
     _owned.add(sock)
 

@@ -116,9 +116,10 @@ class SocketListener(Listener):
             raise RuntimeError(f"{self!r} was started already")
         self.bind()
         self._log.about = f"of {self!r}"
-        self._loop = asyncio.get_running_loop()
-        for sock in self._sockets:
-            forks.own(sock)
+        with forks.making:
+            self._loop = asyncio.get_running_loop()
+            for sock in self._sockets:
+                forks.own(sock)
         self._crowd.begin(self._loop, self._sockets[0].fileno())
         self._turns = turns_of(self._loop)
         self._resume()
@@ -238,7 +239,9 @@ class SocketListener(Listener):
             if self._turns.is_over(shares.handshakes):
                 return
             try:
-                accepted, name = sock.accept()
+                with forks.making:
+                    accepted, name = sock.accept()
+                    forks.own(accepted)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as exc:
@@ -247,7 +250,6 @@ class SocketListener(Listener):
                 self._log.line(logging.WARNING, "%s pauses accepting: %s", self, exc)
                 self._starve(self._loop)
                 return
-            forks.own(accepted)
             self._number = accepted.fileno()
             self._welcome(self._loop, accepted, name)
 

@@ -239,8 +239,9 @@ async def _dial(
     """Return a socket connected to one address; OSError names it."""
     sock = None
     try:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        forks.own(sock)
+        with forks.making:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            forks.own(sock)
         tune(sock)
         await _connect(loop, sock, address)
     except BaseException as exc:

@@ -76,8 +76,9 @@ def connect(loc: str) -> socket.socket:
     name = encode(loc)
     sock = None
     try:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        forks.own(sock)
+        with forks.making:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            forks.own(sock)
         sock.setblocking(False)
         sock.connect(name)
     except OSError as exc:
