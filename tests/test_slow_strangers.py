@@ -144,12 +144,13 @@ def test_it_is_given_back_with_a_loop_that_was_closed():
     async def main():
         served = asyncio.get_running_loop().create_future()
         async with dc.listen(LOOPBACK, served.set_result, trusted=False) as listener:
-            await dc.connect(listener.contact_address, trusted=False)
+            client = await dc.connect(listener.contact_address, trusted=False)
         server = await served
         for _ in range(100):
             server._channel.send([bytes(100 * KIB)])
         kept.append(budget_of(server))
         assert kept[0].used > MIB
+        assert not client.closed()
 
     with pytest.warns(ResourceWarning):
         asyncio.run(main())
