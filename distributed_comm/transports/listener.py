@@ -213,6 +213,8 @@ class SocketListener(Listener):
 
     def _accept_in_turn(self, sock: socket.socket) -> None:
         """Accept, unless those who dial have had their share of the loop."""
+        if self._elsewhere:  # the child's copy of the loop runs on, with the parent's selector
+            return
         turns = self._turns
         assert turns is not None
         lane = turns.shares.handshakes
