@@ -8,8 +8,10 @@ from typing import Any, Self
 from .calls import Status
 from .core import Comm
 from .errors import CommClosedError
+from .plan import Plan
 from .pool import Address, ConnectionPool, address_of
 from .remote import Remote
+from .transports.owners import NOWHERE
 
 __all__ = ["rpc"]
 
@@ -89,10 +91,29 @@ class _OneComm(ConnectionPool):
     """The pool of an rpc that was given its only comm."""
 
     def __init__(self, comm: Comm) -> None:
+        self._comm = comm
         super().__init__(limit=1)
-        self._plan.count = 1
-        self._plan.opened(comm.peer_address, comm)
-        self._plan.put_back(comm.peer_address, comm)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop | None) -> Plan:
+        plan = super()._begin(loop)
+        plan.count = 1
+        plan.opened(self._comm.peer_address, self._comm)
+        if loop is not None:  # not before: nobody is to be given it twice
+            plan.put_back(self._comm.peer_address, self._comm)
+        return plan
+
+    def _settle(self) -> Plan:
+        """Stay where the comm belongs; it says so itself if this is elsewhere."""
+        loop = asyncio._get_running_loop()
+        if loop is not None and loop is not self._loop:
+            self._comm.expect_here()
+            self._begin(loop)
+        return self._plan
+
+    def forked(self) -> None:
+        """Let nobody use the comm, which remains the parent's."""
+        self._loop = None
+        self._plan.here = NOWHERE.runs
 
     async def _dial(self, addr: str, timeout: float | None) -> Comm:  # noqa: ARG002
         raise CommClosedError(f"the comm to {addr} that this rpc was given is closed")

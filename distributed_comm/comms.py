@@ -55,7 +55,8 @@ class ChannelComm(Comm):
         self, channel: Channel, *, trusted: bool, deserialize: bool, limits: Limits
     ) -> None:
         self._channel = channel
-        self.closed = channel.closed  # type: ignore[method-assign] # one call less
+        self.closed = channel.closed  # type: ignore[method-assign] # one call less …
+        self.is_fresh = channel.is_fresh  # type: ignore[method-assign] # … also here
         self.enveloped = channel.enveloped
         self.own_heads = None
         self._dump_options = _dump_options(
@@ -225,6 +226,15 @@ class ChannelComm(Comm):
     def unread(self) -> int:
         decoding = self._decoding is not None or (self._push is not None and self._push.decoding)
         return self._channel.unread() + decoding
+
+    def expect_here(self) -> None:
+        self._channel.expect_here()
+
+    def is_fresh(self) -> bool:
+        return self._channel.is_fresh()
+
+    def is_sound(self) -> bool:
+        return self._channel.is_sound() and self._decoding is None
 
     def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:
         self._channel.ask_before_evicting(in_use)

@@ -95,6 +95,24 @@ class Channel(ABC):
         """Return how many messages have arrived and wait for `read`, as far as is known."""
         return 0
 
+    def expect_here(self) -> None:  # noqa: B027 - for channels that belong to a loop
+        """Raise LocalProtocolError unless the loop is running here that may use the channel."""
+
+    def is_fresh(self) -> bool:
+        """Return whether a message was handed out within the last second, and nothing waits.
+
+        False if it is not open, or another loop runs here. It makes no system call.
+        """
+        return False
+
+    def is_sound(self) -> bool:
+        """Process what the system has and was not read; return whether it is open and idle then.
+
+        It takes one look that does not block. A channel whose end is known without that need not
+        override this method.
+        """
+        return not self.closed() and not self.unread()
+
     def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:  # noqa: B027 - may be ignored
         """Call ``in_use`` before a stranger's connection is closed for being idle.
 
@@ -273,6 +291,23 @@ class Comm(ABC):
     def unread(self) -> int:
         """Return how many messages have arrived and wait for `read`, as far as is known."""
         return 0
+
+    def expect_here(self) -> None:  # noqa: B027 - for comms that belong to a loop
+        """Raise LocalProtocolError unless the loop is running here that may use the comm."""
+
+    def is_fresh(self) -> bool:
+        """Return whether a message was read within the last second, and nothing waits.
+
+        False if the comm is not open, or another loop runs here. It makes no system call.
+        """
+        return False
+
+    def is_sound(self) -> bool:
+        """Process what the system has and was not read; return whether the comm is open and idle.
+
+        So the end of a peer that has closed is found before a request is sent to it.
+        """
+        return not self.closed() and not self.unread()
 
     def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:  # noqa: B027 - may be ignored
         """Call ``in_use`` before the connection is closed for being idle; see `Channel`."""

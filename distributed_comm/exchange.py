@@ -24,7 +24,7 @@ from .envelope import (
     encode_request,
     kind_of,
 )
-from .errors import RemoteProtocolError
+from .errors import LocalProtocolError, RemoteProtocolError
 from .serialize.settings import check_choice
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 #: Heads of an answer. A tuple, because the head that a peer sends may not be hashable bytes.
 ANSWERS = (REPLY, ERROR, OWN)
 #: Raised by `Comm.write` if nothing was sent.
-UNSENT: tuple[type[Exception], ...] = (TypeError, ValueError)
+UNSENT: tuple[type[Exception], ...] = (TypeError, ValueError, LocalProtocolError)
 
 
 async def send_recv(

@@ -1,6 +1,7 @@
 """Where a server listens: on any number of addresses, each bound as soon as it is named."""
 
 import asyncio
+import os
 from abc import abstractmethod
 from collections.abc import Awaitable, Generator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from .core import Comm, Listener
 from .endpoints import get_address_host_port, listen
 from .options import CommOptions
 from .tasks import start
+from .transports.owners import owner
 
 __all__ = ["Listening", "limited"]
 
@@ -127,14 +129,36 @@ class _Bound:
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
         self._start: asyncio.Task[None] | None = None
+        self._process = 0  # where that was begun
 
     def begin(self) -> "asyncio.Task[None]":
+        """Start the listener; RuntimeError if that was done elsewhere."""
+        self.expect_here()
         if self._start is None:
             self._start = start(self.listener.start())
+            self._process = os.getpid()
         return self._start
 
+    def owner(self) -> str | None:
+        """Name the loop or the process that the listener belongs to, unless it is this one."""
+        task = self._start
+        if task is None:
+            return None
+        forked, loop = self._process != os.getpid(), task.get_loop()
+        if not task.done() and (forked or loop.is_closed()):  # it has never begun
+            self._start = None
+            return None
+        if forked:
+            return owner(None)
+        return None if loop is asyncio._get_running_loop() else owner(loop)
+
+    def expect_here(self) -> None:
+        whose = self.owner()
+        if whose is not None:
+            raise RuntimeError(f"{self.listener!r} belongs to {whose}: make another here")
+
     def stop(self) -> None:
-        if self._start is not None:
+        if self._start is not None and not self._start.done():
             self._start.cancel()
         self.listener.stop()
 

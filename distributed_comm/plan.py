@@ -5,51 +5,54 @@ hands over what is to be closed, and `pool.ConnectionPool` does that and the wai
 anybody waits, no comm is idle; so a comm that comes back always serves somebody.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 
 from .core import Comm
+from .waiters import Waiters
 
-__all__ = ["Plan", "Waiter"]
-
-#: How often a waiter is passed over in favour of those whose address a comm came back for.
-PATIENCE = 16
-
-
-class Waiter:
-    """Somebody who may neither take a comm nor open one; the future's None means: open one."""
-
-    __slots__ = ("address", "future", "passed")
-
-    def __init__(self, address: str, future: "asyncio.Future[Comm | None]") -> None:
-        self.address = address
-        self.future = future
-        self.passed = 0
+__all__ = ["Plan"]
 
 
 class Plan:
-    """At most ``limit`` comms that are idle, in use or being opened.
+    """At most ``limit`` comms that are idle, in use or being opened, all of one event loop.
 
-    ``discard`` gets each comm that is to be closed.
+    ``discard`` gets each comm that is to be closed; ``here`` says whether that loop runs here.
     """
 
-    __slots__ = ("count", "discard", "idle", "limit", "members", "waiters")
+    __slots__ = (
+        "_lines", "_order", "by_address", "count", "discard", "here", "idle", "limit", "members",
+        "waiters",
+    )  # fmt: skip
 
-    def __init__(self, limit: int, discard: Callable[[Comm], None]) -> None:
+    def __init__(
+        self, limit: int, discard: Callable[[Comm], None], here: Callable[[], bool]
+    ) -> None:
         self.limit = limit
         self.discard = discard
+        self.here = here
         self.count = 0  # the members, and those that are being opened
         self.members: dict[Comm, str] = {}  # idle or in use, with their addresses
+        self.by_address: dict[str, set[Comm]] = {}  # the same
+        #: An address whose comms are all in use may have an empty list: to delete and make that for
+        #: each call would cost more. A plain dict, for which the interpreter is faster.
         self.idle: dict[str, list[Comm]] = {}
-        self.waiters: deque[Waiter] = deque()
+        #: The keys of ``idle`` in the order of time, and some that it had before.
+        self._order: deque[str] = deque()
+        self.waiters = Waiters()
+        self._lines = self.waiters.lines  # what is asked for each call
 
     def take(self, address: str) -> Comm | None:
-        """Return an idle comm, None where there is none."""
+        """Return an idle comm that is sound, None if there is none, or another loop runs."""
         idle = self.idle.get(address)
         while idle:
             comm = idle.pop()
-            if not comm.closed():
+            if comm.is_fresh():
+                return comm
+            if not self.here():
+                idle.append(comm)
+                return None
+            if comm.is_sound():
                 return comm
             self._give_up(comm)
             self.count -= 1
@@ -60,17 +63,19 @@ class Plan:
         if self.count < self.limit:
             self.count += 1
             return True
-        for address, idle in self.idle.items():
+        order = self._order
+        while order:
+            idle = self.idle.get(order[0])
             if idle:
                 self._give_up(idle.pop(0))
-                if not idle:
-                    del self.idle[address]
                 return True
+            self.idle.pop(order.popleft(), None)
         return False
 
     def opened(self, address: str, comm: Comm) -> None:
         """Take note of a comm for which `may_open` was asked."""
         self.members[comm] = address
+        self.by_address.setdefault(address, set()).add(comm)
 
     def vacate(self, comm: Comm) -> None:
         """Give up a comm that was closed when its new user looked; the room stays theirs."""
@@ -78,69 +83,80 @@ class Plan:
 
     def make_room(self) -> None:
         """Take note that there is one less: its room goes to who waits longest."""
-        while self.waiters:
-            waiter = self.waiters.popleft()
-            if not waiter.future.done():
-                waiter.future.set_result(None)
-                return
-        self.count -= 1
+        waiter = self.waiters.take_oldest()
+        if waiter is None:
+            self.count -= 1
+        else:
+            waiter.answer(None)
 
     def put_back(self, address: str, comm: Comm) -> None:
         """Take back a comm that was in use, to give it to somebody else."""
-        if comm.closed() and comm in self.members:
-            self._give_up(comm)
-            self.make_room()
-        else:
-            self.put_back_sound(address, comm)
-
-    def put_back_sound(self, address: str, comm: Comm) -> None:
-        """Do so with one that has just carried a reply, and is not looked at before its next."""
         if comm not in self.members:
             self.discard(comm)
-        elif self.waiters:
+        elif comm.closed() or comm.unread():
+            self._give_up(comm)
+            self.make_room()
+        elif self._lines:
             self._hand_on(address, comm)
-        elif address in self.idle:
-            self.idle[address].append(comm)
         else:
-            self.idle[address] = [comm]
+            self._keep(address, comm)
+
+    def put_back_sound(self, address: str, comm: Comm) -> None:
+        """Take back one that has just carried a reply; its state is checked at the next `take`."""
+        if comm not in self.members or self._lines:
+            self.put_back(address, comm)
+            return
+        idle = self.idle.get(address)  # `_keep`, without the call
+        if idle is None:
+            self._keep(address, comm)
+        else:
+            idle.append(comm)
+
+    def _keep(self, address: str, comm: Comm) -> None:
+        idle = self.idle.get(address)
+        if idle is not None:
+            idle.append(comm)
+            return
+        self.idle[address] = [comm]
+        self._order.append(address)
+        if len(self._order) > 2 * len(self.idle) + 16:
+            self._order = deque(self.idle)
 
     def _hand_on(self, address: str, comm: Comm) -> None:
         """Give a comm to who waits for its address, or its room to who waits longest."""
-        if comm.closed():
-            self._give_up(comm)
-            self.make_room()
-            return
-        while self.waiters and self.waiters[0].future.done():
-            self.waiters.popleft()
-        for waiter in self.waiters:
-            if waiter.address == address and not waiter.future.done():
-                self.waiters.remove(waiter)
-                waiter.future.set_result(comm)
-                return
-            waiter.passed += 1
-            if waiter.passed > PATIENCE:
-                break
-        if self.waiters:
-            self._give_up(comm)
-            self.make_room()
+        waiter = self.waiters.take_for(address)
+        if waiter is None:
+            self._keep(address, comm)
+        elif waiter.address == address:
+            waiter.answer(comm)
         else:
-            self.idle.setdefault(address, []).append(comm)
+            self._give_up(comm)
+            waiter.answer(None)
 
     def collect(self, address: str | None = None) -> None:
         """Give up the idle comms, of one address or of all."""
         for key in [address] if address is not None else list(self.idle):
-            for comm in self.idle.pop(key, []):
+            for comm in self.idle.pop(key, ()):
                 self._give_up(comm)
                 self.count -= 1
 
     def disown(self, address: str | None = None) -> list[Comm]:
         """Forget the comms of one address or of all, once none is idle, and return them."""
-        comms = [comm for comm, key in self.members.items() if address in {key, None}]
+        comms = list(self.members if address is None else self.by_address.get(address, ()))
         for comm in comms:
-            del self.members[comm]
+            self._forget(comm)
             self.make_room()
         return comms
 
     def _give_up(self, comm: Comm) -> None:
-        del self.members[comm]
+        self._forget(comm)
         self.discard(comm)
+
+    def _forget(self, comm: Comm) -> None:
+        address = self.members.pop(comm)
+        comms = self.by_address[address]
+        comms.discard(comm)
+        if not comms:
+            del self.by_address[address]
+        if not self.idle.get(address, True):
+            del self.idle[address]

@@ -3,9 +3,14 @@
 Who calls takes a comm, or opens one, and brings it back when the reply has come. A call that
 was cancelled, or lost its connection, brings back a comm that is closed, which nobody is
 given again. Who gets which comm is decided in `plan`.
+
+A pool belongs to one event loop at a time, as its comms do. In another loop, or in a child of its
+process, it begins anew with an empty plan, and comms of the old one do not count any more. While
+the old loop still uses the pool, that is refused.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -15,10 +20,13 @@ from .addressing import unparse_host_port
 from .calls import Status
 from .core import Comm
 from .endpoints import connect
-from .errors import CommClosedError
-from .plan import Plan, Waiter
+from .errors import CommClosedError, LocalProtocolError
+from .plan import Plan
 from .remote import Remote
 from .tasks import start
+from .transports import forks
+from .transports.owners import NOWHERE, owner, switch_of
+from .waiters import Waiter
 
 __all__ = ["Address", "ConnectionPool", "address_of"]
 
@@ -48,6 +56,10 @@ class ConnectionPool:
     ``pool(address)`` is like an `rpc`, whose comms are the pool's. Who finds the pool full, and no
     comm idle, waits until one comes back. ``timeout`` and ``arguments`` are those of `connect`.
 
+    A pool may be used in one event loop after another, and in a process that was forked later: it
+    forgets its comms then, and dials anew. While another loop uses it, calls raise a
+    LocalProtocolError.
+
     >>> pool = ConnectionPool(limit=100)
     >>> a, b = pool("tcp://127.0.0.1:8000"), pool(("127.0.0.1", 8001))
     """
@@ -73,15 +85,11 @@ class ConnectionPool:
             "deserialize": deserialize,
             "timeout": timeout,
         }
-        self._plan = Plan(limit, self._discard)
-        #: ``take(addr)`` returns an idle comm, None where there is none; ``reuse(addr, comm)``
-        #: takes it back, a closed one too; ``reuse_sound`` one that has just carried a reply.
-        self.take = self._plan.take
-        self.reuse = self._plan.put_back
-        self.reuse_sound = self._plan.put_back_sound
-        self._acquiring: set[Acquisition] = set()
+        self.limit = limit
         self._reasons: WeakKeyDictionary[Comm, str] = WeakKeyDictionary()
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self._inherited: object = None  # what the parent of this process had
+        self._begin(None)
+        forks.watch(self)
 
     def __call__(
         self, addr: Address | None = None, ip: str | None = None, port: int | None = None
@@ -89,9 +97,53 @@ class ConnectionPool:
         """Return an object whose attributes are the functions of the server there."""
         return Remote(self, address_of(addr, ip, port))
 
-    @property
-    def limit(self) -> int:
-        return self._plan.limit
+    # -- whose it is -------------------------------------------------------------------------
+
+    def _begin(self, loop: asyncio.AbstractEventLoop | None) -> Plan:
+        """Belong to this loop, with no comm."""
+        switch = NOWHERE if loop is None else switch_of(loop)
+        self._loop = loop
+        self._plan = plan = Plan(self.limit, self._discard, switch.runs)
+        #: ``take(addr)`` returns an idle comm, None where there is none; ``reuse(addr, comm)``
+        #: takes it back, a closed one too; ``reuse_sound`` one that has just carried a reply.
+        self.take = plan.take
+        self.reuse = plan.put_back
+        self.reuse_sound = plan.put_back_sound
+        self._acquiring: dict[str, set[Acquisition]] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()
+        return plan
+
+    def _settle(self) -> Plan:
+        """Return the plan of the running loop, and forget that of another.
+
+        LocalProtocolError while the other is in use. Without a running loop, the plan is what it
+        was, if its loop is not closed.
+        """
+        loop, home = asyncio._get_running_loop(), self._loop
+        if loop is not None and home is None:  # the same plan, whose methods somebody may have
+            self._loop, self._plan.here = loop, switch_of(loop).runs
+        if loop is home or home is None:
+            return self._plan
+        closed = home.is_closed()
+        if not closed:
+            if home.is_running() or (loop is not None and (self.active or self._acquiring)):
+                raise LocalProtocolError(
+                    f"{self!r} belongs to {owner(home)} and uses it; another needs its own"
+                )
+            if loop is None:
+                return self._plan
+        comms = list(self._plan.members)
+        plan = self._begin(loop)
+        for comm in comms:
+            comm.abort()
+        return plan
+
+    def forked(self) -> None:
+        """Begin anew in the child, and keep what the parent had: its end would disturb that."""
+        self._inherited = self._inherited, self._plan, self._acquiring, self._tasks
+        self._begin(None)
+
+    # -- figures -----------------------------------------------------------------------------
 
     @property
     def active(self) -> int:
@@ -112,48 +164,53 @@ class ConnectionPool:
         """
         if self.status is not Status.running:
             raise CommClosedError(f"{self!r} is closed, and opens no comm to {addr}")
-        comm = self.take(addr)
+        plan = self._settle()
+        comm = plan.take(addr)
         if comm is not None:
             return comm
-        acquisition = Acquisition(addr)
-        self._acquiring.add(acquisition)
+        acquisition, acquiring = Acquisition(), self._acquiring
+        acquiring.setdefault(addr, set()).add(acquisition)
         try:
             with acquisition:
-                if not self._plan.may_open():
-                    comm = await self._wait(addr)
-                return comm or await self._open(addr, timeout)
+                if not plan.may_open():
+                    comm = await self._wait(plan, addr)
+                return comm or await self._open(plan, addr, timeout)
         finally:
-            self._acquiring.discard(acquisition)
+            acquiring[addr].discard(acquisition)
+            if not acquiring[addr]:
+                del acquiring[addr]
 
-    async def _wait(self, addr: str) -> Comm | None:
+    # In these two the plan is that of the caller: the pool may have another by the time that the
+    # coroutine of a loop which was closed is collected.
+
+    async def _wait(self, plan: Plan, addr: str) -> Comm | None:
         """Wait for a comm that comes back, or, which is None, for room to open one."""
         waiter = Waiter(addr, asyncio.get_running_loop().create_future())
-        self._plan.waiters.append(waiter)
+        plan.waiters.append(waiter)
         try:
             comm = await waiter.future
         except BaseException:
-            if waiter in self._plan.waiters:
-                self._plan.waiters.remove(waiter)
-            elif waiter.future.done() and not waiter.future.cancelled():  # it came too late
-                comm = waiter.future.result()
+            waited = plan.waiters.remove(waiter)
+            if not waited and waiter.future.done() and not waiter.future.cancelled():
+                comm = waiter.future.result()  # it came too late
                 if comm is None:
-                    self._plan.make_room()
+                    plan.make_room()
                 else:
-                    self.reuse(addr, comm)
+                    plan.put_back(addr, comm)
             raise
-        if comm is not None and comm.closed():  # since it was handed over
-            self._plan.vacate(comm)
+        if comm is not None and (comm.closed() or comm.unread()):  # since it was handed over
+            plan.vacate(comm)
             return None
         return comm
 
-    async def _open(self, addr: str, timeout: float | None) -> Comm:
+    async def _open(self, plan: Plan, addr: str, timeout: float | None) -> Comm:
         """Open a comm for which the plan has room."""
         try:
             comm = await self._dial(addr, timeout)
         except BaseException:
-            self._plan.make_room()
+            plan.make_room()
             raise
-        self._plan.opened(addr, comm)
+        plan.opened(addr, comm)
         return comm
 
     async def _dial(self, addr: str, timeout: float | None) -> Comm:
@@ -162,28 +219,34 @@ class ConnectionPool:
 
     def collect(self) -> None:
         """Close the comms that nobody uses."""
-        self._plan.collect()
+        self._settle().collect()
 
     def remove(self, addr: str, *, reason: str = "Address removed.") -> None:
         """Close all comms to an address, those in use too, and give up opening more.
 
         Calls under way get a CommClosedError that says the reason.
         """
-        self.drop(addr, reason)
+        self._give_up(addr, reason)
 
     def drop(self, addr: str | None = None, reason: str = "") -> "list[asyncio.Future[Any]]":
         """Give up every comm to an address, or all: the idle, the busy, those being opened.
 
         Returns what may be awaited until they are closed.
         """
-        for acquisition in self._acquiring:  # first, for what follows makes room
-            if addr in {acquisition.address, None}:
-                acquisition.give_up(f"{self!r} gave up {acquisition.address}: {reason}")
-        self._plan.collect(addr)
-        for comm in self._plan.disown(addr):
+        self._give_up(addr, reason)
+        return list(self._tasks)
+
+    def _give_up(self, addr: str | None, reason: str) -> None:
+        plan = self._settle()
+        name = repr(self)  # once, for it counts the comms
+        addresses = list(self._acquiring) if addr is None else [addr]
+        for address in addresses:  # first, for what follows makes room
+            for acquisition in self._acquiring.get(address, ()):
+                acquisition.give_up(f"{name} gave up {address}: {reason}")
+        plan.collect(addr)
+        for comm in plan.disown(addr):
             self._reasons[comm] = reason
             comm.abort()
-        return list(self._tasks)
 
     def reason(self, comm: Comm) -> str | None:
         """Return why a comm that was in use has been given up, None where it has not."""
@@ -191,7 +254,10 @@ class ConnectionPool:
 
     def _discard(self, comm: Comm) -> None:
         """Close a comm that the plan has given up, without waiting for it."""
-        if comm.closed():
+        if comm.unread():
+            text = "%s sent a message that nobody had asked for; that connection is closed"
+            comm.log.line(logging.WARNING, text, comm.peer_address)
+        if comm.closed() or not self._plan.here():  # no other loop can close it in order
             comm.abort()
         else:
             task = start(comm.close())
@@ -203,8 +269,9 @@ class ConnectionPool:
 
     async def close(self) -> None:
         """Close every comm, and end every call under way with a CommClosedError."""
+        self._settle()
         self.status = Status.closed
-        self.drop(reason="the pool was closed")
+        self._give_up(None, "the pool was closed")
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def __aenter__(self) -> Self:
@@ -229,10 +296,9 @@ class Acquisition:
     or after, gets what they asked for.
     """
 
-    __slots__ = ("_cancelling", "_task", "_why", "address")
+    __slots__ = ("_cancelling", "_task", "_why")
 
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self) -> None:
         self._why: str | None = None
         self._task = asyncio.current_task()
         self._cancelling = self._task.cancelling() if self._task else 0

@@ -161,6 +161,8 @@ class Server(Listening):
         handler does not wait, for the end would wait for it.
         """
         grace = max(0.0, grace if timeout is None else timeout)
+        for bound in self._bound:
+            bound.expect_here()
         caller = asyncio.current_task()
         if self._closing is None:
             for bound in self._bound:
@@ -251,6 +253,8 @@ class Server(Listening):
 
     async def finished(self) -> None:
         """Wait until the server was closed."""
+        for bound in self._bound:
+            bound.expect_here()
         await self._finished.wait()
 
     def _close_soon(self, grace: float) -> None:

@@ -235,7 +235,7 @@ def test_use_from_another_thread_is_refused(run, name):
     async def main():
         async with pair() as (client, server):
             call = getattr(client, name)
-            with pytest.raises(dc.LocalProtocolError, match="belongs to another thread"):
+            with pytest.raises(dc.LocalProtocolError, match="runs in another thread"):
                 await in_thread(lambda: asyncio.run(call(1) if name == "write" else call()))
             await server.write("still there")
             assert await client.read() == "still there"

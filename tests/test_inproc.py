@@ -547,7 +547,7 @@ def test_use_from_another_thread_is_refused(run):
     async def main():
         async with pair() as (client, _, _):
             for work in (client.read(), client.write(1), client.close()):
-                with pytest.raises(dc.LocalProtocolError, match="belongs to another thread"):
+                with pytest.raises(dc.LocalProtocolError, match="runs in another thread"):
                     await asyncio.to_thread(asyncio.run, work)
             assert not client.closed()
             await asyncio.to_thread(client.abort)

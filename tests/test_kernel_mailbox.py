@@ -275,14 +275,20 @@ def test_what_ends_the_program_ends_it(kernel, make_pair, hand_over):
     assert caught.value.code == 3
 
 
+async def _later(work):
+    return work()
+
+
 def test_what_is_not_plain_is_left_alone(run, kernel, make_pair):
     async def main():
         here, there = make_pair()
-        for attribute, values in (("thread", (0, get_ident())), ("plain", (False, True))):
-            setattr(here, attribute, values[0])
-            assert not here.post("message")
-            assert here.take() is kernel.NOT_PLAIN
-            setattr(here, attribute, values[1])
+        here.plain = False
+        assert not here.post("message")
+        assert here.take() is kernel.NOT_PLAIN
+        here.plain = True
+        for elsewhere in (lambda work: asyncio.run(_later(work)), lambda work: work()):
+            assert not await asyncio.to_thread(elsewhere, lambda: here.post("message"))
+            assert await asyncio.to_thread(elsewhere, here.take) is kernel.NOT_PLAIN
         for attribute in ("reading", "crowded"):
             setattr(here, attribute, True)
             assert here.take() is kernel.NOT_PLAIN

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections import Counter
 from contextlib import AsyncExitStack
 
 import pytest
@@ -11,20 +12,35 @@ from hypothesis import strategies as st
 from loops import until
 
 import distributed_comm as dc
-from distributed_comm.plan import PATIENCE, Plan, Waiter
+from distributed_comm.plan import Plan
+from distributed_comm.waiters import PATIENCE, Waiter
 
 
 class Line:
     """What the plan needs to know of a comm."""
 
     def __init__(self):
-        self.is_closed = False
+        self.is_closed = self.has_unread = False
+        self.fresh = True
 
     def closed(self):
         return self.is_closed
 
+    def unread(self):
+        return self.has_unread
+
+    def is_fresh(self):
+        return self.fresh and self.is_sound()
+
+    def is_sound(self):
+        return not (self.is_closed or self.has_unread)
+
     def discard(self):
         self.is_closed = True
+
+
+def here():
+    return True
 
 
 # -- the plan ---------------------------------------------------------------------------------
@@ -33,7 +49,7 @@ class Line:
 def test_a_comm_that_comes_back_goes_to_who_waits_for_its_address(run):
     async def main():
         discarded = []
-        plan = Plan(1, discarded.append)
+        plan = Plan(1, discarded.append, here)
         assert plan.may_open()
         comm = Line()
         plan.opened("a", comm)
@@ -55,7 +71,7 @@ def test_a_comm_that_comes_back_goes_to_who_waits_for_its_address(run):
 def test_who_waits_for_another_address_is_not_passed_over_for_ever(run):
     async def main():
         discarded = []
-        plan = Plan(1, discarded.append)
+        plan = Plan(1, discarded.append, here)
         plan.may_open()
         comm = Line()
         plan.opened("a", comm)
@@ -83,10 +99,11 @@ class Model:
     """The callers of a plan: who holds, opens and waits for what."""
 
     def __init__(self, limit):
-        self.plan = Plan(limit, Line.discard)
+        self.plan = Plan(limit, Line.discard, here)
         self.held: list[Line] = []
         self.opening: list[str] = []
         self.waiting: list[Waiter] = []
+        self.passes: Counter[Waiter] = Counter()
 
     def call(self, number):
         address = "ab"[number % 2]
@@ -101,7 +118,12 @@ class Model:
     def give_back(self, number):
         if self.held:
             comm = self.held.pop(number % len(self.held))
-            self.plan.put_back(self.plan.members[comm], comm)
+            before = [waiter for waiter in self.waiting if not waiter.future.done()]
+            give = self.plan.put_back if number % 2 else self.plan.put_back_sound
+            give(self.plan.members[comm], comm)
+            for index, waiter in enumerate(before):
+                if waiter.future.done():  # those before it were passed over
+                    self.passes.update(before[:index])
 
     def succeed(self, _):
         if self.opening:
@@ -116,6 +138,25 @@ class Model:
     def lose(self, number):
         if self.held:
             self.held[number % len(self.held)].is_closed = True
+
+    def send_unasked(self, number):
+        if self.held:
+            self.held[number % len(self.held)].has_unread = True
+
+    def grow_stale(self, number):
+        for comms in self.plan.idle.values():
+            for comm in comms:
+                comm.fresh, comm.is_closed = False, number % 2 == 1
+
+    def remove(self, number):
+        """Give up an address; its callers lose their comms, and those that wait are told so."""
+        address = "ab"[number % 2]
+        for waiter in [waiter for waiter in self.waiting if waiter.address == address]:
+            waiter.future.cancel()
+            self.waiting.remove(waiter)
+        self.plan.collect(address)
+        for comm in self.plan.disown(address):
+            self.held.remove(comm)
 
     def give_up(self, number):
         if self.waiting:
@@ -141,9 +182,21 @@ class Model:
         assert plan.count == len(idle) + len(self.held) + len(self.opening) <= plan.limit
         assert plan.members.keys() == {*idle, *self.held}
         assert not (idle and self.waiting)
+        grouped = {comm: key for key, comms in plan.by_address.items() for comm in comms}
+        assert grouped == plan.members
+        assert len(plan.idle) <= len(plan.members)
+        assert bool(plan.waiters) >= bool(self.waiting)
+        self.check_order()
+
+    def check_order(self):
+        """Compare how often each was passed over with PATIENCE."""
+        alive = [waiter for waiter in self.waiting if not waiter.future.done()]
+        for waiter in alive:
+            assert self.passes.get(waiter, 0) <= PATIENCE
 
 
 ACTIONS = ["call", "call", "give_back", "succeed", "succeed", "fail", "lose", "give_up", "collect"]
+ACTIONS += ["send_unasked", "grow_stale", "remove"]
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), max_size=80)
 
 

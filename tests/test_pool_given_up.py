@@ -9,7 +9,8 @@ from calling import LOOPBACK, everywhere, serve
 from loops import settle, until
 
 import distributed_comm as dc
-from distributed_comm.plan import Plan, Waiter
+from distributed_comm.plan import Plan
+from distributed_comm.waiters import Waiter
 
 # -- calls that close their comm --------------------------------------------------------------
 
@@ -103,7 +104,7 @@ def test_what_is_being_opened_may_be_given_up_twice(run, again, turns):
     async def main():
         async with nobody_greets() as (pool, address):
             calls = [asyncio.ensure_future(pool(address).identity()) for _ in range(3)]
-            await until(lambda: len(pool._acquiring) == 3)
+            await until(lambda: len(pool._acquiring.get(address, ())) == 3)
             pool.remove(address)
             await settle(turns)
             if again == "remove":
@@ -228,7 +229,7 @@ class Line:
 def test_a_comm_that_is_closed_is_handed_to_nobody(run):
     async def main():
         discarded = []
-        plan = Plan(1, discarded.append)
+        plan = Plan(1, discarded.append, lambda: True)
         plan.may_open()
         comm = Line()
         plan.opened("a", comm)

@@ -3,13 +3,12 @@
 
 import asyncio.tasks
 import sys
-from asyncio import CancelledError
+from asyncio import CancelledError, _get_running_loop
 from asyncio.tasks import _enter_task, _leave_task
 from collections import deque
 
 from cpython.contextvars cimport PyContext_Enter, PyContext_Exit
 from cpython.object cimport PyObject
-from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_XDECREF
 
 from . import mailbox_py as twin
@@ -18,6 +17,7 @@ cdef enum:
     MOST_UNREAD = 1_000
     MOST_SENT = 1_000
     TOLL = 8
+    SECONDS_FRESH = 1
 
 HIGH_WATER = MOST_UNREAD
 PAUSE = MOST_SENT
@@ -29,6 +29,8 @@ cdef dict current_tasks = asyncio.tasks._current_tasks if sys.version_info < (3,
 
 cdef extern from "Python.h":
     PyObject* PyErr_GetHandledException() noexcept
+    PyObject* PyThreadState_GetDict() noexcept
+    PyObject* PyDict_GetItemWithError(object, object) except? NULL
 
 
 cdef inline current_task(loop):
@@ -37,13 +39,51 @@ cdef inline current_task(loop):
     return current_tasks.get(loop)
 
 
+cdef extern from *:
+    """
+    #ifdef _WIN32
+    #include <windows.h>
+    static double moment(void) { return 1e-3 * (double)GetTickCount64(); }
+    #else
+    #include <time.h>
+    static double moment(void) { /* as time.monotonic(), without a call from Python */
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    }
+    #endif
+    """
+    double moment() noexcept
+
+# where asyncio keeps the loop that runs in a thread, up to Python 3.13
+cdef str RUNNING = "__asyncio_running_event_loop__"
+
+
 cdef class Switch:
     cdef object __weakref__
     cdef readonly object loop
     cdef readonly bint busy
+    cdef object mark  # what asyncio had in the thread's state when our loop was found to run
 
     def __init__(self, loop):
         self.loop = loop
+
+    def runs(self):
+        return self.is_running()
+
+    # asyncio's function asks the system for the process before Python 3.12, at 120 ns. Who uses
+    # this hears of a fork otherwise.
+    cdef inline bint is_running(self) except -1:
+        cdef PyObject* state = PyThreadState_GetDict()
+        cdef PyObject* mark = NULL
+        if state != NULL:
+            mark = PyDict_GetItemWithError(<object>state, RUNNING)
+        if mark != NULL and mark == <PyObject*>self.mark:
+            return True
+        if _get_running_loop() is not self.loop:
+            return False
+        self.mark = <object>mark if mark != NULL else None
+        return True
 
 
 cdef class Waiter:
@@ -51,10 +91,12 @@ cdef class Waiter:
     cdef public bint waiting
     cdef readonly Switch switch
     cdef bint cancelled
+    cdef double touched
     cdef object message, wakeup, context
 
     def __init__(self, Switch switch not None):
         self.switch = switch
+        self.touched = moment()
 
     def __await__(self):
         if self.waiting:
@@ -78,7 +120,14 @@ cdef class Waiter:
         self.wakeup = self.context = None
         self.waiting = False
 
+    def touch(self):
+        self.touched = moment()
+
+    def is_fresh(self):
+        return self.switch.is_running() and moment() - self.touched < SECONDS_FRESH
+
     def hand_over(self):
+        self.touched = moment()
         self.run()
 
     cdef run(self):
@@ -149,8 +198,8 @@ cdef class Mailbox(Waiter):
         self.popleft = self.inbox.popleft
         self.pause_at = MOST_SENT
 
-    cdef inline bint is_plain(self):
-        return self.plain and <unsigned long>PyThread_get_thread_ident() == self.thread
+    cdef inline bint is_plain(self) except -1:
+        return self.plain and self.switch.is_running()
 
     def post(self, message):
         cdef Mailbox peer = self.peer

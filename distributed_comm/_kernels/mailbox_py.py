@@ -8,17 +8,17 @@ that has received a message. asyncio documents what is needed, for those who bri
 their own ("Extending asyncio"): a future is what has certain methods, and the current task is
 left and entered by functions.
 
-`Mailbox` is that for two ends of one loop, used from its thread, that nobody has left: the
+`Mailbox` is that for two ends of one loop, used while that runs, that nobody has left: the
 plain way, and no other.
 """
 
 import sys
-from asyncio import AbstractEventLoop, CancelledError, current_task
+from asyncio import AbstractEventLoop, CancelledError, _get_running_loop, current_task
 from asyncio.tasks import _enter_task, _leave_task
 from collections import deque
 from collections.abc import Callable, Generator
 from contextvars import Context
-from threading import get_ident
+from time import monotonic
 from typing import Any
 
 __all__ = ["EMPTY", "HIGH_WATER", "NOT_PLAIN", "PAUSE", "Mailbox", "Switch", "Waiter"]
@@ -31,12 +31,16 @@ HIGH_WATER = 1_000
 #: reader is run at once counts as TOLL + 1: two tasks that talk give way every 111 of them.
 PAUSE = 1_000
 TOLL = 8
+#: Seconds for which a waiter is fresh.
+FRESH = 1.0
 
 
 class Switch:
     """What the waiters of one loop share: the loop, and whether a task runs inside another.
 
     One level deep and no deeper: a chain of a thousand tasks is no recursion of a thousand.
+    It also tells whether its loop is the one that runs here, which a thread's identity does not:
+    one thread may run several loops in turn.
     """
 
     __slots__ = ("__weakref__", "busy", "loop")
@@ -44,6 +48,10 @@ class Switch:
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
         self.busy = False
+
+    def runs(self) -> bool:
+        """Return whether this loop is running in this thread."""
+        return _get_running_loop() is self.loop
 
 
 class Waiter:
@@ -54,11 +62,12 @@ class Waiter:
 
     __slots__ = (
         "_asyncio_future_blocking", "_cancelled", "_context", "_entered", "_message", "_wakeup",
-        "switch", "waiting",
+        "switch", "touched", "waiting",
     )  # fmt: skip
 
     def __init__(self, switch: Switch) -> None:
         self.switch = switch
+        self.touched = monotonic()  # when something came for whoever waits here
         self.waiting = False
         self._asyncio_future_blocking = False  # asyncio's name for "yielded by an await"
         self._cancelled = False
@@ -81,6 +90,14 @@ class Waiter:
             wakeup, context = self._leave()
             self.switch.loop.call_soon(wakeup, self, context=context)
 
+    def touch(self) -> None:
+        """Take note that something has come, be it that nobody waits."""
+        self.touched = monotonic()
+
+    def is_fresh(self) -> bool:
+        """Return whether something has come within the last second, and the loop runs here."""
+        return self.switch.runs() and monotonic() - self.touched < FRESH
+
     def hand_over(self) -> None:
         """Run the task that waits, if one does, until it waits again; then return.
 
@@ -89,6 +106,7 @@ class Waiter:
         KeyboardInterrupt, where the task did, and nothing else.
         """
         switch = self.switch
+        self.touched = monotonic()
         # Who handles an exception would have the reader handle it, too.
         if switch.busy or not self.waiting or sys.exception() is not None:
             self.wake()
@@ -173,7 +191,7 @@ class Mailbox(Waiter):
         Called from a coroutine that is awaited: the reader may run, and answer, meanwhile.
         """
         peer = self.peer
-        if not self.plain or self.sent >= self.pause_at or get_ident() != self.thread:
+        if not self.plain or self.sent >= self.pause_at or not self.switch.runs():
             return False
         assert peer is not None
         if len(peer.inbox) >= HIGH_WATER:
@@ -194,7 +212,7 @@ class Mailbox(Waiter):
 
         EMPTY: ``reading`` was set; the caller awaits the mailbox, sets it back, and looks again.
         """
-        if not self.plain or self.reading or self.crowded or get_ident() != self.thread:
+        if not self.plain or self.reading or self.crowded or not self.switch.runs():
             return NOT_PLAIN
         if self.inbox:
             return self.inbox.popleft()

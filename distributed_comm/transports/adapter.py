@@ -26,6 +26,10 @@ from .turns import Turn, turns_of
 
 __all__ = ["Adapter"]
 
+#: How often a look reads at most. A peer that has left has sent a goodbye and its end, and perhaps
+#: a few pings; one that goes on sending is alive.
+LOOKS = 4
+
 
 def _nobody_asks(_: "Adapter") -> None:
     pass
@@ -138,6 +142,8 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
                     self._waiter.hand_over()  # runs the reader: 2,200 instructions cheaper
                 except BaseException as exc:  # SystemExit: uvloop would only log it
                     self._loop.call_soon(_raise, exc)
+            else:
+                self._waiter.touch()
 
     def _transition(self, messages: list[Frames]) -> list[Frames]:
         """Act where the state is not plainly open; return what is left for the inbox."""
@@ -190,6 +196,33 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
             self._announce_end()
         self._release_leavers()
         self._lost(self)
+
+    # -- before a request is sent ----------------------------------------------------
+
+    def is_sound(self) -> bool:
+        if self._turn is None:
+            self._take_in()
+        else:
+            self._turn.meter(self._take_in)
+        return not (self._inbox or self.closed() or self._connection.mid_message)
+
+    def _take_in(self) -> None:
+        """Do what the transport does when its loop finds something to read in the socket."""
+        below: Any = self if isinstance(self._sock, socket.socket) else self._sock  # TLS
+        for _ in range(LOOKS):
+            if self._connection.state is not OPEN or self._inbox:
+                return
+            try:
+                nbytes = self._sock.recv_into(below.get_buffer(-1))
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                self.fail(f"the connection was lost: {exc}", exc, CommClosedError)
+                return
+            if not nbytes:
+                below.eof_received()
+                return
+            below.buffer_updated(nbytes)
 
     # -- who the peer is -----------------------------------------------------------
 

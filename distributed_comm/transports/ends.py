@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from .._kernels import mailbox as kernel
 from ..errors import CommClosedError, LocalProtocolError
 from . import forks
-from .provider import switch_of
+from .owners import owner, switch_of
 
 __all__ = ["ABORTED", "CLOSED", "HIGH_WATER", "Departure", "End"]
 
@@ -44,7 +44,7 @@ LOST = Departure("the event loop was closed", "the connection was lost: its loop
 
 
 class End:
-    """One end, used from one thread; only `notify` and `leave` may be called from any.
+    """One end, used while its loop runs; only `notify` and `leave` may be called from any.
 
     The two ends refer to each other, and never to their comms.
     """
@@ -79,7 +79,8 @@ class End:
     async def read(self) -> Any:
         """Return the next message where it is not plain to take it."""
         box, inbox = self.box, self.box.inbox
-        if box.reading or get_ident() != box.thread:
+        self.expect_here()
+        if box.reading:
             raise self.misused()
         if self.far:  # a near writer gives way, and has to run before there is more
             self.credit -= 1
@@ -103,8 +104,7 @@ class End:
     async def write(self, message: Any) -> None:
         """Hand the peer a message where it is not plain to post it."""
         box, peer = self.box, self.peer
-        if get_ident() != box.thread:
-            raise self.misused()
+        self.expect_here()
         if self.over():
             raise self.closed_error()
         peer.box.inbox.append(message)
@@ -158,13 +158,17 @@ class End:
         why = how.there if self.left is None else how.here
         return CommClosedError(f"{why}: {self.address} -> {self.peer.address}", clean=how.clean)
 
+    def expect_here(self) -> None:
+        """Raise LocalProtocolError unless this is used where it belongs."""
+        if self.box.thread == forks.ELSEWHERE or not self.box.switch.runs():
+            raise self.misused()
+
     def misused(self) -> LocalProtocolError:
         """Return the error for a call that is wrong here: from another thread, say."""
         ends = f"{self.address} -> {self.peer.address}"
-        if self.box.thread == forks.ELSEWHERE:
-            return LocalProtocolError(f"{ends} belongs to the process that this was forked from")
-        if get_ident() != self.box.thread:
-            return LocalProtocolError(f"{ends} belongs to another thread")
+        if self.box.thread == forks.ELSEWHERE or not self.box.switch.runs():
+            whose = None if self.box.thread == forks.ELSEWHERE else self.loop
+            return LocalProtocolError(f"{ends} belongs to {owner(whose)}")
         return LocalProtocolError(f"another task is reading from {ends}")
 
     # -- waiting -------------------------------------------------------------------

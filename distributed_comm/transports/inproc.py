@@ -32,6 +32,7 @@ from ..texts import SHORT, printable
 from . import forks, sockets
 from .ends import ABORTED, CLOSED, Departure, End
 from .handling import Handling
+from .owners import owner
 
 __all__ = ["InProcBackend"]
 
@@ -131,6 +132,12 @@ class InProc(Comm):
     def unread(self) -> int:
         return len(self._box.inbox)
 
+    def is_fresh(self) -> bool:
+        return not self._box.inbox and self._box.switch.runs() and self._end.over() is None
+
+    def expect_here(self) -> None:
+        self._end.expect_here()
+
     async def write(self, msg: Any, serializers: Any = None, on_error: str | None = None) -> int:
         if serializers is not None or on_error is not None:
             check_choice(serializers, on_error)
@@ -160,8 +167,7 @@ class InProc(Comm):
             await self._end.write(msg)
 
     async def close(self) -> None:
-        if get_ident() != self._box.thread:
-            raise self._end.misused()
+        self._end.expect_here()
         self._end.leave(CLOSED)
 
     def abort(self) -> None:
@@ -254,7 +260,7 @@ class InProcListener(Listener):
         if self._loop is not None and self._thread == forks.ELSEWHERE:
             raise LocalProtocolError(f"{self!r} belongs to the process that this was forked from")
         if self._loop is not None:
-            raise RuntimeError(f"{self!r} was started already")
+            raise RuntimeError(f"{self!r} was started already, in {owner(self._loop)}")
         loop = asyncio.get_running_loop()
         for other in list(_listeners.values()):
             other.forget_if_dead()

@@ -18,6 +18,7 @@ from ..wire.connection import Connection
 from ..wire.states import CLOSED, HANDSHAKE, LEAVING, OPEN
 from . import forks
 from .deadlines import Deadline
+from .owners import NOWHERE
 from .reader import Reader
 from .sockets import drop, shut
 
@@ -44,8 +45,7 @@ class Leaver(Reader):
         self._leavers: list[Future[None]] | None = None  # who wait for the end
 
     async def close(self) -> None:
-        if get_ident() != self._thread:
-            raise self._misused()
+        self.expect_here()
         await self._part(self._connection.close())
 
     def refuse(self, why: str) -> Coroutine[Any, Any, None]:
@@ -134,15 +134,18 @@ class Leaver(Reader):
         return [data[sent:]] if sent < len(data) else []
 
     def abort(self, why: str = "aborted by this side") -> None:
-        if get_ident() == self._thread:
+        if self._thread == forks.ELSEWHERE:
+            return
+        if get_ident() == self._thread or self._loop.is_closed():
             self._inbox.clear()
             self._cut(why)
-        elif self._thread != forks.ELSEWHERE and not self._loop.is_closed():
+        else:
             self._loop.call_soon_threadsafe(self.abort, why)
 
     def forked(self) -> None:
         """Disown the connection: its socket and its loop's selector are the parent's."""
         self._thread = forks.ELSEWHERE
+        self._switch = NOWHERE
         self._unwatch()
         self._reading = True  # so that a read looks no further
         self._connection.lose(FORKED)
@@ -170,7 +173,8 @@ class Leaver(Reader):
         self._connection.lose(why, cause)
         self._unwatch()
         self._drop()
-        self._wake()
+        if not self._loop.is_closed():  # else nobody waits any more
+            self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take note that the transport is about to close the socket."""
@@ -194,6 +198,11 @@ class Leaver(Reader):
         if self._connection.state is OPEN:  # the end may wait behind what nobody reads
             return (self._paused or self._turn is not None) and self._ended_unread()
         return self._connection.state is not HANDSHAKE
+
+    def is_fresh(self) -> bool:
+        if self._inbox or self._connection.state is not OPEN or not self._waiter.is_fresh():
+            return False
+        return not (self._paused or self._turn is not None) or not self._ended_unread()
 
     def closed_error(self) -> CommClosedError:
         """Return why the connection is closed, as an exception."""

@@ -33,6 +33,7 @@ from .crowd import FULL, SCARCE, Crowd, are_too_many, relieve
 from .deadlines import Deadline
 from .handling import Handling
 from .link import Link
+from .owners import owner
 from .provider import attach
 from .sockets import drop, has_news
 from .turns import Turns, metered, turns_of
@@ -79,8 +80,8 @@ class SocketListener(Listener):
         self._budget = Budget(self._options.limits.untrusted_memory)
         self._log = StrangersLog("of a listener")
         self._sockets: list[socket.socket] = []
-        self._loop: asyncio.AbstractEventLoop | None = None  # once started
-        self._elsewhere = False  # it was started by the process that this was forked from
+        self._started = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # once started, in this process
         self._accepting = False
         self._retry: asyncio.TimerHandle | None = None  # when accepting is tried again
         self._starved = False  # accepting pauses for want of descriptors
@@ -110,11 +111,11 @@ class SocketListener(Listener):
             self._sockets = self._bind()
 
     async def start(self) -> None:
-        if self._elsewhere:
-            raise LocalProtocolError(f"{self!r} belongs to the process that this was forked from")
-        if self._loop is not None:
-            raise RuntimeError(f"{self!r} was started already")
+        if self._started:
+            whose = owner(self._loop)
+            raise LocalProtocolError(f"{self!r} was started already, in {whose}")
         self.bind()
+        self._started = True
         self._log.about = f"of {self!r}"
         with forks.making:
             self._loop = asyncio.get_running_loop()
@@ -138,7 +139,6 @@ class SocketListener(Listener):
 
         If they were only bound, they are this process's, too, which may start the listener.
         """
-        self._elsewhere = self._elsewhere or self._loop is not None
         self._loop = None
         self._accepting = self._waiting = False
         self._handshakes.clear()
@@ -148,7 +148,7 @@ class SocketListener(Listener):
 
     def _pause(self, seconds: float | None = None) -> None:
         """Stop accepting, for so many seconds at most, until there is room."""
-        if self._accepting and self._loop is not None:
+        if self._accepting and self._loop is not None and not self._loop.is_closed():
             self._accepting = False
             for sock in self._sockets:
                 self._loop.remove_reader(sock)
@@ -213,7 +213,7 @@ class SocketListener(Listener):
 
     def _accept_in_turn(self, sock: socket.socket) -> None:
         """Accept, unless those who dial have had their share of the loop."""
-        if self._elsewhere:  # the child's copy of the loop runs on, with the parent's selector
+        if self._loop is None:  # in a child, whose copy of the loop has the parent's selector
             return
         turns = self._turns
         assert turns is not None

@@ -3,21 +3,18 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary
 
-from .._kernels import mailbox
 from .sockets import drop
 from .tls_layer import TLSLayer
 
-__all__ = ["attach", "ciphertext_of", "scratch_of", "switch_of"]
+__all__ = ["attach", "ciphertext_of", "scratch_of"]
 
 #: Bytes received at once, by whichever connection of a loop is being read.
 SCRATCH = 256 * 1024
 
 _scratches: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 _ciphertexts: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
-#: By the loop's identity, for a switch refers to its loop, and would keep it; waiters keep it.
-_switches: WeakValueDictionary[int, mailbox.Switch] = WeakValueDictionary()
 
 
 def scratch_of(loop: asyncio.AbstractEventLoop) -> memoryview:
@@ -38,14 +35,6 @@ def ciphertext_of(loop: asyncio.AbstractEventLoop) -> memoryview:
     if block is None:
         block = _ciphertexts[loop] = memoryview(bytearray(SCRATCH))
     return block
-
-
-def switch_of(loop: asyncio.AbstractEventLoop) -> mailbox.Switch:
-    """Return what the tasks of a loop share that are run from inside each other."""
-    switch = _switches.get(id(loop))
-    if switch is None or switch.loop is not loop:
-        switch = _switches[id(loop)] = mailbox.Switch(loop)
-    return switch
 
 
 async def attach(

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
 from socket import socket
-from threading import get_ident
 
 from .._kernels import mailbox
 from ..errors import LocalProtocolError
@@ -21,7 +20,7 @@ from ..options import CommOptions
 from ..wire.connection import Connection
 from ..wire.states import CLOSED, MUTE, OPEN
 from . import forks
-from .provider import switch_of
+from .owners import owner
 from .sender import CREDIT, TOLL
 from .turns import Turn
 from .watcher import Watcher
@@ -47,7 +46,7 @@ class Reader(Watcher):
         self._ready: Callable[[], bool] | None = None  # whether that takes the next message
         self._inbox: deque[Frames] = deque()
         self._reading = False  # a read is under way, and mostly …
-        self._waiter = mailbox.Waiter(switch_of(loop))  # … waits here
+        self._waiter = mailbox.Waiter(self._switch)  # … waits here
         self._allowance = CREDIT  # for reading without a pause, as _credit is for sending
         self._messages_received = 0
         self.log: Log | None = None  # of its listener, if the peer is a stranger
@@ -57,7 +56,7 @@ class Reader(Watcher):
             raise self._misused()
         inbox = self._inbox
         if inbox:
-            if get_ident() != self._thread:
+            if not self._switch.runs():
                 raise self._misused()
             if self._allowance < 0:
                 await self._give_way()
@@ -67,7 +66,7 @@ class Reader(Watcher):
             self._reading = True
             try:
                 await self._waiter
-            except RuntimeError as exc:  # that of another thread's, or process's, loop
+            except RuntimeError as exc:  # that of another loop
                 raise self._misused() from exc
             finally:
                 self._reading = self._waiter.waiting = False
@@ -105,7 +104,7 @@ class Reader(Watcher):
         receiver: Callable[[Frames | None], None] | None,
         ready: Callable[[], bool] | None = None,
     ) -> None:
-        if get_ident() != self._thread or self._reading:
+        if self._reading or not self._switch.runs():
             raise self._misused()
         self._receiver = receiver
         self._ready = ready
@@ -126,6 +125,10 @@ class Reader(Watcher):
             self._relax()
         if self._receiver is not None and self._connection.state is CLOSED:
             self._announce_end()
+
+    def expect_here(self) -> None:
+        if not self._switch.runs():
+            raise self._misused()
 
     def unread(self) -> int:
         return len(self._inbox)
@@ -249,8 +252,7 @@ class Reader(Watcher):
 
     def _misused(self) -> LocalProtocolError:
         ends = f"{self.local_address} -> {self.peer_address}"
-        if self._thread == forks.ELSEWHERE:
-            return LocalProtocolError(f"{ends} belongs to the process that this was forked from")
-        if get_ident() != self._thread:
-            return LocalProtocolError(f"{ends} belongs to another thread")
+        if not self._switch.runs():
+            whose = None if self._thread == forks.ELSEWHERE else self._loop
+            return LocalProtocolError(f"{ends} belongs to {owner(whose)}")
         return LocalProtocolError(f"another task is reading from {ends}")

@@ -23,6 +23,7 @@ from ..wire.budget import Budget
 from ..wire.connection import Connection
 from ..wire.states import OPEN
 from ..wire.terms import excess
+from .owners import switch_of
 from .ration import SIP, Ration
 
 __all__ = ["CREDIT", "TOLL", "Sender"]
@@ -62,7 +63,7 @@ class Sender(Channel):
     __slots__ = (
         "_brim", "_charged", "_connection", "_credit", "_fresh", "_gone", "_limits", "_loop",
         "_messages_sent", "_parked", "_queue", "_queued", "_ration", "_scheduled", "_short",
-        "_sock", "_tail", "_taken", "_thread", "_transport", "_waiters", "full",
+        "_sock", "_switch", "_tail", "_taken", "_thread", "_transport", "_waiters", "full",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +78,7 @@ class Sender(Channel):
         self._connection = connection
         self._limits = limits
         self._thread = get_ident()
+        self._switch = switch_of(loop)  # says whether the loop is running here
         self._transport: asyncio.Transport  # comes with connection_made
         self.full = False
         self._queue = EMPTY
@@ -129,7 +131,7 @@ class Sender(Channel):
     # -- the Channel ---------------------------------------------------------------
 
     def send(self, frames: Frames) -> int:
-        if get_ident() != self._thread:
+        if not self._switch.runs():
             raise self._misused()
         connection = self._connection
         if connection.state is not OPEN:
@@ -399,5 +401,5 @@ class Sender(Channel):
         if self._ration is not None:
             self._ration.settle(self._ration.promised)
         for _, waiter in self._waiters:
-            if not waiter.done():
+            if not waiter.done() and not self._loop.is_closed():
                 waiter.set_result(None)

@@ -74,6 +74,10 @@ class TLSSocket:
             self._hold(records, sent)
         return taken
 
+    def recv_into(self, buffer: memoryview) -> int:
+        """Receive ciphertext, for the layer to process."""
+        return self.sock.recv_into(buffer)
+
     @property
     def ahead(self) -> int:
         """How many bytes were encrypted that the socket has not taken."""
