@@ -40,10 +40,10 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 def pytest_generate_tests(metafunc):
     if "run" not in metafunc.fixturenames:
         return
-    loops = dict(LOOPS)
+    loops = list(LOOPS)
     if sys.version_info >= (3, 12) and metafunc.module.__name__.rpartition(".")[2] in EAGER:
-        loops["eager"] = new_eager_loop
-    metafunc.parametrize("run", loops.values(), ids=loops, indirect=True)
+        loops.append("eager")
+    metafunc.parametrize("run", loops, indirect=True)
 
 
 @pytest.fixture
@@ -56,7 +56,8 @@ def run(request) -> Run:
 
     def run_strictly(main: Coroutine[Any, Any, Any]) -> Any:
         errors: list[dict[str, Any]] = []
-        with asyncio.Runner(loop_factory=request.param) as runner:
+        factory = LOOPS.get(request.param, new_eager_loop)
+        with asyncio.Runner(loop_factory=factory) as runner:
             runner.get_loop().set_exception_handler(lambda _, context: errors.append(context))
             result = runner.run(_alone(main))
             gc.collect(1)  # what was forgotten in the test complains in the test

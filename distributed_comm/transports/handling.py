@@ -25,7 +25,7 @@ class Handling:
             result = self._handle_comm(comm)
         except Exception as exc:
             comm.log.failure("the handler of %s failed", comm, exc=exc)
-            comm.abort()
+            comm.dismiss(f"its handler failed: {type(exc).__name__}", logged=True)
             return
         if isinstance(result, Awaitable):
             work = self._watch(result, comm)
@@ -41,7 +41,7 @@ class Handling:
             comm.abort()
         except Exception as exc:
             comm.log.failure("the handler of %s failed", comm, exc=exc)
-            comm.abort()
+            comm.dismiss(f"its handler failed: {type(exc).__name__}", logged=True)
         except BaseException:  # the loop ends
             comm.abort()
             raise

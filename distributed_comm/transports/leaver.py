@@ -8,6 +8,7 @@ import logging
 import socket
 from asyncio import AbstractEventLoop, Future
 from collections.abc import Coroutine
+from contextlib import suppress
 from threading import get_ident
 from typing import Any
 
@@ -20,7 +21,7 @@ from . import forks
 from .deadlines import Deadline
 from .owners import NOWHERE
 from .reader import Reader
-from .sockets import drop, shut
+from .sockets import drop, has_news, shut
 
 __all__ = ["Leaver"]
 
@@ -137,10 +138,22 @@ class Leaver(Reader):
         if self._thread == forks.ELSEWHERE:
             return
         if get_ident() == self._thread or self._loop.is_closed():
+            if self._connection.state is OPEN and (self._inbox or has_news(self._sock)):
+                self._confess()
             self._inbox.clear()
             self._cut(why)
         else:
             self._loop.call_soon_threadsafe(self.abort, why)
+
+    def _confess(self) -> None:
+        """Tell a peer that its messages will not be read, if that can be done without waiting.
+
+        If it is just closing, it would take our end for one in order.
+        """
+        reason = self._connection.reason("aborted, with messages that nobody had read")
+        if reason and not self._queued:
+            with suppress(OSError):
+                self._sock.send(b"".join(reason))
 
     def forked(self) -> None:
         """Disown the connection: its socket and its loop's selector are the parent's."""
