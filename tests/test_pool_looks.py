@@ -116,3 +116,44 @@ def test_a_message_that_nobody_asked_for_is_no_reply(run, caplog, fresh):
 
     run(main())
     assert "nobody had asked for" in caplog.text
+
+
+def test_a_look_in_the_middle_of_another_tls_connection_leaves_that_alone(run):
+    """All of a loop receive into one block, and a message may lead to a call while it is in use."""
+    pytest.importorskip("cryptography")
+    security = Security.temporary()
+
+    async def main():
+        served, got = [], []
+
+        class Server(dc.Server):
+            def handle_comm(self, comm):
+                served.append(comm)
+                super().handle_comm(comm)
+
+        server = Server(HANDLERS, security=security)
+        await server.listen("tls://127.0.0.1:0")
+        remote = dc.rpc(server.address, security=security)
+        assert await remote.add(x=1, y=2) == 3
+
+        async def relay(comm):
+            async with comm:
+                async for number, _ in comm:
+                    if number == 0:
+                        age(remote)
+                        closing = asyncio.ensure_future(served[0].close())
+                        await remote.add(x=number, y=1)
+                        await closing
+                    got.append(number)
+
+        async with dc.listen("tls://127.0.0.1:0", relay, security=security) as listener:
+            comm = await dc.connect(listener.contact_address, security=security)
+            for number in range(100):
+                comm.send((number, bytes(1_000)))
+            await comm.close()
+            await until(lambda: len(got) == 100)
+        await remote.close_rpc()
+        await server.close()
+        assert got == list(range(100))
+
+    run(main())

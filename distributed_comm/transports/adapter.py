@@ -22,6 +22,7 @@ from .evictable import Evictable
 from .link import Link
 from .polling import poller_of
 from .shares import DEAF
+from .tls_layer import PORTION
 from .turns import Turn, turns_of
 
 __all__ = ["Adapter"]
@@ -208,7 +209,19 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
 
     def _take_in(self) -> None:
         """Do what the transport does when its loop finds something to read in the socket."""
-        below: Any = self if isinstance(self._sock, socket.socket) else self._sock  # TLS
+        if isinstance(self._sock, socket.socket):
+            self._look(self)
+            return
+        tls: Any = self._sock
+        # Its block may be in use: by a connection whose message has led to this very call.
+        shared = tls.use(memoryview(bytearray(PORTION)))
+        try:
+            self._look(tls)
+        finally:
+            tls.use(shared)
+
+    def _look(self, below: Any) -> None:
+        """Receive what has come, through TLS if that is below."""
         for _ in range(LOOKS):
             if self._connection.state is not OPEN or self._inbox:
                 return

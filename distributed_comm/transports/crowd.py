@@ -109,7 +109,11 @@ class Crowd:
         """Share the descriptors with the other crowds; ``number`` is that of our socket."""
         self.loop, self.base = loop, number
         if self not in _all():  # as behind a fork
-            _crowds.append(ref(self, _crowds.remove))
+            for known in _crowds.copy():
+                if known() is None:
+                    with suppress(ValueError):  # another thread was quicker
+                        _crowds.remove(known)
+            _crowds.append(ref(self))
 
     def forked(self) -> None:
         """Forget all: they are the parent's."""
@@ -273,12 +277,14 @@ def _is_in_use(place: Place) -> bool:
 
 # -- what the crowds of a process share --------------------------------------------
 
-#: Without a lock, which another thread might hold while this one forks.
+#: Without a lock, which another thread might hold while this one forks. No callback of a reference
+#: removes it: that may run in the middle of ``tuple(_crowds)`` in Python 3.11, which then copies
+#: memory that was freed.
 _crowds: list[ref[Crowd]] = []
 
 
 def _all() -> list[Crowd]:
-    return [crowd for known in tuple(_crowds) for crowd in [known()] if crowd is not None]
+    return [crowd for known in _crowds.copy() for crowd in [known()] if crowd is not None]
 
 
 def _but_for_handshakes(places: float) -> float:

@@ -74,6 +74,11 @@ class TLSLayer(TLSSocket, asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
         return self._scratch
 
+    def use(self, block: memoryview) -> memoryview:
+        """Receive ciphertext into this block from now on; return the one of before."""
+        before, self._scratch = self._scratch, block
+        return before
+
     def buffer_updated(self, nbytes: int) -> None:
         self._come, self._fed = nbytes, 0
         self._feed()
