@@ -2,8 +2,10 @@
 
 import msgpack
 
+from distributed_comm.options import Limits
 from distributed_comm.wire import hello
 from distributed_comm.wire.hello import Hello, decode, encode, local_hello
+from distributed_comm.wire.terms import accepted
 
 from .comparing import pure_kernels
 from .costing import spend
@@ -15,9 +17,11 @@ def seeds() -> list[bytes]:
     return [
         encode(local_hello()),
         encode(local_hello(("lz4", "zstd"), bytes(hello.NONCE), "tcp://127.0.0.1:8786")),
+        encode(local_hello(terms=accepted(Limits(message=2**40)))),
         encode(Hello("lz4", (3, 11, 7), 4, None)),
         *map(msgpack.packb, wrong),
         msgpack.packb({"pickle-protocol": 5, hello.OURS: {"nonce": b"", "endpoint": 1}}),
+        msgpack.packb({"pickle-protocol": 5, hello.OURS: {"limits": [[1, 2, 3], [1, -2, "3"]]}}),
     ]
 
 
@@ -47,3 +51,4 @@ def _use(heard: Hello) -> None:
     assert heard.typed in {True, False}
     assert heard.says_goodbye in {True, False}
     assert 0 <= heard.pickle_protocol <= hello.PICKLE_PROTOCOL
+    assert all(0 <= terms.short < 2**63 for terms in heard.terms or ())
