@@ -252,7 +252,7 @@ class Comm(ABC):
         Once it returned, or was cancelled, the message may be changed without the peer
         noticing, and goes out whole. Raises CommClosedError; TypeError for an object that
         cannot be serialized, UntrustedError for one that only goes to a trusted peer;
-        MessageError for what is too long to wait until a stranger has read it.
+        MessageError for what is too long for the peer, or to wait until a stranger has read it.
         """
 
     async def read_enveloped(
