@@ -19,7 +19,7 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import Any
 
-from .calls import UNTOLD, Status, pack_error, seems_error
+from .calls import Status, pack_error, seems_error, told_briefly
 from .core import Comm
 from .envelope import END, ERROR, EXTRA, ITEM, ITEMS, NO_REPLY, NOTHING, REPLY
 from .errors import RemoteError
@@ -183,13 +183,12 @@ class Answering:
         work = None if call.wants == NOTHING else self._post(call, head, error)
         return self._close(work) if call.close else work
 
-    def _post(
-        self, call: Call, head: bytes, message: Any, spare: dict[str, Any] | None = UNTOLD
-    ) -> Work | None:
+    def _post(self, call: Call, head: bytes, message: Any, *, last: bool = False) -> Work | None:
         """Send a message of our own; no head if the call has none.
 
-        If it cannot be sent (it may be too long for what waits unsent), the constant ``spare`` is,
-        and if even that cannot, the connection ends: an error is never answered by another.
+        If it cannot be sent (it may be too long for the peer, or for what waits unsent), a short
+        text is sent instead; if even that cannot, with ``last``, the connection ends. So no error
+        is answered by another without end.
         """
         try:
             if call.head is not None:
@@ -199,22 +198,22 @@ class Answering:
         except OSError:  # the connection has ended, as its receiver will hear
             return None
         except Exception as exc:
-            return self._post_instead(call, head, spare, exc)
-        return None if rest is None else self._write_own(call, rest, head, spare)
+            return self._post_instead(call, head, message, last, exc)
+        return None if rest is None else self._write_own(call, rest, head, message, last)
 
     def _post_instead(
-        self, call: Call, head: bytes, spare: dict[str, Any] | None, exc: Exception
+        self, call: Call, head: bytes, message: Any, last: bool, exc: Exception
     ) -> Work | None:
         log, peer = self.comm.log, self.comm.peer_address
-        if spare is not None:
-            log.line(logging.WARNING, "an error cannot be told to %s: %s", peer, exc)
-            return self._post(call, _error_for(head), dict(spare), None)
+        if not last:
+            log.line(logging.WARNING, "an error cannot be told to %s as it is: %s", peer, exc)
+            return self._post(call, _error_for(head), told_briefly(message), last=True)
         log.line(logging.ERROR, "gave up %s, which cannot even be told of an error: %s", peer, exc)
         self.comm.abort()
         return None
 
     async def _write_own(
-        self, call: Call, writing: Awaitable[Any], head: bytes, spare: dict[str, Any] | None
+        self, call: Call, writing: Awaitable[Any], head: bytes, message: Any, last: bool
     ) -> None:
         """Wait for a message of our own to be written."""
         try:
@@ -222,7 +221,7 @@ class Answering:
         except OSError:
             raise
         except Exception as exc:
-            work = self._post_instead(call, head, spare, exc)
+            work = self._post_instead(call, head, message, last, exc)
             if work is not None:
                 await work
 

@@ -15,17 +15,17 @@ from .serialize import pickles
 from .serialize.markers import Serialized, Wrapper
 from .serialize.settings import LoadOptions
 from .serialize.unwrapping import unwrap
-from .texts import LONG, LONG_TEXT, describe, printable, sendable, shorten, trace
+from .texts import LONG, LONG_TEXT, SHORT, describe, printable, sendable, shorten, trace
 
 __all__ = [
     "FAILED",
-    "UNTOLD",
     "RemoteTraceback",
     "Status",
     "ends_connection",
     "is_error",
     "pack_error",
     "seems_error",
+    "told_briefly",
     "unpack_error",
 ]
 
@@ -160,8 +160,14 @@ def _as_reply(text: str) -> dict[str, Any]:
     }
 
 
-#: What is sent instead of a message that cannot be: constant and plain, so that it can.
-UNTOLD = _as_reply("the reply cannot be sent, nor the error that says why; the server's log has it")
+def told_briefly(message: Any) -> dict[str, Any]:
+    """Return a short error in plain text, to be sent instead of a message that cannot be."""
+    if not is_error(message):
+        return _as_reply("the reply cannot be sent; the server's log says why")
+    reply = _as_reply(printable(message["exception_text"], SHORT))
+    if ends_connection(message):
+        reply["ends"] = True
+    return reply
 
 
 def ends_connection(reply: Any) -> bool:
