@@ -569,7 +569,8 @@ def test_a_batch_to_a_stranger_that_cannot_be_sent_causes_few_lines(run, caplog)
             batched.start(comm)
             for _ in range(100):
                 batched.send(object())
-            await batched.close()
+            with pytest.raises(dc.UntrustedError):
+                await batched.close()
 
     run(main())
     assert 1 <= len(caplog.records) < LINES

@@ -71,6 +71,13 @@ class Loop:
         return False
 
 
+class Running:
+    """What says that the loop runs here."""
+
+    def runs(self):
+        return True
+
+
 class Probe(Rationer):
     """A sender on such a socket, transport and loop."""
 
@@ -79,6 +86,7 @@ class Probe(Rationer):
 
     def __init__(self, budget, connection):
         super().__init__(Loop(), Socket(), connection, dc.Limits())
+        self._switch = Running()
         self._transport = Transport()
         self.writers = []
         self.ration(budget)

@@ -69,7 +69,8 @@ def test_garbage_is_disconnected_and_disturbs_nobody(run, kernels, caplog, data)
     run(main())
     (record,) = caplog.records
     assert record.levelno == logging.INFO
-    assert "a handshake failed: protocol error" in record.getMessage()
+    assert "a handshake failed: " in record.getMessage()
+    assert "protocol" in record.getMessage()
 
 
 def test_a_silent_dialler_is_cut_in_time_and_others_still_connect(run, caplog):
