@@ -59,6 +59,7 @@ class BatchedSend:
         self.byte_count = 0
         self._buffer: deque[Any] = deque()
         self._sizes: deque[int] = deque()  # about how many bytes each of them has
+        self._batch = BATCH  # bytes of a list; less, if the receiver takes less
         self._unsent = self._unsent_bytes = 0  # in the buffer, and in the batch on its way
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()  # there is something to send …
@@ -69,6 +70,8 @@ class BatchedSend:
         self._failure: Exception | None = None  # of what was not delivered, until it was raised
         self._left_out = 0  # messages that this is about
         self._end = ""  # why nothing more is sent
+        self._told = False  # somebody has got that as an error
+        self._aborted = False
 
     def start(self, comm: Comm) -> None:
         """Send on this comm from now on, first what was given before."""
@@ -93,9 +96,8 @@ class BatchedSend:
         if self._failure is not None:
             self._raise_failure()
         if self.closed():
-            error = self._closed_error()
-            self._end = self._end or str(error)  # `close` need not say so again
-            raise error
+            self._told = True  # `close` need not say so again
+            raise self._closed_error()
         if len(msgs) == 1:  # nearly always, and quicker
             nbytes = estimate(msgs[0])
             sizes: tuple[int, ...] = (nbytes,)
@@ -114,7 +116,7 @@ class BatchedSend:
         self._buffer += msgs
         self._sizes += sizes
         self.message_count += len(sizes)
-        if unsent_bytes >= BATCH:
+        if unsent_bytes >= self._batch:
             self._plenty.set()
         return Room(self)
 
@@ -149,7 +151,9 @@ class BatchedSend:
     async def drain(self) -> None:
         """Wait until no more than the limits are unsent. Raises CommClosedError."""
         while self.full:  # others may have sent since there was room
-            await self._room.wait()
+            if not self.closed():
+                self._room.clear()
+                await self._room.wait()
             if self.closed() and self.waiting:
                 raise self._closed_error()
 
@@ -169,13 +173,16 @@ class BatchedSend:
                 del batch
                 if not self.full:
                     self._room.set()
-                if self._unsent_bytes < BATCH and not self._ending:
+                if self._unsent_bytes < self._batch and not self._ending:
                     await self._pause()
         except OSError as exc:
             comm.log.line(logging.INFO, "%s ends: %s", self, exc)
             self._end = f": {exc}"
             self._fail(self._closed_error(), exc)
             comm.abort()
+        except BaseException as exc:  # cancelled, for example by the end of the loop
+            self._end = f": {exc!r}"
+            raise
         finally:
             self._ending = True
             self._room.set()
@@ -191,7 +198,7 @@ class BatchedSend:
 
     def _take_batch(self, comm: Comm) -> tuple[list[Any], int]:
         """Take as many messages as one list may have; return them, and their bytes."""
-        most = min(BATCH, comm.accepts)
+        self._batch = most = min(BATCH, comm.at_once)
         batch: list[Any] = []
         nbytes = 0
         buffer, sizes = self._buffer, self._sizes
@@ -227,6 +234,7 @@ class BatchedSend:
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None
         count, self._left_out = self._left_out, 0
+        self._told = self._told or isinstance(failure, CommClosedError)
         if failure is None:
             return
         if count:
@@ -237,6 +245,8 @@ class BatchedSend:
         unsent = f"; {self.waiting} were not sent" if self.waiting else ""
         loss = None if self.comm is None else self.comm.loss
         why = self._end or (f": {loss}" if loss is not None else "")
+        if not why and self.comm is not None and self.comm.closed() and not self._ending:
+            why = ": closed by the peer"
         return CommClosedError(f"{self!r} sends no more{unsent}{why}")
 
     # -- the end ---------------------------------------------------------------------------
@@ -251,36 +261,39 @@ class BatchedSend:
         self._news.set()
         self._plenty.set()
         if self._task is None or self.comm is None:
-            if self._buffer:
-                why = f"{self!r} was never started; {self.waiting} were not sent"
+            self._room.set()
+            if self._unsent and not self._aborted and not self._told:
+                self._told = True
+                why = f"{self!r} was never started; {self._unsent} were not sent"
                 self._failure = CommClosedError(why)
-                self._buffer.clear()
             self._raise_failure()
             return
-        aborted = False
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.wait({self._task})
-                aborted = self._task.cancelled()  # by `abort`
-                if not aborted:
+                if not self._task.cancelled():
                     self._task.result()
                 await self.comm.close()
         finally:
             loss = self.comm.loss
             self._drop()
-        if loss is not None and self._failure is None and not aborted:
-            if not self._end:  # else it was raised already
+        if self._failure is None and not self._aborted and not self._told:
+            self._told = True
+            if self._unsent:
+                self._failure = self._closed_error()
+            elif loss is not None:
                 self._failure = CommClosedError(f"{self!r}: what was sent last may be lost: {loss}")
-            self._end = f": {loss}"
         self._raise_failure()
 
     def abort(self) -> None:
         """Drop what is unsent, and close the comm at once."""
+        self._aborted = True
         self._failure = None
         self._drop()
 
     def _drop(self) -> None:
         self._ending = True
+        self._room.set()
         if self._task is not None:
             self._task.cancel()
         if self.comm is not None:

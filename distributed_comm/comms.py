@@ -206,7 +206,7 @@ class ChannelComm(Comm):
                 frames.insert(0, head)
             channel.send(frames)
         except Unsettled:
-            return self._write_in_turn(frames, None, b"")
+            return self._write_in_turn(frames, None, b"" if head else None)
         return channel.drain() if channel.full else None
 
     def push(self, receiver: Receiver | None, admit: Admit | None = None) -> None:
@@ -252,8 +252,11 @@ class ChannelComm(Comm):
         ``options`` the message is frames, for which the limits of the peer have to be known.
         """
         promised = 0
-        if lengthy is not None and options is not None and not options.trusted:  # it waits here
+        if options is None:
+            promised = sum(map(len, msg))
+        elif lengthy is not None and not options.trusted:  # it waits here for a thread
             promised = plain_length(msg, options, lengthy)
+        if promised:
             self._channel.promise(promised)
         if self._turn is None:
             self._turn = asyncio.Lock()
@@ -263,13 +266,17 @@ class ChannelComm(Comm):
                 frames, cancelled = msg, False
                 if options is not None:
                     frames, cancelled = await self._encode(msg, options)
-                self._channel.promise(-promised)  # for `send` counts it itself
-                promised = 0
-                try:
-                    nbytes = self._send_frames(frames, head)
-                except Unsettled:
-                    await self._channel.settled()
-                    nbytes = self._send_frames(frames, head)
+                while True:
+                    self._channel.promise(-promised)  # for `send` counts it itself
+                    promised = 0
+                    try:
+                        nbytes = self._send_frames(frames, head)
+                        break
+                    except Unsettled:
+                        nbytes = sum(map(len, frames))
+                        self._channel.promise(nbytes)
+                        promised = nbytes
+                        await self._channel.settled()
                 if self._channel.full:
                     await self._channel.drain()
                 if cancelled:
@@ -328,8 +335,8 @@ class ChannelComm(Comm):
         return self._channel.loss
 
     @property
-    def accepts(self) -> int:
-        return self._channel.accepts
+    def at_once(self) -> int:
+        return self._channel.at_once
 
     def closed(self) -> bool:
         return self._channel.closed()

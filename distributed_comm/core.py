@@ -177,8 +177,8 @@ class Channel(ABC):
         return None
 
     @property
-    def accepts(self) -> int:
-        """The most bytes of a message that the peer is known to take, whoever it trusts."""
+    def at_once(self) -> int:
+        """About how many bytes of small values the peer is sure to take in one message."""
         return sys.maxsize
 
     async def settled(self) -> None:  # noqa: B027 - for channels that have limits of the peer
@@ -346,8 +346,8 @@ class Comm(ABC):
         return None
 
     @property
-    def accepts(self) -> int:
-        """The most bytes of a message that the peer is known to take, whoever it trusts."""
+    def at_once(self) -> int:
+        """About how many bytes of small values the peer is sure to take in one message."""
         return sys.maxsize
 
     @abstractmethod

@@ -92,7 +92,7 @@ class _Estimate:
     def _add_other(self, obj: Any, depth: int) -> int:
         """Return what an array takes, or any object by its attributes."""
         nbytes = getattr(obj, "nbytes", None)
-        if type(nbytes) is int:
+        if type(nbytes) is int and nbytes >= 0:
             return nbytes
         frames = getattr(obj, "frames", None)  # of an object that is passed on unopened
         if type(frames) is list or type(frames) is tuple:

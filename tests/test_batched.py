@@ -130,7 +130,7 @@ class SlowComm:
         await self.may_write.acquire()
         return 1
 
-    accepts = 2**30
+    at_once = 2**30
     loss = None
 
     def closed(self):
@@ -399,6 +399,25 @@ def test_a_long_backlog_does_not_wait_for_the_interval(run):
     run(main())
 
 
+@pytest.mark.parametrize(
+    "value",
+    [("x", 1, 0), {1, 2, 3}, [(1, 2)] * 50, [{}] * 30, np.arange(3), {"a": {}, "b": {}}],
+    ids=repr,
+)
+def test_what_a_stranger_may_send_one_by_one_it_may_send_in_batches(run, value):
+    """Decoding many small values takes more steps than their bytes say."""
+
+    async def main():
+        async with pair() as (client, server), batched_to(client) as batched:
+            reading = asyncio.ensure_future(read_all(server))
+            for _ in range(3_000):
+                await batched.send(value)
+            await batched.close()
+            assert len(await reading) == 3_000
+
+    run(main())
+
+
 # -- what was not delivered -----------------------------------------------------------------
 
 
@@ -459,6 +478,45 @@ def test_close_says_so_if_it_was_never_started(run):
         batched.send(1)
         with pytest.raises(dc.CommClosedError, match="was never started; 1 were not sent"):
             await batched.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "abort before the first step"])
+def test_nobody_waits_for_room_that_never_comes(run, end):
+    async def main():
+        async with pair() as (client, _):
+            batched = dc.BatchedSend("1 ms", limit=1)
+            if "step" in end:
+                batched.start(client)
+            batched.send(1, 2, 3)
+            waiting = asyncio.ensure_future(batched.drain())
+            await asyncio.sleep(0)
+            if end == "close":
+                with pytest.raises(dc.CommClosedError, match="never started"):
+                    await batched.close()
+            else:
+                batched.abort()
+            with pytest.raises(dc.CommClosedError, match="3 were not sent"):
+                await waiting
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timeout"])
+def test_close_says_what_a_cancelled_sender_has_left(run, how):
+    async def main():
+        async with pair() as (client, _), batched_to(client) as batched:
+            batched.send(bytes(30 * MIB))
+            batched.send(1, 2)
+            await until(lambda: client._channel._queued)
+            if how == "cancelled":
+                batched._task.cancel()
+            else:
+                with pytest.raises(TimeoutError):
+                    await batched.close(timeout=0.01)
+            with pytest.raises(dc.CommClosedError, match="3 were not sent"):
+                await batched.close()
 
     run(main())
 

@@ -82,7 +82,7 @@ class Probe(Rationer):
     """A sender on such a socket, transport and loop."""
 
     local_address, peer_address = "here", "there"
-    read = close = closed = stats = _misused = None
+    read = close = closed = stats = _misused = _has_heard = None
 
     def __init__(self, budget, connection):
         super().__init__(Loop(), Socket(), connection, dc.Limits())

@@ -138,6 +138,62 @@ def test_a_connection_that_ends_ends_the_wait_for_its_limits(run):
     run(main())
 
 
+TELLS_LITTLE = pack({
+    "python": (3, 11, 7),
+    "pickle-protocol": 5,
+    "distributed_comm": {"version": 4, "limits": [[1000, 9, 1000], [2**40, 9, 2**40]]},
+})  # fmt: skip
+
+
+def test_a_peer_that_has_sent_a_message_had_its_chance_to_say_which_limits_apply(run):
+    """Nobody waits for its answer, with a reply in memory."""
+
+    async def main():
+        async with raw_pair(TELLS_LITTLE) as (raw, comm):
+            await raw.send(pack("request"))
+            assert await comm.read() == "request"
+            with pytest.raises(dc.MessageError, match="accepts at most 1000 from this side"):
+                await comm.write(bytes(2000))
+            await comm.write("short")
+            assert await raw.read_frames() == [bytes.fromhex("c7 02 bc 07 00")]
+            assert await raw.read_message() == "short"
+
+    run(main())
+
+
+def test_a_stranger_that_does_not_say_which_limits_apply_is_cut_and_its_messages_count(run):
+    options = dc.CommOptions(
+        limits=dc.Limits(untrusted_memory=MIB), timeouts=dc.Timeouts(gap=0.2, close=0.2)
+    )
+
+    async def main():
+        async with raw_pair(TELLS_LITTLE, options=options) as (_, comm):
+            waiting = asyncio.ensure_future(comm.write(bytes(600_000)))
+            await settle()
+            assert comm._channel.budget.used > 600_000
+            with pytest.raises(dc.MessageError, match="does not fit"):
+                await comm.write(bytes(600_000))
+            with pytest.raises(
+                dc.CommClosedError, match="did not say which limits apply for 0.2 s"
+            ):
+                await waiting
+            assert comm._channel.budget.used == 0
+
+    run(main())
+
+
+def test_who_asks_before_the_first_message_slows_nothing_down(run):
+    async def main():
+        async with raw_pair(TELLS_LITTLE) as (raw, comm):
+            await raw.send(frame_up(bytes.fromhex("c7 01 bc 06")))
+            assert await raw.read_frames() == [bytes.fromhex("c7 02 bc 07 00")]
+            await comm.write("x")
+            assert await raw.read_message() == "x"
+            assert comm._channel._short == 72  # by the fewest frames
+
+    run(main())
+
+
 @pytest.mark.parametrize("trusted", [False, True])
 def test_a_call_that_is_too_long_leaves_the_connection_alone(run, trusted):
     async def items(nbytes):

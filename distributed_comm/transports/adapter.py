@@ -9,6 +9,7 @@ import asyncio
 import socket
 import sys
 from collections.abc import Callable
+from math import inf
 from typing import Any, cast
 
 from ..errors import CommClosedError
@@ -27,6 +28,9 @@ from .turns import Turn, turns_of
 
 __all__ = ["Adapter"]
 
+#: Bytes of many small values that a stranger may send in one message, whatever they are: decoding
+#: them takes more time than their bytes say, and is limited.
+MANY = 64 * 1024
 #: How often a look reads at most. A peer that has left has sent a goodbye and its end, and perhaps
 #: a few pings; one that goes on sending is alive.
 LOOKS = 4
@@ -306,9 +310,19 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         return self._connection.loss()
 
     @property
-    def accepts(self) -> int:
+    def at_once(self) -> int:
         known = self._connection.terms or ()
-        return min((min(terms.message, terms.header) for terms in known), default=sys.maxsize)
+        most = min((min(terms.message, terms.header) for terms in known), default=sys.maxsize)
+        return most if all(terms.trusted for terms in known) else min(most, MANY)
+
+    async def settled(self) -> None:
+        """Wait for the peer's word; a stranger has `Timeouts.gap` for it, as to take our bytes."""
+        gap = self._timeouts.gap
+        try:
+            async with asyncio.timeout(gap if self._ration is not None and gap < inf else None):
+                await super().settled()
+        except TimeoutError:
+            self.dismiss(f"the peer did not say which limits apply for {gap:g} s (Timeouts.gap)")
 
     @property
     def proven(self) -> bool:

@@ -14,7 +14,7 @@ from ..errors import MessageError
 from ..frames import Frames
 from ..wire.states import OPEN
 from .ration import UNCOUNTED
-from .sender import JOIN, Sender
+from .sender import JOIN, Sender, is_borrowed
 
 __all__ = ["Rationer"]
 
@@ -115,6 +115,7 @@ class Rationer(Sender):
     def _weigh(self) -> None:
         assert self._ration is not None
         if self._gone > JOIN and self._gone > LITTLE * len(self._queue[0]):
+            self._borrowed -= is_borrowed(self._queue[0])
             self._queue[0] = bytes(self._queue[0])  # what it was a part of is memory, too
             self._gone = 0
         self._ration.settle(self._kept())

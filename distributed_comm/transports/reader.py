@@ -133,6 +133,9 @@ class Reader(Watcher):
     def unread(self) -> int:
         return len(self._inbox)
 
+    def _has_heard(self) -> bool:
+        return self._messages_received > 0
+
     def _hand_over(self, messages: list[Frames]) -> list[Frames]:
         """Call the pushed receiver; what comes after it was taken away is for the inbox."""
         for index, message in enumerate(messages):

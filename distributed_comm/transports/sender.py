@@ -26,7 +26,7 @@ from ..wire.terms import excess
 from .owners import switch_of
 from .ration import SIP, Ration
 
-__all__ = ["CREDIT", "TOLL", "Sender"]
+__all__ = ["CREDIT", "TOLL", "Sender", "is_borrowed"]
 
 #: Small buffers are copied together up to this; a longer queue is sent without waiting
 #: for the end of the turn.
@@ -48,7 +48,7 @@ TOLL = 65
 EMPTY: deque[bytearray | bytes | memoryview] = deque()
 
 
-def _is_borrowed(buffer: bytes | bytearray | memoryview) -> bool:
+def is_borrowed(buffer: bytes | bytearray | memoryview) -> bool:
     """Whether a queued buffer is memory that its owner, a caller of write, may change."""
     return isinstance(buffer, memoryview) and not isinstance(buffer.obj, bytes)
 
@@ -61,7 +61,8 @@ class Sender(Channel):
     """
 
     __slots__ = (
-        "_brim", "_charged", "_connection", "_credit", "_fresh", "_gone", "_limits", "_loop",
+        "_borrowed", "_brim", "_charged", "_connection", "_credit", "_fresh", "_gone", "_limits",
+        "_loop",
         "_messages_sent", "_parked", "_queue", "_queued", "_ration", "_scheduled", "_short",
         "_sock", "_switch", "_tail", "_taken", "_thread", "_transport", "_waiters", "full",
     )  # fmt: skip
@@ -98,7 +99,9 @@ class Sender(Channel):
         self._credit = CREDIT  # what may be spent until the next pause
         self._charged = 0  # what was spent until the last one
         self._messages_sent = 0
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._borrowed = 0  # buffers of the queue whose memory is a caller's
+        #: Who waits, and until so many bytes are taken.
+        self._waiters: dict[asyncio.Future[None], int] = {}
 
     @abstractmethod
     def _send_failed(self, exc: OSError) -> None:
@@ -191,11 +194,14 @@ class Sender(Channel):
 
     def _check(self, frames: Frames) -> None:
         """Compare a message with what the peer accepts: MessageError, or Unsettled."""
-        if not self._connection.said:
+        connection = self._connection
+        if not connection.said or not self._short:
             self._introduce()
-        known = self._connection.terms
+        known = connection.terms
         if known is None:
             return
+        if len(known) == 2 and self._has_heard():  # it would have said more in front of that
+            known = connection.terms = known[:1]
         wrong = [excess(terms, frames) for terms in known]
         if all(wrong):
             ends = f"{self.local_address} -> {self.peer_address}"
@@ -210,20 +216,24 @@ class Sender(Channel):
         connection = self._connection
         if connection.terms is None or len(connection.terms) < 2 or connection.state is not OPEN:
             return
-        entry = (sys.maxsize, self._loop.create_future())
-        self._waiters.append(entry)
+        waiter = self._loop.create_future()
+        self._waiters[waiter] = sys.maxsize  # more than will ever be sent
         connection.settled = self._settled
         self._post(connection.ask())
         try:
-            await entry[1]
+            await waiter
         finally:
-            self._waiters.remove(entry)
+            del self._waiters[waiter]
 
     def _settled(self) -> None:
         """Let those go on who wait for the terms of the peer."""
-        for target, waiter in self._waiters:
+        for waiter, target in self._waiters.items():
             if target == sys.maxsize and not waiter.done():
                 waiter.set_result(None)
+
+    @abstractmethod
+    def _has_heard(self) -> bool:
+        """Return whether a message of the peer has come."""
 
     async def drain(self) -> None:
         self.full = False
@@ -233,7 +243,7 @@ class Sender(Channel):
         if self._ration is not None:
             high = self._ration.water(high)
             low = min(low, high // 4)
-        if any(map(_is_borrowed, self._queue)):
+        if self._borrowed:
             await self._all_but(0)
         elif self._queued > high:
             await self._all_but(low)
@@ -265,6 +275,7 @@ class Sender(Channel):
             if len(buffer) >= JOIN:
                 queue.append(buffer)
                 self._tail = None
+                self._borrowed += is_borrowed(buffer)
             elif self._tail is None or len(self._tail) >= JOIN:
                 self._tail = bytearray(buffer)
                 queue.append(self._tail)
@@ -320,7 +331,7 @@ class Sender(Channel):
                     self._gone += nbytes
                 break
             nbytes -= len(head)
-            queue.popleft()
+            self._borrowed -= is_borrowed(queue.popleft())
             self._gone = 0
         if not queue:
             self._tail = None
@@ -332,7 +343,7 @@ class Sender(Channel):
         self._taken += nbytes
         if self._ration is not None:
             self._weigh()
-        for target, waiter in self._waiters:
+        for waiter, target in self._waiters.items():
             if self._taken >= target and not waiter.done():
                 waiter.set_result(None)
 
@@ -366,22 +377,25 @@ class Sender(Channel):
         """
         if self._queued <= allowance:
             return
-        entry = (self._taken + self._queued - allowance, self._loop.create_future())
-        self._waiters.append(entry)
+        waiter = self._loop.create_future()
+        self._waiters[waiter] = self._taken + self._queued - allowance
         try:
-            await entry[1]
+            await waiter
         except BaseException:  # cancelled, or its coroutine closed
             self._copy()
             raise
         finally:
-            self._waiters.remove(entry)
+            del self._waiters[waiter]
 
     def _copy(self) -> None:
         """Leave no memory of a caller in the queue."""
         queue = self._queue
-        if queue and _is_borrowed(queue[0]):
+        if not self._borrowed:
+            return
+        self._borrowed = 0
+        if is_borrowed(queue[0]):
             self._gone = 0
-        self._queue = deque(bytes(buffer) if _is_borrowed(buffer) else buffer for buffer in queue)
+        self._queue = deque(bytes(buffer) if is_borrowed(buffer) else buffer for buffer in queue)
         if self._ration is not None:
             self._weigh()
 
@@ -393,6 +407,7 @@ class Sender(Channel):
     def _drop(self) -> None:
         """Forget what is queued and let every writer go: the connection is gone."""
         self._queue = EMPTY
+        self._borrowed = 0
         self._tail = None
         self._parked = 0
         self._fresh = False
@@ -400,6 +415,6 @@ class Sender(Channel):
         self._queued = self._gone = 0
         if self._ration is not None:
             self._ration.settle(self._ration.promised)
-        for _, waiter in self._waiters:
+        for waiter in self._waiters:
             if not waiter.done() and not self._loop.is_closed():
                 waiter.set_result(None)
