@@ -491,7 +491,8 @@ def test_nobody_waits_for_room_that_never_comes(run, end):
                 batched.start(client)
             batched.send(1, 2, 3)
             waiting = asyncio.ensure_future(batched.drain())
-            await asyncio.sleep(0)
+            if "step" not in end:
+                await asyncio.sleep(0)
             if end == "close":
                 with pytest.raises(dc.CommClosedError, match="never started"):
                     await batched.close()
@@ -507,7 +508,7 @@ def test_nobody_waits_for_room_that_never_comes(run, end):
 def test_close_says_what_a_cancelled_sender_has_left(run, how):
     async def main():
         async with pair() as (client, _), batched_to(client) as batched:
-            batched.send(bytes(30 * MIB))
+            batched.send(np.zeros(30 * MIB, "u1"))
             batched.send(1, 2)
             await until(lambda: client._channel._queued)
             if how == "cancelled":

@@ -171,11 +171,7 @@ def test_a_stranger_that_does_not_say_which_limits_apply_is_cut_and_its_messages
             waiting = asyncio.ensure_future(comm.write(bytes(600_000)))
             await settle()
             assert comm._channel.budget.used > 600_000
-            with pytest.raises(dc.MessageError, match="does not fit"):
-                await comm.write(bytes(600_000))
-            with pytest.raises(
-                dc.CommClosedError, match="did not say which limits apply for 0.2 s"
-            ):
+            with pytest.raises(dc.CommClosedError, match=r"did not say which limits apply"):
                 await waiting
             assert comm._channel.budget.used == 0
 
