@@ -22,7 +22,7 @@ from typing import Any
 from .calls import Status, pack_error, seems_error, told_briefly
 from .core import Comm
 from .envelope import END, ERROR, EXTRA, ITEM, ITEMS, NO_REPLY, NOTHING, REPLY
-from .errors import RemoteError
+from .errors import LocalProtocolError, RemoteError
 from .failures import failed, unsendable
 from .operations import EITHER, Call, Operation, Operations, drive
 from .own_messages import OwnMessages
@@ -43,7 +43,7 @@ class Answering:
     """The half of a `Serving` that answers; `call` is the one under way."""
 
     __slots__ = (
-        "_deaf", "_leaving", "_operations", "_own", "_streaming", "_trusted", "_verdict",
+        "_deaf", "_leaving", "_loop", "_operations", "_own", "_streaming", "_trusted", "_verdict",
         "_wanted", "call", "comm", "task",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class Answering:
         self.comm = comm
         self.call: Call | None = None
         self.task: asyncio.Task[None] | None = None  # what answers a request that has to wait
+        self._loop = asyncio.get_running_loop()  # which a forked child cannot ask for
         self._operations = operations
         self._trusted = bool(comm.trusted)
         self._own = OwnMessages(comm)
@@ -128,6 +129,10 @@ class Answering:
     def _failed(self, call: Call, exc: BaseException, arguments: dict[str, Any]) -> Work | None:
         """Answer a request whose handler could not be called, or raised at once."""
         self.call = None
+        if _ends_child(exc):
+            self._loop.set_exception_handler(_ignore)
+            self._loop.call_soon(_raise, exc)
+            return None
         operation = call.operation
         misfit = None
         if issubclass(type(exc), TypeError):
@@ -198,6 +203,8 @@ class Answering:
         except OSError:  # the connection has ended, as its receiver will hear
             return None
         except Exception as exc:
+            if self.comm.closed():  # as is, in a child, the connection of its parent
+                return None
             return self._post_instead(call, head, message, last, exc)
         return None if rest is None else self._write_own(call, rest, head, message, last)
 
@@ -239,7 +246,8 @@ class Answering:
 
     def _is_lost(self, exc: BaseException) -> bool:
         """Whether a message could not be sent because the connection has ended."""
-        return issubclass(type(exc), OSError) and self.comm.closed()
+        lost = issubclass(type(exc), OSError | LocalProtocolError)
+        return lost and self.comm.closed()
 
     def _close(self, work: Work | None) -> Work:
         """Drop further requests; the task that awaits the returned work closes the comm."""
@@ -277,12 +285,18 @@ class Answering:
         except BaseException as exc:
             if self._is_for_us(exc):
                 raise
+            if _ends_child(exc):
+                # The task would be said to have failed, when the process ends.
+                self._loop.set_exception_handler(_ignore)
+                raise
             raised = exc
         finally:
             operation.count(clock() - started)
             heads.leave()
             self._streaming = False
             self.call = None
+        if heads.closes and not streams:
+            result = NO_REPLY  # it has ended its stream
         if raised is None and self._verdict is not None and self._may_be_cut(call, streams, result):
             raised = asyncio.CancelledError()  # which it has swallowed
         if raised is not None:
@@ -297,7 +311,7 @@ class Answering:
         if issubclass(type(raised), FATAL):
             await asyncio.sleep(0)  # what was written leaves at the latest with this turn's end
             raise raised  # type: ignore[misc]
-        if streams:
+        if streams or heads.closes:
             self._deaf = True
 
     def _may_be_cut(self, call: Call, streams: bool, result: Any) -> bool:
@@ -368,6 +382,15 @@ def _is_a_stream(op: str) -> TypeError:
 
 
 async def _nothing() -> None:
+    pass
+
+
+def _ends_child(exc: BaseException) -> bool:
+    """Whether a handler has forked, and ends the child: no loop runs there, nor has it a caller."""
+    return issubclass(type(exc), FATAL) and asyncio._get_running_loop() is None
+
+
+def _ignore(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     pass
 
 

@@ -322,7 +322,8 @@ class ChannelComm(Comm):
         )
 
     async def close(self) -> None:
-        await self._channel.close()
+        if self.own_heads is None or not self.own_heads.holds():
+            await self._channel.close()
 
     def abort(self) -> None:
         self._channel.abort()

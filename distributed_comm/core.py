@@ -38,6 +38,13 @@ class Admission(Protocol):
         """Why the message is refused without decoding it; None if it is not."""
 
 
+class OwnHeads(Iterator[bytes], Protocol):
+    """The heads of what a handler writes itself."""
+
+    def holds(self) -> bool:
+        """Whether `close` has to wait until the handler has ended, when its server closes."""
+
+
 #: Called with the head of a message that is in an envelope.
 Admit = Callable[[bytes], Admission]
 #: A head or None, a message, and the reason why it could not be opened, or None.
@@ -233,7 +240,7 @@ class Comm(ABC):
     ready: Callable[[], bool] | None = None
     #: Heads for messages that are written without one; a server sets them for a handler that may
     #: write. Enveloped comms set it on the instance: a class attribute costs 230 instructions more.
-    own_heads: Iterator[bytes] | None
+    own_heads: OwnHeads | None
 
     @abstractmethod
     async def read(self, deserializers: Any = None) -> Any:

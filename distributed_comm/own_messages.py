@@ -1,10 +1,11 @@
 """The messages that a handler with the connection writes to it: answers to its call, or not."""
 
+import sys
 from contextvars import ContextVar
 from typing import Self
 
 from .core import Comm
-from .envelope import EXTRA, NOTHING, ONE, OWN
+from .envelope import EXTRA, ITEMS, NOTHING, ONE, OWN
 from .operations import Call
 
 __all__ = ["Heads", "OwnMessages"]
@@ -61,6 +62,16 @@ class OwnMessages:
             return head
         return self._heads.settle(head)
 
+    def cut(self) -> None:
+        """Take note that the server is about to cancel the handler."""
+        if self._heads is not None:
+            self._heads.cut = True
+
+    def give_up(self) -> None:
+        """Take note that the handler is waited for no more."""
+        if self._heads is not None:
+            self._heads.leave()
+
 
 class Heads:
     """The heads of one call: ``next`` returns that of the message that is being written.
@@ -68,7 +79,7 @@ class Heads:
     It is empty for what answers a request without an envelope, while its handler runs.
     """
 
-    __slots__ = ("_by_hand", "_connection", "_wants", "runs", "streams")
+    __slots__ = ("_by_hand", "_connection", "_wants", "closes", "cut", "runs", "streams")
 
     def __init__(self, connection: object, wants: int, *, by_hand: bool = False) -> None:
         self._connection = connection  # None for a call whose handler does not get it
@@ -76,6 +87,8 @@ class Heads:
         self._by_hand = by_hand
         self.runs = False  # its handler waits for something …
         self.streams = False  # … and is an async generator
+        self.cut = False  # the server has cancelled it
+        self.closes = False  # it has closed the comm, which `holds` has put off
 
     def __iter__(self) -> Self:
         return self
@@ -93,6 +106,19 @@ class Heads:
     def awaited(self) -> bool:
         """Whether the caller waits for a message that has not been written."""
         return self._wants != NOTHING
+
+    def holds(self) -> bool:
+        """Whether the comm must not be closed before the handler has ended; note that it was asked.
+
+        A goodbye says that a stream is complete. A handler that closes the comm while an exception
+        goes up, or after the server has cancelled it, may have sent only a part. How it ends is
+        told first, and then the comm is closed.
+        """
+        if not self.runs or self._by_hand or self._wants != ITEMS:
+            return False
+        held = self.cut or (_heads.get() is self and sys.exception() is not None)
+        self.closes = self.closes or held
+        return held
 
     def _is_foreign(self, writer: "Heads") -> bool:
         """Whether a message that another call's handler, or its task, writes is no answer to this.

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import signal
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
@@ -19,6 +20,7 @@ from .pool import ConnectionPool
 from .serving import LAST_WORDS, Serving
 from .stream_handlers import Streaming, expect_no_items
 from .tasks import start
+from .transports import forks
 
 __all__ = ["Server"]
 
@@ -99,6 +101,7 @@ class Server(Listening):
         self._limit: asyncio.Timeout | None = None  # ends the closing of our own calls
         self._last: asyncio.Task[None] | None = None  # lets the handler finish that has closed
         self._finished = asyncio.Event()
+        self._signals: dict[int, Any] = {}  # those of `close_on`, and who handles them
 
     def _check_ops(self, names: Iterable[str]) -> frozenset[str]:
         """Return the names as a set; TypeError for a str, ValueError for an unknown op.
@@ -250,6 +253,20 @@ class Server(Listening):
         loop = asyncio.get_running_loop()
         for number in signals:
             loop.add_signal_handler(number, self._close_soon, grace)
+            self._signals[number] = signal.getsignal(number)
+        forks.watch(self)
+
+    def forked(self) -> None:
+        """In a child, let the signals of `close_on` end it: they would close its parent's server.
+
+        The loop of the parent hears of signals by a descriptor, which the child shares.
+        """
+        signals, self._signals = self._signals, {}
+        for number, handler in signals.items():
+            if signal.getsignal(number) == handler:
+                with suppress(ValueError):  # not the main thread of the main interpreter
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(number, signal.SIG_DFL)
 
     async def finished(self) -> None:
         """Wait until the server was closed."""

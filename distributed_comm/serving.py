@@ -274,6 +274,7 @@ class Serving(Answering):
         await asyncio.sleep(0)  # cancelled before its first step, a task would not even clean up
         if self.task is not None:
             if self.call is not None:  # else it is just writing
+                self._own.cut()
                 self.task.cancel()
             await asyncio.wait({self.task})
 
@@ -282,6 +283,7 @@ class Serving(Answering):
         if self.task is not None and self.call is None:
             self.task.cancel()  # it is just writing, to somebody who does not read
         elif self.call is not None and self._wanted and self._verdict is not None:
+            self._own.give_up()
             error = pack_error(self._verdict, False, ends=True)
             rest = self._post(self.call, self._own.head_for(self.call, ERROR), error)
             with suppress(OSError, TimeoutError):
