@@ -22,6 +22,7 @@ def start(
         return loop.create_task(work)
     returned = asyncio.Event()
     task = loop.create_task(_work_once(returned, work))
+    task.add_done_callback(lambda _: work.close())  # never begun, if cancelled before its wrapper
     returned.set()
     return task
 

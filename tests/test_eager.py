@@ -105,3 +105,21 @@ def test_a_task_of_ours_begins_once_it_is_stored(eagerly):
         assert done == ["work"]
 
     eagerly(main())
+
+
+def test_a_task_that_is_cancelled_before_its_wrapper_begins_leaves_nothing(recwarn):
+    async def never():
+        raise AssertionError
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, coro, **k: asyncio.Task(coro, loop=loop, **k))
+        work = never()
+        task = start(work)
+        task.cancel()
+        await until(task.cancelled)
+        await settle()
+        assert work.cr_frame is None  # closed, and not just forgotten
+
+    asyncio.run(main())
+    assert not [warning for warning in recwarn if "never awaited" in str(warning.message)]
