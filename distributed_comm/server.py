@@ -100,6 +100,7 @@ class Server(Listening):
         self._expiry: asyncio.TimerHandle | None = None  # ends the calls that run
         self._limit: asyncio.Timeout | None = None  # ends the closing of our own calls
         self._last: asyncio.Task[None] | None = None  # lets the handler finish that has closed
+        self._closers: set[asyncio.Task[None]] = set()  # those that a signal began
         self._finished = asyncio.Event()
         self._signals: dict[int, Any] = {}  # those of `close_on`, and who handles them
 
@@ -269,13 +270,23 @@ class Server(Listening):
                     signal.signal(number, signal.SIG_DFL)
 
     async def finished(self) -> None:
-        """Wait until the server was closed."""
+        """Wait until the server was closed, and the tasks that close it have ended.
+
+        Whoever returns from main behind this would else cancel them. These are not waited for
+        longer than GRACE: the `close` of a subclass may itself wait for whoever waits here.
+        """
         for bound in self._bound:
             bound.expect_here()
         await self._finished.wait()
+        tasks = {*self._closers, self._closing, self._last} - {None, asyncio.current_task()}
+        ending = [task for task in tasks if task is not None and not task.done()]
+        if ending:
+            await asyncio.wait(ending, timeout=GRACE)
 
     def _close_soon(self, grace: float) -> None:
-        self._closer = start(self.close(grace=grace))
+        closer = start(self.close(grace=grace))
+        self._closers.add(closer)
+        closer.add_done_callback(self._closers.discard)
 
     # -- connections ---------------------------------------------------------------------
 

@@ -349,6 +349,21 @@ async def start_service(grace):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal")
+def test_no_task_of_a_server_that_has_finished_is_left(run):
+    async def main():
+        server = dc.Server()
+        await server.listen(LOOPBACK)
+        server.close_on(signal.SIGUSR1)
+        for _ in range(2):  # each begins a task
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await until(lambda: server.status is not dc.Status.running)
+        await server.finished()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a signal")
 def test_sigterm_with_a_hundred_calls_in_flight_loses_none(run):
     async def main():
         process, address = await start_service(20)
