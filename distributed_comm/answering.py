@@ -82,10 +82,9 @@ class Answering:
                 self._end()
                 return None
             call, message = self._operations.read(message, error, self._trusted)
-        if call.refusal is not None:
-            return self._refuse(call, call.refusal)
-        if error is not None:
-            return self._refuse(call, error)
+        refusal = error if call.refusal is None else call.refusal
+        if refusal is not None:
+            return self._refuse(call, refusal)
         if type(message) is not dict and not isinstance(message, dict):
             kind = type(message).__name__
             return self._refuse(call, TypeError(f"the arguments are a {kind}, expected a dict"))
@@ -95,6 +94,7 @@ class Answering:
         if operation.takes_comm or self._own.marked:
             self._own.begin(call)
         self.call = call
+        raised = None
         started = clock()
         try:
             if operation.takes_comm:
@@ -102,7 +102,12 @@ class Answering:
             else:
                 result = operation.function(**message)
         except BaseException as exc:
-            return self._failed(call, exc, message)
+            raised = exc
+        if raised is not None:  # not above: whatever was raised there would search its contexts
+            try:
+                return self._failed(call, raised, message)
+            finally:
+                raised = None  # its traceback has this frame
         if type(result) not in PLAIN and _has_to_wait(result):
             return self._begin(call, result)
         self.call = None
@@ -159,10 +164,19 @@ class Answering:
         except BaseException as exc:
             if self._is_lost(exc):
                 return None
-            work = self._post(call, _error_for(head), unsendable(exc, self.comm, self._trusted))
-            _raise_if_fatal(exc)
-            return work
-        return None if rest is None else self._write(call, rest, head)
+            raised = exc
+        else:
+            return None if rest is None else self._write(call, rest, head)
+        try:
+            return self._instead(call, raised, head)
+        finally:
+            del raised  # its traceback has this frame
+
+    def _instead(self, call: Call, exc: BaseException, head: bytes) -> Work | None:
+        """Send the error that a reply could not be sent."""
+        work = self._post(call, _error_for(head), unsendable(exc, self.comm, self._trusted))
+        _raise_if_fatal(exc)
+        return work
 
     def _send_plain(self, call: Call, result: Any) -> Awaitable[Any] | None:
         """Send a reply or an item without a head; replace one that Dask would take for an error."""
@@ -239,10 +253,15 @@ class Answering:
         except BaseException as exc:
             if self._is_lost(exc) or self._is_for_us(exc):
                 raise
-            work = self._post(call, _error_for(head), unsendable(exc, self.comm, self._trusted))
-            if work is not None:
-                await work
-            _raise_if_fatal(exc)
+            raised = exc
+        else:
+            return
+        try:
+            work = self._instead(call, raised, head)
+        finally:
+            del raised  # its traceback has this frame
+        if work is not None:
+            await work
 
     def _is_lost(self, exc: BaseException) -> bool:
         """Whether a message could not be sent because the connection has ended."""

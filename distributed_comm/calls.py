@@ -15,7 +15,7 @@ from .serialize import pickles
 from .serialize.markers import Serialized, Wrapper
 from .serialize.settings import LoadOptions
 from .serialize.unwrapping import unwrap
-from .texts import LONG, LONG_TEXT, SHORT, describe, printable, sendable, shorten, trace
+from .texts import LONG, LONG_TEXT, SHORT, built_in, describe, printable, sendable, shorten, trace
 
 __all__ = [
     "FAILED",
@@ -133,7 +133,7 @@ def pack_error(exc: BaseException, trusted: bool, *, ends: bool = False) -> dict
     if ends:
         reply["ends"] = True
     if trusted:
-        if _of(exc, "__traceback__") is not None:
+        if built_in(exc, "__traceback__") is not None:
             reply["traceback_text"] = trace(exc)
         pickled = _pickle(exc)
         if pickled is not None:
@@ -223,11 +223,6 @@ def _set_cause(exc: BaseException, cause: BaseException) -> None:
     vars(BaseException)["__cause__"].__set__(exc, cause)
 
 
-def _of(exc: BaseException, name: str) -> Any:
-    """Return an attribute that its class may have replaced."""
-    return vars(BaseException)[name].__get__(exc)
-
-
 def _pickle(exc: BaseException, most: int = LARGE_PICKLE) -> bytes | None:
     """Pickle an exception, None where it would not arrive; many do not survive their own."""
     try:
@@ -243,7 +238,7 @@ def _pickle_causes(exc: BaseException) -> list[bytes]:
     """Pickle the chain of causes as far as it goes; pickling an exception leaves them out."""
     pickled: list[bytes] = []
     left = LARGE_PICKLE
-    while (cause := _of(exc, "__cause__")) is not None and len(pickled) < MAX_CAUSES:
+    while (cause := built_in(exc, "__cause__")) is not None and len(pickled) < MAX_CAUSES:
         data = _pickle(cause, left)
         if data is None:
             break

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
-from .texts import describe, is_clean, printable, sendable, shown_with
+from .texts import describe, is_clean, is_large, printable, sendable, shown_with, trace
 
 __all__ = ["Log", "StrangersLog", "of_dialled", "of_trusted"]
 
@@ -240,6 +240,8 @@ def of_dialled() -> StrangersLog:
 def _if_not_plain(exc: BaseException) -> str | None:
     """Return the traceback of an exception if it has to be escaped or cut, else None."""
     try:
+        if is_large(exc):
+            return trace(exc) or describe(exc)
         shown = "".join(traceback.format_exception(exc))
         escaped = sendable(shown)
     except BaseException:  # of its own methods

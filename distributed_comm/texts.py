@@ -9,11 +9,12 @@ it keeps.
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from types import WrapperDescriptorType as SlotWrapper
 from typing import Any
 
 __all__ = [
-    "LONG", "LONG_TEXT", "SHORT", "brief", "describe", "is_clean", "printable", "sendable",
-    "shorten", "shown_with", "tidy", "trace",
+    "LONG", "LONG_TEXT", "SHORT", "brief", "built_in", "describe", "is_clean", "is_large",
+    "printable", "sendable", "shorten", "shown_with", "tidy", "trace",
 ]  # fmt: skip
 
 #: Characters that are kept of a text, and of a quotation within a text.
@@ -22,6 +23,16 @@ LONG, SHORT = 2_000, 300
 LONG_TEXT = 20_000
 #: How many exceptions of a chain `is_clean` looks at. A longer chain is not clean.
 CHAIN = 8
+#: Exceptions, as often as a traceback shows each, above which only the outermost is shown. It is
+#: also the most arguments, and the most notes, of one.
+FAMILY = 64
+#: Characters, or items, from which on an argument is not formatted as a whole.
+HUGE = 2 * LONG_TEXT
+#: Types of such arguments, and the methods that make an exception's text from them.
+LENGTHY: tuple[Any, ...] = (str, bytes, bytearray, list, tuple, dict, set, frozenset)
+FROM_ARGUMENTS = tuple(
+    vars(maker)["__str__"] for maker in (BaseException, KeyError, OSError, BaseExceptionGroup)
+)
 #: Types whose values are shown by `brief`; an integer only if it is below 2 ** 64.
 PLAIN = (type(None), bool, float)
 #: Types of which `brief` says how many items a value has.
@@ -139,15 +150,91 @@ def _attempt(show: Callable[[BaseException], str], exc: BaseException) -> str:
 
 
 def _last_lines(exc: BaseException) -> str:
+    if is_large(exc):
+        return _outline(exc)
     return "".join(traceback.format_exception_only(exc)).strip()
 
 
 def _lines(exc: BaseException) -> str:
+    if is_large(exc):
+        steps = "".join(traceback.format_tb(built_in(exc, "__traceback__")))
+        return f"Traceback (most recent call last):\n{steps}{_outline(exc)}\n"
     return "".join(traceback.format_exception(exc))
 
 
 def _plainly(exc: BaseException) -> str:
-    return f"{_name(exc)}: {exc}"
+    return f"{_name(exc)}: {_text(exc)}"
+
+
+def _outline(exc: BaseException) -> str:
+    """Return the text of an exception that `is_large`."""
+    return f"{_plainly(exc)}\n(the rest is left out: members, causes or notes are many or long)"
+
+
+def _text(exc: BaseException) -> str:
+    """Return what an exception says; what Python would make of its arguments only if it is short.
+
+    The text of a class of its own is what that class says, however long it is.
+    """
+    if not _has_huge_arguments(exc):
+        return shorten(str.__str__(str(exc)))
+    args = built_in(exc, "args")
+    one = len(args) == 1 and not issubclass(type(exc), KeyError)
+    if type(args[0]) is str and (one or issubclass(type(exc), BaseExceptionGroup)):
+        return shorten(args[0])
+    return f"({', '.join(brief(arg, LONG) for arg in args[:ITEMS])})"
+
+
+def built_in(exc: BaseException, name: str) -> Any:
+    """Return an attribute that its class may have replaced."""
+    return vars(BaseException)[name].__get__(exc)
+
+
+def is_large(exc: BaseException) -> bool:
+    """Whether `traceback` would take long to show an exception.
+
+    It shows a member of two groups twice, so that what is short to write may be endless to read.
+    """
+    waiting, count = [exc], 0
+    seen = {id(exc)}  # as a cause; a member is shown each time
+    while waiting and count <= FAMILY:
+        each = waiting.pop()
+        count += 1
+        if _has_huge_arguments(each) or _has_huge_notes(each):
+            return True
+        if issubclass(type(each), BaseExceptionGroup):
+            members = vars(BaseExceptionGroup)["exceptions"].__get__(each)
+            waiting += members[: FAMILY + 1]
+        linked = built_in(each, "__cause__")
+        if linked is None and not built_in(each, "__suppress_context__"):
+            linked = built_in(each, "__context__")
+        if linked is not None and id(linked) not in seen:  # a chain may be circular
+            seen.add(id(linked))
+            waiting.append(linked)
+    return count > FAMILY
+
+
+def _has_huge_arguments(exc: BaseException) -> bool:
+    """Whether Python makes the text of an exception from arguments that are many or long."""
+    says = type.__getattribute__(type(exc), "__str__")
+    if type(says) is not SlotWrapper or says not in FROM_ARGUMENTS:
+        return False
+    args = built_in(exc, "args")
+    return len(args) > FAMILY or any(map(_is_huge, args))
+
+
+def _has_huge_notes(exc: BaseException) -> bool:
+    notes = dict.get(built_in(exc, "__dict__"), "__notes__")
+    if type(notes) is not list and type(notes) is not tuple:
+        return False
+    return len(notes) > FAMILY or any(map(_is_huge, notes))
+
+
+def _is_huge(value: Any) -> bool:
+    if not issubclass(type(value), LENGTHY):
+        return False
+    kind = next(kind for kind in LENGTHY if issubclass(type(value), kind))
+    return bool(kind.__len__(value) > HUGE)  # its class may have a length of its own
 
 
 def _name(exc: BaseException) -> str:
