@@ -10,12 +10,12 @@ from loops import LOOPS, settle, until
 import distributed_comm as dc
 from distributed_comm.tasks import start
 
-pytestmark = pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks")
-
 
 @pytest.fixture(params=LOOPS)
 def eagerly(request):
     """Run a coroutine on each loop, with eager tasks."""
+    if sys.version_info < (3, 12):
+        pytest.skip("eager tasks")
     if request.param == "uvloop" and sys.version_info >= (3, 13):
         pytest.skip("uvloop passes the factory an argument that Python's refuses")
 

@@ -68,6 +68,7 @@ def test_a_large_exception_is_shown_in_few_steps(large):
     assert steps < 20_000
     assert said.startswith(type(large).__name__)
     assert "in large" in shown
+    assert "the rest is left out" in shown
     assert packed["exception_text"] == said
     assert len(said) + len(shown) < 50_000
 
