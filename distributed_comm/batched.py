@@ -31,10 +31,11 @@ class BatchedSend:
     ...         for number in range(100_000):
     ...             await batched.send({"op": "report", "number": number})
 
-    The peer reads lists: `Server.handle_stream` takes them apart. A list has about 1 MiB at most,
-    or one message that is longer, and is sent one interval after the last one, or as soon as
-    there is so much. `send` returns at once; who awaits what it returns waits while more than
-    ``limit`` messages, or ``limit_bytes``, are unsent. Bytes are estimated.
+    The peer reads lists: `Server.handle_stream` takes them apart. A list has about 1 MiB at most
+    (64 KiB for a peer that does not trust this side), or one message that is longer. It is sent
+    one interval after the last one, or as soon as there is so much. `send` returns at once; who
+    awaits what it returns waits while more than ``limit`` messages, or ``limit_bytes``, are unsent.
+    Bytes are estimated.
 
     Whatever was not delivered is an error of the next `send`, or of `close`: a connection that was
     lost, and messages that cannot be sent, which are left out alone.
