@@ -301,3 +301,20 @@ def test_what_is_not_plain_is_left_alone(run, kernel, make_pair):
         assert list(there.inbox) == list(range(kernel.HIGH_WATER))
 
     run(main())
+
+
+def test_a_switch_says_whether_its_loop_runs_here(kernel):
+    """Also one that has never run, where none does: in a child behind a fork, for instance."""
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    first, second, nowhere = (kernel.Switch(loop) for loop in (*loops, object()))
+
+    async def running():
+        return [switch.runs() for switch in (first, second, nowhere)]
+
+    for _ in range(2):
+        assert not first.runs()
+        assert not nowhere.runs()
+        assert loops[0].run_until_complete(running()) == [True, False, False]
+        assert loops[1].run_until_complete(running()) == [False, True, False]
+    for loop in loops:
+        loop.close()

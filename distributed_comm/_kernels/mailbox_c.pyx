@@ -78,7 +78,8 @@ cdef class Switch:
         cdef PyObject* mark = NULL
         if state != NULL:
             mark = PyDict_GetItemWithError(<object>state, RUNNING)
-        if mark != NULL and mark == <PyObject*>self.mark:
+        # From Python 3.12 on, None stands there while no loop runs: it is no mark.
+        if mark != NULL and mark == <PyObject*>self.mark and self.mark is not None:
             return True
         if _get_running_loop() is not self.loop:
             return False
