@@ -55,8 +55,7 @@ class ChannelComm(Comm):
         self, channel: Channel, *, trusted: bool, deserialize: bool, limits: Limits
     ) -> None:
         self._channel = channel
-        self.closed = channel.closed  # type: ignore[method-assign] # one call less …
-        self.is_fresh = channel.is_fresh  # type: ignore[method-assign] # … also here
+        self.closed = channel.closed  # type: ignore[method-assign] # one call less
         self.enveloped = channel.enveloped
         self.own_heads = None
         self._dump_options = _dump_options(

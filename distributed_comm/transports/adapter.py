@@ -71,6 +71,7 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         self._turn = Turn(turns_of(loop), self, dialled=link.dialled)
         self._ear = DEAF
         forks.watch(self)
+        forks.hand_over(self._plain_socket())
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
         # until the peer's hello
         self.pickle_protocol = 5

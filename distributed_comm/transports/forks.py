@@ -20,7 +20,7 @@ from functools import cache
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["ELSEWHERE", "making", "own", "watch"]
+__all__ = ["ELSEWHERE", "hand_over", "let_go", "making", "own", "watch"]
 
 #: The thread of a connection that belongs to another process; no thread has this identity.
 ELSEWHERE = 0
@@ -47,14 +47,18 @@ def _release() -> None:
 def _after_in_child() -> None:
     _release()
     for sock in _owned:
-        with suppress(OSError):
-            _let_go(sock)
+        let_go(sock)
     for connection in _watched:
         connection.forked()
 
 
-def _let_go(sock: socket.socket) -> None:
+def let_go(sock: socket.socket) -> None:
     """Close the child's copy of a socket, and do nothing else to it."""
+    with suppress(OSError):
+        _let_go(sock)
+
+
+def _let_go(sock: socket.socket) -> None:
     number = sock.fileno()
     sock.close()
     if sock.fileno() >= 0:  # not yet, because a loop goes by the number
@@ -78,6 +82,11 @@ def own(sock: socket.socket) -> None:
     """Close the child's copy of a socket when this process forks; call it in ``with making:``."""
     _register()
     _owned.add(sock)
+
+
+def hand_over(sock: socket.socket) -> None:
+    """Leave a socket to somebody who is watched, and lets it go: an entry takes 150 bytes."""
+    _owned.discard(sock)
 
 
 def watch(connection: Forkable) -> None:

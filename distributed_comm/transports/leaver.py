@@ -26,8 +26,6 @@ from .sockets import drop, has_news, shut
 __all__ = ["Leaver"]
 
 FORKED = "it belongs to the process that this was forked from"
-#: Has the system wait for what is sent next, and put both into one packet.
-MSG_MORE = getattr(socket, "MSG_MORE", 0)
 
 
 class Leaver(Reader):
@@ -113,7 +111,7 @@ class Leaver(Reader):
             self._leavers = [ended]
             plain = isinstance(self._sock, socket.socket)  # with no layer above it
             if goodbye:
-                self._post(self._send_ahead(goodbye) if plain and not self._queued else goodbye)
+                self._post(self.send_ahead(goodbye) if plain and not self._queued else goodbye)
             await self._all_but(0)
             if not self._transport.is_closing():
                 if plain:
@@ -123,16 +121,6 @@ class Leaver(Reader):
         else:
             self._leavers.append(ended)
         await ended
-
-    def _send_ahead(self, goodbye: list[bytes | memoryview]) -> list[bytes | memoryview]:
-        """Send the goodbye so that it leaves with our end; return what is left of it."""
-        data = b"".join(goodbye)
-        try:
-            sent = self._sock.send(data, MSG_MORE)
-        except BlockingIOError:
-            sent = 0
-        self._charged += sent
-        return [data[sent:]] if sent < len(data) else []
 
     def abort(self, why: str = "aborted by this side") -> None:
         if self._thread == forks.ELSEWHERE:
@@ -162,6 +150,12 @@ class Leaver(Reader):
         self._unwatch()
         self._reading = True  # so that a read looks no further
         self._connection.lose(FORKED)
+        forks.let_go(self._plain_socket())
+
+    def _plain_socket(self) -> socket.socket:
+        """Return the socket itself, below any layer."""
+        sock: Any = self._sock
+        return sock if isinstance(sock, socket.socket) else sock.sock
 
     def fail(self, why: str, cause: BaseException | None, kind: type[CommClosedError]) -> None:
         """End the connection for what a layer below has found out."""

@@ -43,6 +43,9 @@ GATHERS = hasattr(socket.socket, "sendmsg")
 CREDIT = 64 * 1024
 TOLL = 65
 
+#: Has the system wait for what is sent next, and put both into one packet.
+MSG_MORE = getattr(socket, "MSG_MORE", 0)
+
 #: The queue of whoever has nothing queued: one for all, and never added to. A deque of its
 #: own takes 760 bytes, an eighth of an idle comm.
 EMPTY: deque[bytearray | bytes | memoryview] = deque()
@@ -170,33 +173,53 @@ class Sender(Channel):
             self._queued += nbytes
             if self._queued >= self._brim:
                 self._fill(first)
-        else:
-            self._check(frames)
-            if self._ration is not None and not self._afford(sum(map(len, buffers))):
-                return self.send(frames)
+        elif self._is_to_queue(frames, buffers):
             nbytes = self._enqueue(buffers)
+        else:
+            return self.send(frames)
         self._messages_sent += 1
         self._credit = credit = self._credit - nbytes - TOLL
         if credit < 0:  # as always after a message with a large frame
             self.full = True
         return nbytes
 
+    def _is_to_queue(self, frames: Frames, buffers: list[bytes | memoryview]) -> bool:
+        """Check a message; False if `send` is to be called again, in which it may go at once."""
+        if not self._short:  # the first one
+            self._introduce()
+            return False
+        self._check(frames)
+        return self._ration is None or self._afford(sum(map(len, buffers)))
+
     def _introduce(self) -> None:
         """Say, in front of the first message, what else this side accepts."""
         connection = self._connection
         verdict = connection.verdict()
+        if verdict and self._fresh and isinstance(self._sock, socket.socket):
+            verdict = self.send_ahead(verdict)  # a queue of its own would take a kilobyte
         if verdict:
             self._charged += self._enqueue(verdict)
         if connection.terms is not None:
-            self._short = min(JOIN, *(terms.short for terms in connection.terms))
+            self._short = max(1, min(JOIN, *(terms.short for terms in connection.terms)))
         else:
             self._short = JOIN
+
+    def send_ahead(self, buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
+        """Send what leaves with what is sent next; return what is left of it.
+
+        Only for a plain socket, and an empty queue. What fails is left, for somebody to notice.
+        """
+        data = b"".join(buffers)
+        try:
+            sent = self._sock.send(data, MSG_MORE)
+        except OSError:
+            sent = 0
+        self._charged += sent
+        return [data[sent:]] if sent < len(data) else []
 
     def _check(self, frames: Frames) -> None:
         """Compare a message with what the peer accepts: MessageError, or Unsettled."""
         connection = self._connection
-        if not connection.said or not self._short:
-            self._introduce()
         known = connection.terms
         if known is None:
             return
