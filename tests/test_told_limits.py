@@ -178,6 +178,22 @@ def test_a_stranger_that_does_not_say_which_limits_apply_is_cut_and_its_messages
     run(main())
 
 
+def test_a_peer_that_accepts_nothing_is_sent_nothing(run):
+    hello = pack({
+        "python": (3, 11, 7),
+        "pickle-protocol": 5,
+        "distributed_comm": {"version": 4, "limits": [[0, 0, 0], [0, 0, 0]]},
+    })  # fmt: skip
+
+    async def main():
+        async with raw_pair(hello) as (_, comm):
+            for message in ("x", None, bytes(100_000)):
+                with pytest.raises(dc.MessageError, match="accepts at most 0"):
+                    await comm.write(message)
+
+    run(main())
+
+
 def test_who_asks_before_the_first_message_slows_nothing_down(run):
     async def main():
         async with raw_pair(TELLS_LITTLE) as (raw, comm):
