@@ -16,10 +16,10 @@ __all__ = ["estimate"]
 LOOKS = 1_000
 #: … those of one list, dict or set among them, and how deep.
 SAMPLES, DEPTH = 64, 8
-#: What a number takes, and whatever is not looked at.
+#: Bytes of a number.
 NUMBER = 9
 NUMBERS = frozenset({int, float, bool, type(None)})
-#: What stands around a text or a list, and around an array or another object.
+#: Bytes around a text or a list, and around an array or another object.
 AROUND, HEADER = 5, 100
 
 

@@ -315,6 +315,34 @@ def test_who_is_closed_for_others_is_told_why(run):
     run(main())
 
 
+@places
+@pytest.mark.usefixtures("certified")
+def test_nothing_follows_the_goodbye_of_who_is_closed_with_messages_unread(run, place):
+    async def main():
+        async with pair(place) as (client, server):
+            await client.write("unread")
+            await until(server.unread)
+            server._channel.evict("no place")
+            with pytest.raises(dc.CommClosedError, match="which says: no place") as caught:
+                await client.read()
+            assert caught.value.clean
+
+    run(main())
+
+
+def test_questions_that_were_answered_are_not_answered_again(run):
+    async def main():
+        async with raw_pair(HEARS_REASONS) as (raw, comm):
+            ask = frame_up(bytes.fromhex("c7 01 bc 06"))
+            await raw.send(100 * ask + pack("x"))
+            assert await comm.read() == "x"
+            await comm.write("y")
+            assert await raw.read_frames() == [bytes.fromhex("c7 02 bc 07 00")]
+            assert await raw.read_message() == "y"
+
+    run(main())
+
+
 def test_a_reason_is_text_of_a_stranger(run):
     async def main():
         async with raw_pair(HEARS_REASONS) as (raw, comm):

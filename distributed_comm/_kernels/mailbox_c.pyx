@@ -71,8 +71,8 @@ cdef class Switch:
     def runs(self):
         return self.is_running()
 
-    # asyncio's function asks the system for the process before Python 3.12, at 120 ns. Who uses
-    # this hears of a fork otherwise.
+    # asyncio's function asks the system for the process before Python 3.12, at 120 ns. The
+    # users of this hear of a fork otherwise.
     cdef inline bint is_running(self) except -1:
         cdef PyObject* state = PyThreadState_GetDict()
         cdef PyObject* mark = NULL

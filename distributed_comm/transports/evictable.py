@@ -71,4 +71,5 @@ class Evictable(Leaver):
         if connection.state is OPEN and not self._queued:
             with suppress(OSError):
                 self._sock.send(b"".join(connection.reason(why) + connection.goodbye()))
-        self.abort(why)
+        self._inbox.clear()  # not `abort`: what that says to the peer may not follow a goodbye
+        self._cut(why)

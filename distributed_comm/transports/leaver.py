@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import CommClosedError
 from ..log_limits import of_trusted
 from ..options import CommOptions
+from ..tasks import start
 from ..wire.connection import Connection
 from ..wire.states import CLOSED, HANDSHAKE, LEAVING, OPEN
 from . import forks
@@ -74,7 +75,7 @@ class Leaver(Reader):
         self._wake()
         if words:
             self._post(words)  # at once: if anybody else closes, that comes behind it
-            self._loop.create_task(self._part([], unread=True))
+            start(self._part([], unread=True), self._loop)
         else:
             self._abort_transport()
 

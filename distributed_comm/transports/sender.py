@@ -65,9 +65,9 @@ class Sender(Channel):
 
     __slots__ = (
         "_borrowed", "_brim", "_charged", "_connection", "_credit", "_fresh", "_gone", "_limits",
-        "_loop",
-        "_messages_sent", "_parked", "_queue", "_queued", "_ration", "_scheduled", "_short",
-        "_sock", "_switch", "_tail", "_taken", "_thread", "_transport", "_waiters", "full",
+        "_loop", "_messages_sent", "_parked", "_queue", "_queued", "_ration", "_scheduled",
+        "_short", "_sock", "_switch", "_tail", "_taken", "_thread", "_transport", "_waiters",
+        "full",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +103,7 @@ class Sender(Channel):
         self._charged = 0  # what was spent until the last one
         self._messages_sent = 0
         self._borrowed = 0  # buffers of the queue whose memory is a caller's
-        #: Who waits, and until so many bytes are taken.
+        #: Waiting writers, and how many bytes have to be taken before each goes on.
         self._waiters: dict[asyncio.Future[None], int] = {}
 
     @abstractmethod
@@ -207,7 +207,7 @@ class Sender(Channel):
     def send_ahead(self, buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
         """Send what leaves with what is sent next; return what is left of it.
 
-        Only for a plain socket, and an empty queue. What fails is left, for somebody to notice.
+        Only for a plain socket with an empty queue. A failure is left for the next send to notice.
         """
         data = b"".join(buffers)
         try:

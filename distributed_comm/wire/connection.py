@@ -44,7 +44,7 @@ NO_CAP = (1 << 63) - 1
 START = 16
 #: How many of them are shown.
 SHOWN = 10
-#: What the framing says of a message that is longer than a limit.
+#: Part of the framing's error for a message that is longer than a limit.
 LIMIT = "exceeds the limit"
 REFUSED = f"the peer does not trust this side, and has require_trust=True: {REMEDY}"
 
@@ -110,13 +110,13 @@ class Connection:
         self.refused = False
         #: Why the connection ends, if the peer has said so, or if it was lost after our goodbye.
         self.complaint = ""
-        #: What is to be sent before the connection ends, if we have cut it; else None.
+        #: The bytes to send before the connection ends, if we have cut it; else None.
         self.last_words: list[bytes | memoryview] | None = None
-        #: What the peer accepts: one of these, and the one once it has said which; or None.
+        #: The limits of the peer: both sets, or one once it is known which applies; or None.
         self.terms: tuple[Terms, ...] | None = None
-        #: Whether it was told which of ours apply.
+        #: Whether the peer was told which of our limits apply.
         self.said = False
-        #: Called when it has said so.
+        #: Called when the peer has said which of its limits apply.
         self.settled: Callable[[], None] = _nobody_waits
         #: Called with the bytes that a control message asks for, and with our proof; set by
         #: whoever sends.
@@ -187,7 +187,13 @@ class Connection:
         """Take note of whether we trust the peer, and answer it if it has asked."""
         self._trusts = trusted
         if self._asked:
-            self.respond(self.verdict())
+            self._answer()
+
+    def _answer(self) -> None:
+        """Tell a peer that has asked which limits apply, unless it knows or it is undecided."""
+        verdict = self.verdict()
+        if verdict:
+            self.respond(verdict)
 
     def verdict(self) -> list[bytes | memoryview]:
         """Return the bytes that say which of our limits apply, once; whoever sends adds them.
@@ -307,7 +313,7 @@ class Connection:
                 self.respond(self.encode([control.encode(PONG)]))
             elif kind is ASK and self.state is OPEN:
                 self._asked = True
-                self.respond(self.verdict())  # if it is decided; else it is about to be
+                self._answer()  # if it is decided; else it is about to be
             # a pong says all it has to say by coming
         except ValueError as exc:
             self._accuse(exc)

@@ -37,7 +37,7 @@ class Hello(NamedTuple):
     python: tuple[int, ...]
     pickle_protocol: int
     capabilities: dict[str, Any] | None
-    #: What it accepts from strangers, and from whom it trusts; None if it does not say.
+    #: Its limits for strangers, and for peers that it trusts; None if it does not say.
     terms: tuple[Terms, Terms] | None = None
 
     @property
