@@ -35,6 +35,19 @@ def test_what_was_encoded_is_decoded(original):
     assert hello.decode(hello.encode(original)) == original
 
 
+@pytest.mark.parametrize("nonce", [None, b"n" * hello.NONCE])
+def test_what_is_kept_of_a_hello_says_all_but_what_a_proof_is_made_of(nonce):
+    first = hello.decode(hello.encode(hello.local_hello(["lz4"], nonce, "tcp://[::1]:1")))
+    kept = first.without_proof()
+    assert kept.nonce is kept.endpoint is None
+    assert kept == hello.decode(hello.encode(hello.local_hello(["lz4"])))
+    assert first.nonce == nonce  # the first is as it was
+
+
+def test_what_is_kept_of_the_hello_of_a_dask_server():
+    assert hello.decode(DASK).without_proof() == hello.decode(DASK)
+
+
 def test_the_hello_of_a_dask_server():
     assert hello.decode(DASK) == Hello(None, (3, 11, 7), 5, None)
     assert hello.encode(Hello(None, (3, 11, 7), 5, None)) == DASK

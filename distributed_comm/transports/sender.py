@@ -49,6 +49,8 @@ MSG_MORE = getattr(socket, "MSG_MORE", 0)
 #: The queue of whoever has nothing queued: one for all, and never added to. A deque of its
 #: own takes 760 bytes, an eighth of an idle comm.
 EMPTY: deque[bytearray | bytes | memoryview] = deque()
+#: The waiting writers of whoever never had one, likewise never added to.
+NOBODY: dict[asyncio.Future[None], int] = {}
 
 
 def is_borrowed(buffer: bytes | bytearray | memoryview) -> bool:
@@ -104,7 +106,7 @@ class Sender(Channel):
         self._messages_sent = 0
         self._borrowed = 0  # buffers of the queue whose memory is a caller's
         #: Waiting writers, and how many bytes have to be taken before each goes on.
-        self._waiters: dict[asyncio.Future[None], int] = {}
+        self._waiters = NOBODY
 
     @abstractmethod
     def _send_failed(self, exc: OSError) -> None:
@@ -239,8 +241,7 @@ class Sender(Channel):
         connection = self._connection
         if connection.terms is None or len(connection.terms) < 2 or connection.state is not OPEN:
             return
-        waiter = self._loop.create_future()
-        self._waiters[waiter] = sys.maxsize  # more than will ever be sent
+        waiter = self._wait_for(sys.maxsize)  # more than will ever be sent
         connection.settled = self._settled
         self._post(connection.ask())
         try:
@@ -400,8 +401,7 @@ class Sender(Channel):
         """
         if self._queued <= allowance:
             return
-        waiter = self._loop.create_future()
-        self._waiters[waiter] = self._taken + self._queued - allowance
+        waiter = self._wait_for(self._taken + self._queued - allowance)
         try:
             await waiter
         except BaseException:  # cancelled, or its coroutine closed
@@ -409,6 +409,14 @@ class Sender(Channel):
             raise
         finally:
             del self._waiters[waiter]
+
+    def _wait_for(self, target: int) -> asyncio.Future[None]:
+        """Return what is set once so many bytes in all are taken; whoever waits takes it away."""
+        waiter = self._loop.create_future()
+        if self._waiters is NOBODY:
+            self._waiters = {}
+        self._waiters[waiter] = target
+        return waiter
 
     def _copy(self) -> None:
         """Leave no memory of a caller in the queue."""

@@ -40,6 +40,8 @@ __all__ = ["Connection", "Layer"]
 
 #: A message limit of None, as a number that every length is below.
 NO_CAP = (1 << 63) - 1
+#: What a connection that has not failed raises, in its closed_error, and from what.
+NO_FAILURE: tuple[type[CommClosedError], BaseException | None] = (CommClosedError, None)
 #: How many of the first bytes are looked at: F and N of a message.
 START = 16
 #: How many of them are shown.
@@ -95,8 +97,7 @@ class Connection:
         self._asked = False  # … which it wants to know
         self._why = ""
         self._clean = False
-        self._failure: tuple[type[CommClosedError], BaseException | None]
-        self._failure = (CommClosedError, None)
+        self._failure = NO_FAILURE
         self.local = local
         self.peer = peer
         self.state = HANDSHAKE
@@ -271,7 +272,7 @@ class Connection:
 
     def _open(self, remote: Hello) -> tuple[int, int]:
         """End the handshake; return the limits that hold from now on."""
-        self.remote = remote
+        self.remote = remote.without_proof()
         self.terms = remote.terms if remote.hears_reasons else None
         self._greeting = None
         self._move(HELLO)

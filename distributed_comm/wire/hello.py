@@ -75,6 +75,13 @@ class Hello(NamedTuple):
         """The address of the listener, as this side sees it."""
         return None if self.capabilities is None else self.capabilities.get("endpoint")
 
+    def without_proof(self) -> "Hello":
+        """Return what is worth keeping once the handshake is done: not what a proof is made of."""
+        if self.capabilities is None:
+            return self
+        kept = {k: v for k, v in self.capabilities.items() if k not in {"nonce", "endpoint"}}
+        return self._replace(capabilities=kept)
+
     @property
     def typed(self) -> bool:
         """Whether frame 0 may say what msgpack has no type for in our own way."""
