@@ -11,6 +11,7 @@ from .addressing import unparse_host_port
 from .calls import Status
 from .core import Comm, Listener
 from .endpoints import get_address_host_port, listen
+from .errors import LocalProtocolError
 from .options import CommOptions
 from .tasks import start
 from .transports.owners import owner
@@ -132,7 +133,7 @@ class _Bound:
         self._process = 0  # where that was begun
 
     def begin(self) -> "asyncio.Task[None]":
-        """Start the listener; RuntimeError if that was done elsewhere."""
+        """Start the listener; LocalProtocolError if that was done elsewhere."""
         self.expect_here()
         if self._start is None:
             self._start = start(self.listener.start())
@@ -155,7 +156,7 @@ class _Bound:
     def expect_here(self) -> None:
         whose = self.owner()
         if whose is not None:
-            raise RuntimeError(f"{self.listener!r} belongs to {whose}: make another here")
+            raise LocalProtocolError(f"{self.listener!r} belongs to {whose}: make another here")
 
     def stop(self) -> None:
         if self._start is not None and not self._start.done():

@@ -272,7 +272,7 @@ class Server(Listening):
     async def finished(self) -> None:
         """Wait until the server was closed, and the tasks that close it have ended.
 
-        Whoever returns from main behind this would else cancel them. These are not waited for
+        A main that returns behind this would else cancel them. These are not waited for
         longer than GRACE: the `close` of a subclass may itself wait for whoever waits here.
         """
         for bound in self._bound:

@@ -1,7 +1,7 @@
 """Tasks of the library: none begins before its caller goes on, whatever the loop's task factory.
 
 An eager factory (`asyncio.eager_task_factory`) runs a task inside of `create_task`, until it waits
-or even ends. What its caller stores afterwards, the task itself above all, would come too late.
+or even ends. All that its caller stores afterwards, even the task itself, would come too late.
 """
 
 import asyncio

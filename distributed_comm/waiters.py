@@ -1,4 +1,4 @@
-"""Who waits for a comm, in which order they are served, and how often they were passed over.
+"""The tasks that wait for a comm: in which order, and how often each was passed over.
 
 Each step takes the same time, however many wait: a thousand callers that give up together, or a
 comm that comes back for one address while all others are waited for, must not stop the loop.
@@ -16,7 +16,7 @@ PATIENCE = 16
 
 
 class Waiter:
-    """Somebody who may neither take a comm nor open one; the future's None means: open one."""
+    """A task that may neither take a comm nor open one; the future's None means: open one."""
 
     __slots__ = ("address", "future", "newer", "older", "passed", "queued")
 
@@ -37,9 +37,9 @@ class Waiter:
 class Waiters:
     """A queue in the order of arrival, and one for each address.
 
-    Whoever is served out of turn passes over everybody older. A waiter was passed over as often as
-    its own ``passed`` and those of all younger waiters say together. So one addition, at the
-    youngest of those who were passed over, counts for all of them.
+    A waiter that is served out of turn passes over all older ones. Each was passed over as often
+    as its own ``passed`` and those of all younger waiters add up to. So one addition, at the
+    youngest of those that were passed over, counts for all of them.
     """
 
     __slots__ = ("_newest", "_oldest", "_passed", "lines")
@@ -88,17 +88,17 @@ class Waiters:
         return True
 
     def take_oldest(self) -> Waiter | None:
-        """Take out whoever waits longest; None if nobody does."""
+        """Take out the oldest waiter; None if there is none."""
         oldest = self._find_oldest()
         if oldest is not None:
             self.remove(oldest)
         return oldest
 
     def take_for(self, address: str) -> Waiter | None:
-        """Take out whoever is served when a comm to this address has come back.
+        """Take out the waiter that is served when a comm to this address has come back.
 
-        That is who waits longest for this address, unless nobody does or somebody was passed over
-        too often already. Then it is who waits longest for any.
+        It is the oldest for this address, unless there is none or another was passed over too often
+        already. Then it is the oldest of all.
         """
         oldest = self._find_oldest()
         if oldest is None or self._passed >= PATIENCE:
@@ -112,7 +112,7 @@ class Waiters:
         return chosen
 
     def _find_oldest(self) -> Waiter | None:
-        """Return who waits longest, and forget those before who have given up."""
+        """Return the oldest waiter, and forget those before it that have given up."""
         while (waiter := self._oldest) is not None and waiter.future.done():
             self.remove(waiter)
         return self._oldest

@@ -180,9 +180,11 @@ def test_a_server_of_another_loop_cannot_be_started_or_closed(anew, where):
 
     async def again():
         for use in server.start, server.close, server.finished:
-            with pytest.raises(RuntimeError, match="an event loop that is closed"):
+            with pytest.raises(dc.LocalProtocolError, match="an event loop that is closed"):
                 await use()
-        with pytest.raises(RuntimeError, match="started already, in an event loop that is closed"):
+        with pytest.raises(
+            dc.LocalProtocolError, match="started already, in an event loop that is closed"
+        ):
             await server.listener
         server.listener.stop()
 

@@ -616,7 +616,7 @@ def test_a_name_can_be_listened_on_once(run):
         async with dc.listen("inproc://name", lambda comm: comm.abort()) as listener:
             with pytest.raises(OSError, match="inproc://name is in use"):
                 await other.start()
-            with pytest.raises(RuntimeError, match="started already"):
+            with pytest.raises(dc.LocalProtocolError, match="started already"):
                 await listener.start()
             (await dc.connect("inproc://name")).abort()
         other.stop()

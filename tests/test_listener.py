@@ -28,7 +28,7 @@ def test_a_listener_is_returned_unstarted_and_knows_its_port_once_bound(run):
         await listener.start()
         assert port_of(listener) == port
         await check_echo(listener.contact_address)
-        with pytest.raises(RuntimeError, match="was started already"):
+        with pytest.raises(dc.LocalProtocolError, match="was started already"):
             await listener.start()
         listener.stop()
 

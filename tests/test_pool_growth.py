@@ -1,4 +1,4 @@
-"""What a pool does grows no faster than its load: steps are counted, not seconds."""
+"""The work of a pool grows no faster than its load: steps are counted, not seconds."""
 
 import asyncio
 import sys

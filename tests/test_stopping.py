@@ -1,4 +1,4 @@
-"""A listener that stops right behind a `connect`: who has been greeted stays, others do not."""
+"""A listener that stops right behind a `connect`: greeted diallers stay, others do not."""
 
 import asyncio
 import subprocess

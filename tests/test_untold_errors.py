@@ -208,7 +208,7 @@ def chain(length, text):
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
 @pytest.mark.parametrize("kind", [plain, coroutine, stream])
 def test_an_error_is_never_answered_by_another(run, kind, later, monkeypatch, caplog):
-    """What is sent instead of an error that cannot be sent is sent once; then that was all."""
+    """A short text is sent instead of an error that cannot be sent, once; then that was all."""
     send = ChannelComm.send
     tried, refused = [], [ERROR]
 

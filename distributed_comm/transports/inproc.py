@@ -262,7 +262,7 @@ class InProcListener(Listener):
         if self._loop is not None and self._thread == forks.ELSEWHERE:
             raise LocalProtocolError(f"{self!r} belongs to the process that this was forked from")
         if self._loop is not None:
-            raise RuntimeError(f"{self!r} was started already, in {owner(self._loop)}")
+            raise LocalProtocolError(f"{self!r} was started already, in {owner(self._loop)}")
         loop = asyncio.get_running_loop()
         for other in list(_listeners.values()):
             other.forget_if_dead()

@@ -1,6 +1,6 @@
 """Whose something is: the event loop that it was made in, which alone may use it.
 
-The names here are for errors. What is asked for each message is `mailbox.Switch.runs`.
+The names here are for errors. For each message, `mailbox.Switch.runs` is asked instead.
 """
 
 import asyncio

@@ -49,7 +49,7 @@ MSG_MORE = getattr(socket, "MSG_MORE", 0)
 #: The queue of whoever has nothing queued: one for all, and never added to. A deque of its
 #: own takes 760 bytes, an eighth of an idle comm.
 EMPTY: deque[bytearray | bytes | memoryview] = deque()
-#: The waiting writers of whoever never had one, likewise never added to.
+#: The waiters of a connection that never had one: shared, too, and never added to.
 NOBODY: dict[asyncio.Future[None], int] = {}
 
 
@@ -411,7 +411,7 @@ class Sender(Channel):
             del self._waiters[waiter]
 
     def _wait_for(self, target: int) -> asyncio.Future[None]:
-        """Return what is set once so many bytes in all are taken; whoever waits takes it away."""
+        """Return a future that is set once so many bytes in all are taken; it has to be removed."""
         waiter = self._loop.create_future()
         if self._waiters is NOBODY:
             self._waiters = {}

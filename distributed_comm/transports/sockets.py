@@ -291,8 +291,8 @@ def _is_itself(sock: socket.socket) -> bool:
     """Return whether a socket is connected to itself.
 
     TCP makes such a connection where nobody listens and the port that the system chose for our
-    end happens to be the one that is dialled. What we sent would come back as the peer's, and
-    who should listen there could not have the port.
+    end happens to be the one that is dialled. Our own bytes would come back as the peer's,
+    and the server that should listen there could not have the port.
     """
     return bool(sock.getsockname()[:2] == sock.getpeername()[:2])
 

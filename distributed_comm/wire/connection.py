@@ -40,7 +40,7 @@ __all__ = ["Connection", "Layer"]
 
 #: A message limit of None, as a number that every length is below.
 NO_CAP = (1 << 63) - 1
-#: What a connection that has not failed raises, in its closed_error, and from what.
+#: The class and the cause of the error of a connection that has not failed.
 NO_FAILURE: tuple[type[CommClosedError], BaseException | None] = (CommClosedError, None)
 #: How many of the first bytes are looked at: F and N of a message.
 START = 16

@@ -76,7 +76,7 @@ class Hello(NamedTuple):
         return None if self.capabilities is None else self.capabilities.get("endpoint")
 
     def without_proof(self) -> "Hello":
-        """Return what is worth keeping once the handshake is done: not what a proof is made of."""
+        """Return the same without the nonce and the endpoint, which only the handshake needs."""
         if self.capabilities is None:
             return self
         kept = {k: v for k, v in self.capabilities.items() if k not in {"nonce", "endpoint"}}
