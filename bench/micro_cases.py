@@ -21,9 +21,9 @@ def split(data, messages=None):
 
 
 SERIALIZE = """
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
 out, into = DumpOptions(typed=True), LoadOptions(typed=True)
 dask_out, dask_into = DumpOptions(), LoadOptions()
 trusted_out = DumpOptions(typed=True, trusted=True)

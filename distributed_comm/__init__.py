@@ -4,21 +4,22 @@ The communication layer of a distributed program on asyncio and uvloop, which sp
 wire protocol of Dask. Start with `listen` and `connect`; see docs/design.md for the house.
 """
 
-from ._kernels import kind as kernels
-from .addressing import (
+from ._addressing import (
     normalize_address,
     parse_address,
     parse_host_port,
     unparse_address,
     unparse_host_port,
 )
-from .batched import BatchedSend
-from .calls import Status
-from .client import rpc
-from .comms import ChannelComm
-from .core import Channel, Comm, Connector, Listener
-from .encryption import Security
-from .endpoints import (
+from ._calls.batched import BatchedSend
+from ._calls.call import send_recv
+from ._calls.client import rpc
+from ._calls.handlers import handler
+from ._calls.pool import ConnectionPool
+from ._calls.remote_errors import Status
+from ._calls.server import Server
+from ._comm import ChannelComm
+from ._endpoints import (
     connect,
     get_address_host,
     get_address_host_port,
@@ -27,7 +28,14 @@ from .endpoints import (
     resolve_address,
     resolve_address_async,
 )
-from .envelope import NO_REPLY
+from ._envelope import NO_REPLY
+from ._kernels import kind as kernels
+from ._run import run
+from ._serialize.families import register_serialization_family
+from ._serialize.type_registry import register_serialization, register_serialization_lazy
+from ._serialize.wrappers import Pickled, Serialize, Serialized, ToPickle, to_serialize
+from ._tls.security import Security
+from .core import Channel, Comm, Connector, Listener
 from .errors import (
     CommClosedError,
     FatalCommClosedError,
@@ -40,16 +48,8 @@ from .errors import (
     UnserializableError,
     UntrustedError,
 )
-from .exchange import send_recv
-from .handlers import handler
 from .options import CommOptions, Limits, Timeouts
-from .pool import ConnectionPool
 from .registry import Backend
-from .running import run
-from .serialize.families import register_serialization_family
-from .serialize.markers import Pickled, Serialize, Serialized, ToPickle, to_serialize
-from .serialize.registered import register_serialization, register_serialization_lazy
-from .server import Server
 
 __version__ = "0.1.0"
 

@@ -10,11 +10,11 @@ from pprint import PrettyPrinter
 from time import perf_counter
 from typing import Any
 
-from . import key_command
-from .encryption import Security
-from .pool import ConnectionPool
-from .running import run
-from .texts import printable
+from ._calls.pool import ConnectionPool
+from ._run import run
+from ._text import printable
+from ._tls.security import Security
+from ._trust import key_command
 
 __all__ = ["main"]
 

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from ._frames import Frames
+from ._logs import Log, of_dialled, of_trusted
+from ._wire.budget import Budget
 from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
-from .frames import Frames
-from .log_limits import Log, of_dialled, of_trusted
-from .wire.budget import Budget
 
 __all__ = [
     "Admission", "Admit", "Channel", "Comm", "Connector", "Enveloped", "HandleComm", "Listener",

@@ -5,8 +5,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from ._text import brief
 from .core import Connector, HandleComm, Listener
-from .texts import brief
 
 __all__ = ["Backend", "get_backend"]
 
@@ -14,11 +14,11 @@ __all__ = ["Backend", "get_backend"]
 GROUP = "distributed_comm.backends"
 #: Scheme -> module and class; nobody else can take one of these schemes.
 BUILT_IN = {
-    "inproc": ("distributed_comm.transports.inproc", "InProcBackend"),
-    "sentinel": ("distributed_comm.transports.sentinel", "SentinelBackend"),
-    "tcp": ("distributed_comm.transports.tcp", "TCPBackend"),
-    "tls": ("distributed_comm.transports.tls", "TLSBackend"),
-    "unix": ("distributed_comm.transports.unix", "UnixBackend"),
+    "inproc": ("distributed_comm._transports.inproc", "InProcBackend"),
+    "sentinel": ("distributed_comm._transports.sentinel", "SentinelBackend"),
+    "tcp": ("distributed_comm._transports.tcp", "TCPBackend"),
+    "tls": ("distributed_comm._transports.tls", "TLSBackend"),
+    "unix": ("distributed_comm._transports.unix", "UnixBackend"),
 }
 
 

@@ -13,10 +13,10 @@ in the rest of the library: a stream is a `Comm`, limits and trust are the same,
 from collections.abc import Mapping
 from typing import Any
 
-from . import client, server
+from ._calls import client, server
+from ._calls.pool import Address, address_of
+from ._endpoints import connect as connect_comm
 from .core import Comm
-from .endpoints import connect as connect_comm
-from .pool import Address, address_of
 
 __all__ = ["Server", "connect", "read", "rpc", "write"]
 

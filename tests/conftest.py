@@ -13,7 +13,8 @@ import pytest
 from hypothesis import settings
 from switching import places
 
-from distributed_comm import _kernels, log_limits
+from distributed_comm import _kernels
+from distributed_comm import _logs as log_limits
 
 _home = TemporaryDirectory()  # removed when pytest ends
 os.environ |= {"DISTRIBUTED_COMM_KEY": "", "XDG_CONFIG_HOME": _home.name}
@@ -26,7 +27,7 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 # What loads on first use would otherwise be loaded in a test, past the patching.
-for _package in ("serialize", "transports", "wire"):
+for _package in ("_serialize", "_transports", "_wire"):
     _folder = import_module(f"distributed_comm.{_package}")
     for _found in walk_packages(_folder.__path__, f"{_folder.__name__}."):
         import_module(_found.name)

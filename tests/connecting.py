@@ -2,12 +2,12 @@
 
 import pytest
 
+from distributed_comm._wire import hello
+from distributed_comm._wire.connection import Connection
+from distributed_comm._wire.hello import Hello
+from distributed_comm._wire.peer_limits import accepted
 from distributed_comm.errors import CommClosedError
 from distributed_comm.options import Limits
-from distributed_comm.wire import hello
-from distributed_comm.wire.connection import Connection
-from distributed_comm.wire.hello import Hello
-from distributed_comm.wire.terms import accepted
 
 from .feeding import SCRATCH, feed
 from .hostile import honest

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from loops import settle
 
 from distributed_comm import Backend, Comm, CommClosedError, Connector, Listener
-from distributed_comm.transports.inproc import InProcBackend
+from distributed_comm._transports.inproc import InProcBackend
 
 
 class Sound(Comm):

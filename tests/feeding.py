@@ -7,7 +7,7 @@ from itertools import cycle
 from pickle import PickleBuffer
 from typing import Any, TypeVar
 
-from distributed_comm.frames import Frames
+from distributed_comm._frames import Frames
 
 T = TypeVar("T")
 

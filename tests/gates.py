@@ -1,7 +1,7 @@
 """Gates for tests that call what reads a type: a trusted peer's, and a stranger's."""
 
-from distributed_comm.serialize.gate import TRUSTED, Gate, StrangersGate
-from distributed_comm.serialize.settings import LoadOptions
+from distributed_comm._serialize.gate import TRUSTED, Gate, StrangersGate
+from distributed_comm._serialize.settings import LoadOptions
 
 __all__ = ["ROOMY", "TRUSTED", "gate_of"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from msgpack import packb
 
-from distributed_comm.serialize.registered import find, type_name
-from distributed_comm.serialize.tags import SERIALIZED, TAG
+from distributed_comm._serialize.tags import SERIALIZED, TAG
+from distributed_comm._serialize.type_registry import find, type_name
 
 __all__ = ["HOSTILE", "Hostile", "flood", "message", "messages", "plain"]
 

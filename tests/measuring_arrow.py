@@ -14,13 +14,13 @@ import pyarrow as pa
 from gates import gate_of
 from hostile_arrow import STREAMS
 
-from distributed_comm.serialize.compression import compress
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.lengthy import MOST, Lengthy
-from distributed_comm.serialize.markers import Serialized
-from distributed_comm.serialize.registered import find
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.compression import compress
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.offload import MOST, Lengthy
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.type_registry import find
+from distributed_comm._serialize.wrappers import Serialized
 
 HEADER = {"serializer": "dask", "type": "pyarrow.lib.Table", "sub-header": {}}
 

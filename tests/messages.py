@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.markers import MARKERS
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.wrappers import MARKERS
 
 
 def tag(obj):

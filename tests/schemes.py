@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from distributed_comm import registry
-from distributed_comm.encryption import Security
-from distributed_comm.transports.tls import TLSBackend, TLSConnector, TLSListener
+from distributed_comm._tls.security import Security
+from distributed_comm._transports.tls import TLSBackend, TLSConnector, TLSListener
 
 SOURCES = Path(__file__).with_name("backends")
 

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from distributed_comm._kernels import sentinel_py
-from distributed_comm.wire.sentinel import SentinelFraming
+from distributed_comm._wire.sentinel_framing import SentinelFraming
 
 from .feeding import SCRATCH
 

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from distributed_comm import addressing
+from distributed_comm import _addressing as addressing
 from distributed_comm._kernels import address_py
 
 KERNELS = dict.fromkeys([addressing.kernel, address_py])  # one where only that is built

@@ -11,7 +11,7 @@ from test_any_value import get, get_driven, get_later, send
 from values import LOOKALIKES, PICKLE, opened, values
 
 import distributed_comm as dc
-from distributed_comm.serialize.markers import MARKERS
+from distributed_comm._serialize.wrappers import MARKERS
 
 core = pytest.importorskip("distributed.core")
 

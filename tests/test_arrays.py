@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from typed import carry, from_dask, taken, there_and_back, to_dask
 
-from distributed_comm.serialize.registered import find
+from distributed_comm._serialize.type_registry import find
 
 pytestmark = pytest.mark.filterwarnings("ignore:the matrix subclass")  # which Dask calls
 

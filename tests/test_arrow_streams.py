@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typed import carry, from_dask, taken, there_and_back, to_dask
 
+from distributed_comm._serialize.type_registry import find, find_named
 from distributed_comm.errors import UntrustedError
-from distributed_comm.serialize.registered import find, find_named
 
 WORDS = pa.array(["a", "b", None, "größer"])
 TABLE = pa.table(

@@ -11,7 +11,7 @@ import pytest
 
 import distributed_comm as dc
 from distributed_comm import registry
-from distributed_comm.transports.tcp import TCPBackend
+from distributed_comm._transports.tcp import TCPBackend
 
 FIRST_USE = """
 import sys

@@ -15,7 +15,7 @@ from loops import settle, until
 from peers import pair
 
 import distributed_comm as dc
-from distributed_comm.estimates import LOOKS, estimate
+from distributed_comm._serialize.size_estimate import LOOKS, estimate
 
 
 @asynccontextmanager

@@ -9,13 +9,13 @@ from loops import settle, until
 from peers import LOOPBACK, OUR_HELLO, dial_raw, pack, pair, raw_pair
 
 import distributed_comm as dc
+from distributed_comm._wire import length_framing as wire
+from distributed_comm._wire.budget import Budget
+from distributed_comm._wire.connection import Connection
+from distributed_comm._wire.sentinel_framing import SentinelFraming
+from distributed_comm._wire.states import State
 from distributed_comm.errors import RemoteProtocolError
 from distributed_comm.options import Limits
-from distributed_comm.wire import framing as wire
-from distributed_comm.wire.budget import Budget
-from distributed_comm.wire.connection import Connection
-from distributed_comm.wire.sentinel import SentinelFraming
-from distributed_comm.wire.states import State
 
 from .connecting import LOCAL, OURS, PEER
 from .feeding import SCRATCH, feed, peak_of_memory

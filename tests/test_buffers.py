@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typed import carry, from_dask, taken, there_and_back, to_dask
 
-from distributed_comm.serialize.registered import find, find_named
+from distributed_comm._serialize.type_registry import find, find_named
 
 numbers = np.arange(24, dtype="i4").reshape(4, 6)
 BUFFERS = {

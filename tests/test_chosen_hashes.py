@@ -9,11 +9,12 @@ import pytest
 from peers import frame_up, pack, pair, raw_pair
 
 import distributed_comm as dc
+from distributed_comm._serialize import decode as decoding
+from distributed_comm._serialize import embedded as opening
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
 from distributed_comm.errors import MessageError
-from distributed_comm.serialize import decoding, opening
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 from .feeding import within
 

@@ -15,11 +15,11 @@ from hypothesis import given
 from messages import plain, tag
 from msgpack import packb
 
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.wrappers import MARKERS, Pickled, Serialized
 from distributed_comm.errors import UnserializableError, UntrustedError
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.markers import MARKERS, Pickled, Serialized
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 DUMPS = {True: DumpOptions(trusted=True), False: DumpOptions()}
 LOADS = {True: LoadOptions(trusted=True), False: LoadOptions()}

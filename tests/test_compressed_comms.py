@@ -21,11 +21,11 @@ from msgpack import packb
 from peers import OUR_HELLO, frame_up, pair, raw_pair
 
 import distributed_comm as dc
-from distributed_comm.serialize import compression
-from distributed_comm.serialize.compression import available
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.lengthy import MOST, Lengthy
-from distributed_comm.serialize.settings import LoadOptions
+from distributed_comm._serialize import compression
+from distributed_comm._serialize.compression import available
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.offload import MOST, Lengthy
+from distributed_comm._serialize.settings import LoadOptions
 
 distributed = pytest.importorskip("distributed")
 protocol = pytest.importorskip("distributed.protocol")

@@ -13,8 +13,8 @@ from gates import TRUSTED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distributed_comm.serialize import compression
-from distributed_comm.serialize.compression import available, compress, decompress
+from distributed_comm._serialize import compression
+from distributed_comm._serialize.compression import available, compress, decompress
 
 MIB = 1024 * 1024
 #: pyproject.toml's extra `compression` brings all of them.
@@ -180,8 +180,8 @@ def bombs():
 BOMB = """
 import sys
 from pathlib import Path
-from distributed_comm.serialize.compression import compress, decompress
-from distributed_comm.serialize.gate import TRUSTED
+from distributed_comm._serialize.compression import compress, decompress
+from distributed_comm._serialize.gate import TRUSTED
 
 def memory(what):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distributed_comm._wire import hello
+from distributed_comm._wire.connection import Connection
+from distributed_comm._wire.hello import Hello
+from distributed_comm._wire.states import TRANSITIONS, Event, State
 from distributed_comm.errors import RemoteProtocolError
 from distributed_comm.options import Limits
-from distributed_comm.wire import hello
-from distributed_comm.wire.connection import Connection
-from distributed_comm.wire.hello import Hello
-from distributed_comm.wire.states import TRANSITIONS, Event, State
 
 from .connecting import (
     DASKS,

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distributed_comm._wire.connection import Connection
+from distributed_comm._wire.states import State
 from distributed_comm.errors import FatalCommClosedError, RemoteProtocolError
 from distributed_comm.options import Limits
-from distributed_comm.wire.connection import Connection
-from distributed_comm.wire.states import State
 
 from .connecting import (
     DASKS,

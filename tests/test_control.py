@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_comm.wire import control
-from distributed_comm.wire.control import Kind
+from distributed_comm._wire import control
+from distributed_comm._wire.control import Kind
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -9,12 +9,12 @@ import pytest
 from gates import gate_of
 from hostile_arrays import layout
 
+from distributed_comm._serialize.dask_frames import join_shards
+from distributed_comm._serialize.type_registry import find
+from distributed_comm._serialize.types import torch_tensors as tensors
+from distributed_comm._serialize.types.buffers import PIECE
+from distributed_comm._serialize.types.numpy_arrays import wrap_array
 from distributed_comm.errors import MessageError
-from distributed_comm.serialize import tensors
-from distributed_comm.serialize.arrays import wrap_array
-from distributed_comm.serialize.buffers import PIECE
-from distributed_comm.serialize.registered import find
-from distributed_comm.serialize.shards import join_shards
 
 MIB = 1024**2
 

@@ -16,10 +16,10 @@ from loops import LOOPS, needs_proc
 from pandas.testing import assert_frame_equal
 from peers import pair
 
-from distributed_comm.serialize import pickles
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize import pickles
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
 
 MIB = 1024**2
 TESTS = Path(__file__).parent

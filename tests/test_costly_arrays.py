@@ -29,12 +29,12 @@ from msgpack import packb
 from typed import carry, damage, there_and_back
 
 from distributed_comm import _kernels
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.offload import Lengthy
+from distributed_comm._serialize.settings import LoadOptions
+from distributed_comm._serialize.tags import SERIALIZED, SET, TAG
+from distributed_comm._serialize.type_registry import find
 from distributed_comm.errors import MessageError, UntrustedError
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.lengthy import Lengthy
-from distributed_comm.serialize.registered import find
-from distributed_comm.serialize.settings import LoadOptions
-from distributed_comm.serialize.tags import SERIALIZED, SET, TAG
 
 MIB = 1024**2
 REFUSALS = (MessageError, UntrustedError)

@@ -15,10 +15,10 @@ from peers import frame_up, pack, raw_pair
 
 import distributed_comm as dc
 from distributed_comm import _kernels
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.offload import Lengthy
+from distributed_comm._serialize.settings import LoadOptions
 from distributed_comm.errors import MessageError
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.lengthy import Lengthy
-from distributed_comm.serialize.settings import LoadOptions
 
 from .fuzz.costing import spend
 

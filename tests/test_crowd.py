@@ -15,10 +15,11 @@ from peers import DASK_HELLO, GOODBYE, LOOPBACK, OUR_HELLO, dial_raw, echo, fram
 
 import distributed_comm as dc
 from distributed_comm import _kernels
-from distributed_comm.log_limits import Log
-from distributed_comm.transports import crowd, descriptors
-from distributed_comm.transports.crowd import PATIENCE, Crowd
-from distributed_comm.wire.hello import encode, local_hello
+from distributed_comm._connection import eviction as crowd
+from distributed_comm._connection.eviction import PATIENCE, Crowd
+from distributed_comm._logs import Log
+from distributed_comm._loops import descriptors
+from distributed_comm._wire.hello import encode, local_hello
 
 #: The hello of a peer that is told why it is refused, and then may linger.
 HEARS_REFUSALS = frame_up(encode(local_hello()))

@@ -14,7 +14,7 @@ from loops import LOOPS, until
 from peers import OUR_HELLO, check_echo, echo, frame_up
 
 import distributed_comm as dc
-from distributed_comm.wire.proof import Proving, Role, derive
+from distributed_comm._wire.proof import Proving, Role, derive
 
 resource = pytest.importorskip("resource")  # Windows
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

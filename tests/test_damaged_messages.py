@@ -13,11 +13,11 @@ from messages import Point
 from msgpack import packb
 from unpickling import no_unpickling
 
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.wrappers import Serialize, ToPickle
 from distributed_comm.errors import MessageError, UnserializableError, UntrustedError
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.markers import Serialize, ToPickle
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 protocol = pytest.importorskip("distributed.protocol")
 
@@ -122,7 +122,7 @@ def test_a_stranger_causes_documented_errors_and_opens_no_pickle(kernels, deseri
 @given(message=messages)
 def test_so_does_a_trusted_peer_whose_pickles_are_left_out(kernels, deserialize, message):
     """Registered types may hold pickles, too, which are made up here."""
-    with mock.patch("distributed_comm.serialize.pickles.loads", return_value=3.5):
+    with mock.patch("distributed_comm._serialize.pickles.loads", return_value=3.5):
         read(message, trusted=True, deserialize=deserialize)
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from messages import PLAIN, Point, plain, tag
 
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.wrappers import Serialized
 from distributed_comm.errors import UnserializableError
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.markers import Serialized
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 protocol = pytest.importorskip("distributed.protocol")
 core = pytest.importorskip("distributed.core")

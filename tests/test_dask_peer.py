@@ -13,7 +13,7 @@ from messages import PLAIN, Point, tag
 from scheduling import scheduler
 
 import distributed_comm as dc
-from distributed_comm.wire.hello import local_hello
+from distributed_comm._wire.hello import local_hello
 
 distributed = pytest.importorskip("distributed")
 protocol = pytest.importorskip("distributed.protocol")

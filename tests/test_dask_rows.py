@@ -10,11 +10,11 @@ from messages import Point, exact
 from msgpack import packb, unpackb
 from unpickling import no_unpickling
 
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.wrappers import Serialize, ToPickle
 from distributed_comm.errors import UnserializableError, UntrustedError
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.markers import Serialize, ToPickle
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 core = pytest.importorskip("distributed.core")
 protocol = pytest.importorskip("distributed.protocol")

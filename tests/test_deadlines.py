@@ -23,7 +23,7 @@ from peers import (
 )
 
 import distributed_comm as dc
-from distributed_comm.transports.deadlines import Deadline, timeout_at
+from distributed_comm._loops.deadlines import Deadline, timeout_at
 
 MIB = 1024 * 1024
 #: A peer may stop inside a message for so many seconds.

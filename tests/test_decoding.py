@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from msgpack import packb
 from unpickling import no_unpickling
 
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.wrappers import MARKERS
 from distributed_comm.errors import MessageError, UnserializableError, UntrustedError
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.markers import MARKERS
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 from .feeding import within
 

@@ -1,9 +1,9 @@
-"""The diagram of states in docs/design.md is the table in wire/states.py."""
+"""The diagram of states in docs/design.md is the table in _wire/states.py."""
 
 from enum import Enum
 from pathlib import Path
 
-from distributed_comm.wire.states import TRANSITIONS, State
+from distributed_comm._wire.states import TRANSITIONS, State
 
 PAGE = (Path(__file__).parents[1] / "docs" / "design.md").read_text()
 

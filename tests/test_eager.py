@@ -8,7 +8,7 @@ from calling import dial, serve
 from loops import LOOPS, settle, until
 
 import distributed_comm as dc
-from distributed_comm.tasks import start
+from distributed_comm._loops.tasks import start
 
 
 @pytest.fixture(params=LOOPS)

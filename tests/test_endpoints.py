@@ -7,7 +7,7 @@ import time
 import pytest
 
 import distributed_comm as dc
-from distributed_comm.transports import sockets
+from distributed_comm._transports import ip_sockets as sockets
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -54,7 +54,7 @@ def test_resolving_leaves_the_loop_running(run, monkeypatch):
             time.sleep(0.001)
         return f"{addr} after {len(turned)} turns"
 
-    monkeypatch.setattr("distributed_comm.endpoints.resolve_address", slow)
+    monkeypatch.setattr("distributed_comm._endpoints.resolve_address", slow)
 
     async def main():
         resolving = asyncio.create_task(dc.resolve_address_async("x"))

@@ -15,8 +15,8 @@ from peers import pair
 from values import HEADS, Opened, opened, values
 
 import distributed_comm as dc
-from distributed_comm import pushing
-from distributed_comm.envelope import (
+from distributed_comm import _push as pushing
+from distributed_comm._envelope import (
     END,
     ERROR,
     ITEM,
@@ -30,8 +30,8 @@ from distributed_comm.envelope import (
     encode_request,
     take_head,
 )
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions
 
 FAMILIES = st.none() | st.lists(st.text(max_size=5), max_size=3).map(tuple)
 REQUESTS = st.builds(

@@ -10,10 +10,10 @@ from messages import carry, exact, texts
 from msgpack import ExtType, Timestamp
 from peers import pair
 
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions
+from distributed_comm._serialize.wrappers import MARKERS
 from distributed_comm.errors import UntrustedError
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.markers import MARKERS
-from distributed_comm.serialize.settings import DumpOptions
 
 scalars = st.one_of(
     st.none(),

@@ -13,8 +13,9 @@ from messages import Point
 from peers import pair
 
 import distributed_comm as dc
-from distributed_comm.serialize import families, registered
-from distributed_comm.serialize.registered import Types
+from distributed_comm._serialize import families
+from distributed_comm._serialize import type_registry as registered
+from distributed_comm._serialize.type_registry import Types
 
 TRUSTED = (True, True)
 

@@ -7,8 +7,8 @@ from calling import dial, everywhere, serve
 from loops import until
 
 import distributed_comm as dc
-from distributed_comm import pushing
-from distributed_comm.envelope import EXTRA
+from distributed_comm import _push as pushing
+from distributed_comm._envelope import EXTRA
 
 
 class Board:

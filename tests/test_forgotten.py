@@ -12,7 +12,7 @@ from loops import LOOPS, settle
 from peers import LOOPBACK
 
 import distributed_comm as dc
-from distributed_comm.transports import sockets
+from distributed_comm._transports import ip_sockets as sockets
 
 
 async def talk(address):

@@ -17,7 +17,7 @@ from loops import needs_proc, until
 from peers import echo, pair, port_of
 
 import distributed_comm as dc
-from distributed_comm.transports import forks
+from distributed_comm._loops import forks
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks"),

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distributed_comm._kernels import blocks_py, framing_py
-from distributed_comm.wire import framing
-from distributed_comm.wire.framing import LengthFraming
+from distributed_comm._wire import length_framing as framing
+from distributed_comm._wire.length_framing import LengthFraming
 
 from .feeding import FULL, SCRATCH, feed
 from .hostile import MIB, honest, hostile, message

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_comm.wire.framing import LengthFraming
+from distributed_comm._wire.length_framing import LengthFraming
 
 from .feeding import FULL, SCRATCH, feed, peak_of_memory
 from .hostile import COUNTS, EDGES, MIB, damage, honest, hostile, message, numbers

@@ -10,8 +10,8 @@ from loops import until
 from lying import post
 
 import distributed_comm as dc
-from distributed_comm.envelope import ERROR, Request, encode_request
-from distributed_comm.handlers import Handler, requires_trust
+from distributed_comm._calls.handlers import Handler, requires_trust
+from distributed_comm._envelope import ERROR, Request, encode_request
 
 
 def double(x):

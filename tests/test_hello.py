@@ -9,8 +9,8 @@ from distributed.protocol import dumps as dask_dumps
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_comm.wire import hello
-from distributed_comm.wire.hello import Hello
+from distributed_comm._wire import hello
+from distributed_comm._wire.hello import Hello
 
 pytestmark = pytest.mark.usefixtures("kernels")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from typed import carry, damage, from_dask, there_and_back
 from unpickling import no_unpickling
 
+from distributed_comm._serialize.type_registry import find, find_named
 from distributed_comm.errors import MessageError, UntrustedError
-from distributed_comm.serialize.registered import find, find_named
 
 ARRAYS = [
     np.zeros(3, [("id", "<i4"), ("place", [("x", ">f8"), ("y", "<f4", (2, 3))]), ("s", "<U3")]),

@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typed import carry, taken
 
+from distributed_comm._serialize.gate import StrangersGate
+from distributed_comm._serialize.offload import Lengthy
+from distributed_comm._serialize.settings import LoadOptions
+from distributed_comm._serialize.type_registry import find
+from distributed_comm._serialize.types.arrow_messages import messages
 from distributed_comm.errors import MessageError
-from distributed_comm.serialize.arrow_messages import messages
-from distributed_comm.serialize.gate import StrangersGate
-from distributed_comm.serialize.lengthy import Lengthy
-from distributed_comm.serialize.registered import find
-from distributed_comm.serialize.settings import LoadOptions
 
 WAYS = ["frame", "None loop", "None thread", "zstd loop", "zstd thread"]
 

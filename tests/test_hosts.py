@@ -13,7 +13,7 @@ import pytest
 from peers import LOOPBACK
 
 import distributed_comm as dc
-from distributed_comm.transports import hosts
+from distributed_comm._trust import hosts
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
 KEY = {"key": "that of both machines"}

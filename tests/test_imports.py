@@ -51,7 +51,7 @@ def test_every_module_imports_alone() -> None:
 STRANGER = """
 import sys
 from msgpack import packb
-from distributed_comm.serialize.decoding import loads
+from distributed_comm._serialize.decode import loads
 
 libraries = lambda: {name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names
 before = libraries()

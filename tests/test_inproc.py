@@ -17,8 +17,8 @@ import pytest
 from loops import is_eager, settle, until
 
 import distributed_comm as dc
-from distributed_comm.transports import inproc
-from distributed_comm.transports.ends import HIGH_WATER, LOW_WATER
+from distributed_comm._transports import inproc
+from distributed_comm._transports.inproc_ends import HIGH_WATER, LOW_WATER
 
 
 class Here:

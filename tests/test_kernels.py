@@ -8,7 +8,10 @@ from types import ModuleType
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_comm import _kernels, addressing, serialize, wire
+from distributed_comm import _addressing as addressing
+from distributed_comm import _kernels
+from distributed_comm import _serialize as serialize
+from distributed_comm import _wire as wire
 
 
 def kernels_in_use():

@@ -9,8 +9,8 @@ from peers import LOOPBACK, echo
 from users import STRANGER, command, masking, mode, needs_root, without_keys
 
 import distributed_comm as dc
-from distributed_comm import security
-from distributed_comm.security import find_key, key_file, make_key, read_key
+from distributed_comm._trust import trust as security
+from distributed_comm._trust.trust import find_key, key_file, make_key, read_key
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="modes and users of Unix")
 
@@ -73,7 +73,7 @@ def test_who_trusts_nobody_needs_no_key(home):
 
 RACE = """
 import sys
-from distributed_comm.security import find_key
+from distributed_comm._trust.trust import find_key
 sys.stdin.readline()
 print(find_key().hex())
 """

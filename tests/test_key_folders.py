@@ -17,8 +17,8 @@ from users import (
 )
 
 import distributed_comm as dc
-from distributed_comm import security
-from distributed_comm.security import find_key, key_file, make_key
+from distributed_comm._trust import trust as security
+from distributed_comm._trust.trust import find_key, key_file, make_key
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="modes and users of Unix")
 

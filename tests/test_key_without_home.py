@@ -12,7 +12,7 @@ from peers import LOOPBACK
 from users import SOMEBODY, command, needs_root, open_folder, without_keys
 
 import distributed_comm as dc
-from distributed_comm.security import find_key
+from distributed_comm._trust.trust import find_key
 
 pwd = pytest.importorskip("pwd", reason="modes and users of Unix")
 
@@ -76,7 +76,7 @@ def test_without_that_variable_the_home_is_that_of_passwd(tmp_path, monkeypatch)
 
 WITHOUT_AN_ENTRY = """
 import os, sys
-from distributed_comm.security import find_key
+from distributed_comm._trust.trust import find_key
 user = int(sys.argv[1])  # after the imports, for Python may lie where they cannot read it
 os.setgroups([])
 os.setresgid(user, user, user)

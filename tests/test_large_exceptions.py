@@ -6,8 +6,8 @@ import pytest
 from calling import everywhere, serve
 
 import distributed_comm as dc
-from distributed_comm.calls import pack_error
-from distributed_comm.texts import FAMILY, describe, trace
+from distributed_comm._calls.remote_errors import pack_error
+from distributed_comm._text import FAMILY, describe, trace
 
 
 def shared():

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "distributed_comm"
 
 #: Entries of the table that do no I/O, and what they therefore never import.
-SANS_IO = {"serialize/", "wire/", "addressing", "_kernels/"}
+SANS_IO = {"_serialize/", "_wire/", "_addressing", "_kernels/"}
 IO = {"asyncio", "select", "selectors", "socket", "ssl", "uvloop"}
 
 #: Modules that import one of these all the same, and the reason of each.
@@ -26,12 +26,12 @@ EXCEPTIONS = {
     "bench.systems: import_module()": "a library is loaded where it is measured",
     "bench.workloads: import_module()": "so is a workload, in its own process",
     "registry: import_module()": "a backend is loaded on first use",
-    "encryption: import_module()": "cryptography is an extra, and takes 100 ms",
+    "_tls.security: import_module()": "cryptography is an extra, and takes 100 ms",
     "registry: importlib.metadata.entry_points": "12 ms, for schemes from outside alone",
-    "serialize.registered: import_module()": "a library's types load with the first of them",
-    "serialize.compression: import_module()": "a codec is loaded with the first frame for it",
-    "serialize.tensors: import_module()": "torch is large, and not there in most places",
-    "serialize.decoding: import_module()": "a trusted peer names an enum by its module",
+    "_serialize.type_registry: import_module()": "a library's types load with the first of them",
+    "_serialize.compression: import_module()": "a codec is loaded with the first frame for it",
+    "_serialize.types.torch_tensors: import_module()": "torch is large, and not there in most places",
+    "_serialize.decode: import_module()": "a trusted peer names an enum by its module",
 }
 
 
@@ -46,7 +46,7 @@ class Import(NamedTuple):
 
 
 def read_floors() -> dict[str, int]:
-    """Return the height of each entry of the table, `core` or `wire/`; the ground is 0."""
+    """Return the height of each entry of the table, `core` or `_wire/`; the ground is 0."""
     section = (ROOT / "docs/design.md").read_text().split("\n## Floors\n")[1].split("\n## ")[0]
     cells = [line.split("|")[2] for line in section.splitlines() if line.startswith("|")]
     rows = [re.findall(r"`(.+?)`", cell) for cell in cells[2:]]

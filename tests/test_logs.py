@@ -23,12 +23,12 @@ from test_command import command
 
 import distributed_comm as dc
 from distributed_comm.__main__ import Printer
-from distributed_comm.envelope import ERROR, REPLY
-from distributed_comm.log_limits import BYTES, LINES, Log, StrangersLog
-from distributed_comm.serialize import families
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.settings import LoadOptions
-from distributed_comm.texts import LONG, SHORT, brief, is_clean, printable
+from distributed_comm._envelope import ERROR, REPLY
+from distributed_comm._logs import BYTES, LINES, Log, StrangersLog
+from distributed_comm._serialize import families
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.settings import LoadOptions
+from distributed_comm._text import LONG, SHORT, brief, is_clean, printable
 
 #: A screen that is cleared, a line that is not ours, and text that runs backwards.
 HOSTILE = "\x1b[2J\r\nERROR all is lost\u202e\u2028\x9b31m\x00\ud800"

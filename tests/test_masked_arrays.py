@@ -8,8 +8,8 @@ from gates import TRUSTED, gate_of
 from typed import carry, from_dask, taken, there_and_back, to_dask
 from unpickling import no_unpickling
 
+from distributed_comm._serialize.type_registry import find, find_named
 from distributed_comm.errors import UntrustedError
-from distributed_comm.serialize.registered import find, find_named
 
 ma = np.ma
 MASKED = {

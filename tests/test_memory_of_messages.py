@@ -12,11 +12,12 @@ from loops import settle, until
 from peers import LOOPBACK
 
 import distributed_comm as dc
-from distributed_comm import pushing, threads
+from distributed_comm import _push as pushing
+from distributed_comm._loops import threads
+from distributed_comm._serialize.offload import Lengthy
+from distributed_comm._serialize.settings import LoadOptions
+from distributed_comm._wire.budget import Budget, Hold
 from distributed_comm.options import CommOptions, Limits
-from distributed_comm.serialize.lengthy import Lengthy
-from distributed_comm.serialize.settings import LoadOptions
-from distributed_comm.wire.budget import Budget, Hold
 
 KIB, MIB = 1024, 1024 * 1024
 

@@ -10,7 +10,7 @@ import pytest
 from calling import dial, everywhere, serve
 
 import distributed_comm as dc
-from distributed_comm.calls import pack_error, unpack_error
+from distributed_comm._calls.remote_errors import pack_error, unpack_error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,10 @@ from calling import serve
 from peers import pair
 
 import distributed_comm as dc
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.lengthy import Lengthy
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.offload import Lengthy
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
 
 MIB = 1024 * 1024
 calls = []

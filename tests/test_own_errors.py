@@ -9,7 +9,7 @@ from loops import until
 from test_odd_exceptions import at_once, coroutine, generator, plain, raising, stream
 
 import distributed_comm as dc
-from distributed_comm.calls import RemoteTraceback
+from distributed_comm._calls.remote_errors import RemoteTraceback
 
 ERRORS = [
     dc.CommClosedError("mine", clean=True),

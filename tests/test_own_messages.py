@@ -9,9 +9,9 @@ from loops import settle, until
 from lying import post
 
 import distributed_comm as dc
-from distributed_comm import comms
-from distributed_comm.envelope import EXTRA, NOTHING, OWN, REPLY, Request, encode_request
-from distributed_comm.transports.reader import Reader
+from distributed_comm import _comm as comms
+from distributed_comm._connection.reader import Reader
+from distributed_comm._envelope import EXTRA, NOTHING, OWN, REPLY, Request, encode_request
 
 WRONG = dc.Serialized({"serializer": "nope"}, [b"x"])
 

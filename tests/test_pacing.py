@@ -7,7 +7,7 @@ import pytest
 from peers import pair
 
 import distributed_comm as dc
-from distributed_comm.transports import sockets
+from distributed_comm._transports import ip_sockets as sockets
 
 ANY, ELSEWHERE = "tcp://0.0.0.0:0", "127.0.0.2"
 

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal, assert_index_equal, assert_series_equal
 
+from distributed_comm._serialize.pickles import dumps, loads
+from distributed_comm._serialize.type_registry import find
 from distributed_comm.errors import UntrustedError
-from distributed_comm.serialize.pickles import dumps, loads
-from distributed_comm.serialize.registered import find
 
 DAYS = pd.date_range("2024-02-28", periods=3, tz="Europe/Rome")
 FRAMES = {

@@ -17,10 +17,10 @@ from scipy import sparse
 from unpickling import no_unpickling
 
 import distributed_comm as dc
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.registered import pickled_class
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.type_registry import pickled_class
 
 distributed = pytest.importorskip("distributed")
 protocol = pytest.importorskip("distributed.protocol")

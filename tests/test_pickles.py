@@ -18,10 +18,10 @@ from msgpack import packb
 from peers import pair
 from unpickling import no_unpickling
 
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
 from distributed_comm.errors import MessageError, UnserializableError, UntrustedError
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 TRUSTING = DumpOptions(trusted=True)
 TRUSTED = LoadOptions(trusted=True)
@@ -34,9 +34,9 @@ def there_and_back(obj):
 
 SCRIPT = """
 import pickle, sys
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
 
 class Point:
     def __init__(self, x):
@@ -150,8 +150,8 @@ def test_lambdas_and_local_classes_arrive():
 
 MAIN = """
 import sys
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions
 
 class Point:
     def __init__(self, x):

@@ -13,10 +13,10 @@ from loops import settle
 from peers import OUR_HELLO, Raw, frame_up
 
 import distributed_comm as dc
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions
-from distributed_comm.transports import unix_sockets
-from distributed_comm.wire.hello import Hello
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions
+from distributed_comm._transports import unix_sockets
+from distributed_comm._wire.hello import Hello
 
 pack = msgpack.packb
 KEY, ANOTHER = "our key", "another's key"

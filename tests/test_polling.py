@@ -10,8 +10,8 @@ from loops import settle, until
 from peers import dial_raw, pack, pair, raw_pair
 
 import distributed_comm as dc
-from distributed_comm.transports import polling
-from distributed_comm.transports.polling import PATIENCE, RETRY, STEP, poller_of
+from distributed_comm._loops import busy_poll as polling
+from distributed_comm._loops.busy_poll import PATIENCE, RETRY, STEP, poller_of
 
 POLLING = dc.CommOptions(busy_poll=1.0)
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from loops import until
 
 import distributed_comm as dc
-from distributed_comm.plan import Plan
-from distributed_comm.waiters import PATIENCE, Waiter
+from distributed_comm._calls.checkout import Plan
+from distributed_comm._calls.waiters import PATIENCE, Waiter
 
 
 class Line:

@@ -9,8 +9,8 @@ from calling import LOOPBACK, everywhere, serve
 from loops import settle, until
 
 import distributed_comm as dc
-from distributed_comm.plan import Plan
-from distributed_comm.waiters import Waiter
+from distributed_comm._calls.checkout import Plan
+from distributed_comm._calls.waiters import Waiter
 
 # -- calls that close their comm --------------------------------------------------------------
 

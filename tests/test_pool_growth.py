@@ -6,9 +6,10 @@ import sys
 import pytest
 
 import distributed_comm as dc
-from distributed_comm import plan, pool, waiters
+from distributed_comm._calls import checkout as plan
+from distributed_comm._calls import pool, waiters
+from distributed_comm._calls.waiters import PATIENCE
 from distributed_comm.core import Comm
-from distributed_comm.waiters import PATIENCE
 
 FEW, MANY, RATIO = 1_000, 10_000, 12
 OURS = {module.__file__ for module in (plan, pool, waiters)}

@@ -8,8 +8,8 @@ from calling import LOOPBACK, serve
 from loops import until
 
 import distributed_comm as dc
-from distributed_comm.encryption import Security
-from distributed_comm.transports.adapter import Adapter
+from distributed_comm._connection.channel import Adapter
+from distributed_comm._tls.security import Security
 
 HANDLERS = {"add": lambda x, y: x + y}
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distributed_comm._wire import control, hello
+from distributed_comm._wire.connection import Connection
+from distributed_comm._wire.proof import Proving, Role, derive
+from distributed_comm._wire.sentinel_framing import SentinelFraming
+from distributed_comm._wire.states import State
 from distributed_comm.errors import FatalCommClosedError, RemoteProtocolError
-from distributed_comm.wire import control, hello
-from distributed_comm.wire.connection import Connection
-from distributed_comm.wire.proof import Proving, Role, derive
-from distributed_comm.wire.sentinel import SentinelFraming
-from distributed_comm.wire.states import State
 
 from .connecting import DASKS, GOODBYE, LIMITS, LOCAL, OURS, PEER, A, B, check_end
 from .feeding import FULL, SCRATCH, feed

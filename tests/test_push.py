@@ -9,7 +9,7 @@ from loops import until
 from peers import LOOPBACK, check_echo, echo, pair
 
 import distributed_comm as dc
-from distributed_comm.serialize.encoding import dumps
+from distributed_comm._serialize.encode import dumps
 
 
 def test_pushed_messages_arrive_in_order_without_a_reader(run, kernels):

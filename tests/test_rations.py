@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distributed_comm as dc
-from distributed_comm.transports.ration import ADVANCE
-from distributed_comm.transports.rationing import Rationer
-from distributed_comm.transports.sender import JOIN
-from distributed_comm.wire.budget import ALLOWANCE, Budget
-from distributed_comm.wire.states import State
+from distributed_comm._connection.ration import ADVANCE
+from distributed_comm._connection.rationing import Rationer
+from distributed_comm._connection.sender import JOIN
+from distributed_comm._wire.budget import ALLOWANCE, Budget
+from distributed_comm._wire.states import State
 
 from .connecting import OURS, connect
 

@@ -8,8 +8,8 @@ import threading
 import numpy as np
 import pytest
 
-from distributed_comm.serialize import registered
-from distributed_comm.serialize.registered import (
+from distributed_comm._serialize import type_registry as registered
+from distributed_comm._serialize.type_registry import (
     Registered,
     Types,
     dask_header,
@@ -213,8 +213,9 @@ def test_dask_reads_the_header():
 
 ALONE = """
 import sys
-from distributed_comm.serialize import registered
-libraries = {"numpy", "pyarrow", "scipy", "torch", "pandas", "distributed_comm.serialize.arrays"}
+from distributed_comm._serialize import type_registry as registered
+own = "distributed_comm._serialize.types.numpy_arrays"
+libraries = {"numpy", "pyarrow", "scipy", "torch", "pandas", own}
 assert not libraries & sys.modules.keys()
 assert registered.find(dict) is None and registered.find_named("list") is None
 assert registered.find(bytes).name == "bytes"

@@ -10,9 +10,9 @@ from calling import dial, everywhere, serve
 from lying import liar
 
 import distributed_comm as dc
-from distributed_comm.calls import LARGE_PICKLE, RemoteTraceback
-from distributed_comm.envelope import ERROR
-from distributed_comm.texts import printable
+from distributed_comm._calls.remote_errors import LARGE_PICKLE, RemoteTraceback
+from distributed_comm._envelope import ERROR
+from distributed_comm._text import printable
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +93,7 @@ def test_it_is_the_same_exception_with_trust(run, where, op, kernels):
             assert isinstance(first, RemoteTraceback)
             shown = "".join(traceback.format_exception(error))
             assert shown.index("in refuse") < shown.index("KeyError") < shown.index("Refused: you")
-            assert "serving.py" not in str(first)
+            assert "_calls/session.py" not in str(first)
             assert remote._own.open == 1
 
     run(main())

@@ -10,7 +10,7 @@ from loops import until
 from lying import liar
 
 import distributed_comm as dc
-from distributed_comm.envelope import ERROR
+from distributed_comm._envelope import ERROR
 
 
 async def slowly(x, turns=1):

@@ -6,7 +6,7 @@ import contextvars
 import pytest
 
 import distributed_comm as dc
-from distributed_comm import running
+from distributed_comm import _run as running
 
 
 async def name_of_loop() -> str:

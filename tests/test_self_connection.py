@@ -8,7 +8,7 @@ import pytest
 from loops import until
 
 import distributed_comm as dc
-from distributed_comm.transports import sockets
+from distributed_comm._transports import ip_sockets as sockets
 
 LOOPBACKS = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
 

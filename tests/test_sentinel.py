@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from distributed_comm.serialize.tags import MARK
-from distributed_comm.wire import control
-from distributed_comm.wire import sentinel as module
-from distributed_comm.wire.sentinel import SentinelFraming
+from distributed_comm._serialize.tags import MARK
+from distributed_comm._wire import control
+from distributed_comm._wire import sentinel_framing as module
+from distributed_comm._wire.sentinel_framing import SentinelFraming
 
 from .feeding import FULL, SCRATCH, feed, peak_of_memory
 from .hostile import MIB, damage, honest, message, numbers

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from distributed_comm.wire import sentinel as module
+from distributed_comm._wire import sentinel_framing as module
 
 from .feeding import FULL, feed, peak_of_memory
 from .hostile import MIB, honest, message

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distributed_comm.transports.shares import (
+from distributed_comm._loops.shares import (
     GREETINGS,
     HANDSHAKES,
     IDLE,

@@ -19,9 +19,9 @@ from msgpack import packb
 from peers import LOOPBACK, OUR_HELLO, dial_raw, frame_up, pair, raw_pair
 
 import distributed_comm as dc
-from distributed_comm.serialize import compression
-from distributed_comm.serialize.compression import compress
-from distributed_comm.wire.budget import ALLOWANCE
+from distributed_comm._serialize import compression
+from distributed_comm._serialize.compression import compress
+from distributed_comm._wire.budget import ALLOWANCE
 
 KIB, MIB = 1024, 1024 * 1024
 GAP = 0.4

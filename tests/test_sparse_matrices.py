@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from typed import carry, damage, from_dask, taken, there_and_back, to_dask
 from unpickling import no_unpickling
 
+from distributed_comm._serialize.type_registry import find, find_named
 from distributed_comm.errors import UntrustedError
-from distributed_comm.serialize.registered import find, find_named
 
 DENSE = np.array([[1, 0, 2, 0], [0, 0, 3, 4], [0, 5, 0, 0], [6, 0, 0, 7]], "f8")
 KINDS = ["csr", "csc", "coo", "bsr", "dia"]

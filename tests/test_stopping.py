@@ -10,7 +10,7 @@ from loops import until
 from peers import LOOPBACK, OUR_HELLO, dial_raw
 
 import distributed_comm as dc
-from distributed_comm.transports import listener as module
+from distributed_comm._connection import accept as module
 
 each_address = pytest.mark.parametrize(
     "address",

@@ -206,7 +206,7 @@ DESCRIPTORS = """
 import asyncio, logging, resource, sys
 sys.path.insert(0, {folder!r})
 import distributed_comm as dc
-from distributed_comm.transports import descriptors
+from distributed_comm._loops import descriptors
 from loops import LOOPS
 from peers import LOOPBACK, echo
 

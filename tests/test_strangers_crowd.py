@@ -14,8 +14,8 @@ from loops import LOOPS
 from peers import DASK_HELLO, LOOPBACK
 
 import distributed_comm as dc
-from distributed_comm.transports import descriptors
-from distributed_comm.transports.connector import SocketConnector
+from distributed_comm._connection.dial import SocketConnector
+from distributed_comm._loops import descriptors
 
 resource = pytest.importorskip("resource")  # Windows
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="lowers a limit, reads /proc")
@@ -30,7 +30,7 @@ SERVER = """
 import asyncio, json, logging, os, resource, sys
 sys.path.insert(0, {folder!r})
 import distributed_comm as dc
-from distributed_comm.transports import unix_sockets
+from distributed_comm._transports import unix_sockets
 from loops import LOOPS
 
 resource.setrlimit(resource.RLIMIT_NOFILE, ({few}, {few}))

@@ -7,7 +7,7 @@ from calling import LOOPBACK, dial, everywhere, serve
 from loops import until
 
 import distributed_comm as dc
-from distributed_comm.comms import ChannelComm
+from distributed_comm._comm import ChannelComm
 from distributed_comm.core import Comm
 
 

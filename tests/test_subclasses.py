@@ -8,9 +8,9 @@ import pytest
 from messages import Point, carry, exact
 from peers import pair
 
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
 
 Corner = namedtuple("Corner", "x y")
 

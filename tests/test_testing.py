@@ -7,7 +7,7 @@ from faults import FAULTS, FaultyBackend, Sound
 
 import distributed_comm as dc
 from distributed_comm import registry, testing
-from distributed_comm.testing import expecting
+from distributed_comm.testing import _expect as expecting
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,9 @@ from loops import settle, until
 from peers import pair
 
 import distributed_comm as dc
-from distributed_comm import comms, pushing, threads
+from distributed_comm import _comm as comms
+from distributed_comm import _push as pushing
+from distributed_comm._loops import threads
 
 MIB = 1024**2
 LONG = bytes(11 * MIB)  # past what the loop pickles itself

@@ -12,7 +12,7 @@ from loops import needs_proc, until
 from peers import echo
 
 import distributed_comm as dc
-from distributed_comm import encryption
+from distributed_comm._tls import security as encryption
 
 LOOPBACK = "tls://127.0.0.1:0"
 SECONDS = 2

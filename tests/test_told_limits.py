@@ -15,10 +15,11 @@ from loops import needs_proc, settle, until
 from peers import HEARS_REASONS, LOOPBACK, OUR_HELLO, dial_raw, echo, frame_up, pack, pair, raw_pair
 
 import distributed_comm as dc
-from distributed_comm.transports.sender import Sender
-from distributed_comm.wire import framing, terms
-from distributed_comm.wire.control import Kind
-from distributed_comm.wire.terms import Terms, accepted, excess
+from distributed_comm._connection.sender import Sender
+from distributed_comm._wire import length_framing as framing
+from distributed_comm._wire import peer_limits as terms
+from distributed_comm._wire.control import Kind
+from distributed_comm._wire.peer_limits import Terms, accepted, excess
 
 MIB = 1024 * 1024
 LIMITS = dc.Limits(message=3 * MIB, frames=20, untrusted_header=MIB, untrusted_memory=2 * MIB)

@@ -17,9 +17,9 @@ from loops import LOOPS, settle, until
 from peers import GOODBYE, LOOPBACK, OUR_HELLO, check_echo, dial_raw, echo, pack, pair
 
 import distributed_comm as dc
-from distributed_comm.transports.listener import SocketListener
-from distributed_comm.transports.shares import Lane, Shares
-from distributed_comm.transports.turns import turns_of
+from distributed_comm._connection.accept import SocketListener
+from distributed_comm._loops.shares import Lane, Shares
+from distributed_comm._loops.turns import turns_of
 
 FLOOD = Path(__file__).with_name("flood.py")
 ROUNDS = 5

@@ -114,7 +114,7 @@ def test_between_two_of_ours(run, kernels, group, address):
 @pytest.mark.parametrize("group", [group for group in GROUPS if group != "pandas"])
 def test_between_two_who_do_not_trust_each_other_without_any_pickle(run, kernels, group):
     objects = numbered(group)
-    nothing = mock.patch.multiple("distributed_comm.serialize.pickles", dumps=refuse, loads=refuse)
+    nothing = mock.patch.multiple("distributed_comm._serialize.pickles", dumps=refuse, loads=refuse)
 
     async def main():
         async with pair("tcp://127.0.0.2:0") as (client, server):

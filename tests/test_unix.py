@@ -16,7 +16,7 @@ from loops import settle
 from peers import OUR_HELLO, Raw, check_echo, echo, pack
 
 import distributed_comm as dc
-from distributed_comm.transports import unix_sockets
+from distributed_comm._transports import unix_sockets
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="abstract names")
@@ -99,7 +99,7 @@ def test_the_peer_is_known_by_its_process(run, path):
 AS_ANOTHER_USER = """
 import asyncio, os, sys
 import distributed_comm as dc
-import distributed_comm.transports.unix  # now, for the other user may not read it
+import distributed_comm._transports.unix  # now, for the other user may not read it
 
 async def main():
     async with await dc.connect(sys.argv[1], 10, key=sys.argv[2]) as comm:

@@ -9,12 +9,12 @@ from calling import dial, serve
 from test_odd_exceptions import at_once, call, coroutine, generator, plain, raising, stream
 
 import distributed_comm as dc
-from distributed_comm.calls import LARGE_PICKLE, pack_error, told_briefly
-from distributed_comm.comms import ChannelComm
-from distributed_comm.envelope import ERROR
-from distributed_comm.log_limits import Log
-from distributed_comm.serialize.tags import MARK
-from distributed_comm.texts import LONG_TEXT
+from distributed_comm._calls.remote_errors import LARGE_PICKLE, pack_error, told_briefly
+from distributed_comm._comm import ChannelComm
+from distributed_comm._envelope import ERROR
+from distributed_comm._logs import Log
+from distributed_comm._serialize.tags import MARK
+from distributed_comm._text import LONG_TEXT
 
 #: What becomes of a file name that is no UTF-8.
 NAME = "caf\udce9"

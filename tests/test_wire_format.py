@@ -7,14 +7,15 @@ from pickle import PickleBuffer
 import msgpack
 import pytest
 
+from distributed_comm._envelope import NAMES, REPLY, Request, encode_request
 from distributed_comm._kernels.sentinel_py import SENTINEL
-from distributed_comm.envelope import NAMES, REPLY, Request, encode_request
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions
+from distributed_comm._wire import control, hello
+from distributed_comm._wire import length_framing as framing
+from distributed_comm._wire.peer_limits import accepted
+from distributed_comm._wire.sentinel_framing import SentinelFraming
 from distributed_comm.options import Limits
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions
-from distributed_comm.wire import control, framing, hello
-from distributed_comm.wire.sentinel import SentinelFraming
-from distributed_comm.wire.terms import accepted
 
 PAGE = (Path(__file__).parents[1] / "docs" / "wire-format.md").read_text()
 DIAGRAMS = dict(re.findall(r"^```bytes (.*)\n((?:.*\n)*?)```$", PAGE, re.MULTILINE))

@@ -4,7 +4,7 @@ import pytest
 from gates import gate_of
 from msgpack import packb, unpackb
 
-from distributed_comm.serialize.registered import dask_header, find, find_named
+from distributed_comm._serialize.type_registry import dask_header, find, find_named
 
 protocol = pytest.importorskip("distributed.protocol")
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from distributed_comm import security
+from distributed_comm._trust import trust as security
 
 #: Users without an entry in passwd.
 SOMEBODY, STRANGER = 54321, 12345

@@ -6,9 +6,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 import distributed_comm as dc
-from distributed_comm import envelope
-from distributed_comm.serialize.markers import MARKERS
-from distributed_comm.wire.control import Kind
+from distributed_comm import _envelope as envelope
+from distributed_comm._serialize.wrappers import MARKERS
+from distributed_comm._wire.control import Kind
 
 #: Pickles that were opened: none may be.
 opened: list[str] = []

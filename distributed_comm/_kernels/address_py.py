@@ -4,7 +4,7 @@ An address is a URI, ``scheme://location``. What a location may hold is its sche
 business; the IP transports keep ``host:port`` there. Whatever would have to be guessed
 or repaired is refused, and what was accepted comes back from the inverse unchanged.
 
-The functions are the public ones of ``distributed_comm.addressing``, docstrings included.
+The functions are the public ones of ``distributed_comm._addressing``, docstrings included.
 The compiled twin takes its character classes from here, and leaves to these functions
 whatever it does not accept: every exception is raised, and worded, in this file.
 """

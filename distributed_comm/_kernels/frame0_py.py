@@ -7,7 +7,7 @@ and `tagged` whether what is decoded may have to be replaced. None of them build
 
 import re
 
-from ..frames import Buffer
+from .._frames import Buffer
 
 __all__ = ["MARKED", "SPECIAL", "marked", "scan", "tagged"]
 

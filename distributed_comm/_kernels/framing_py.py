@@ -12,7 +12,7 @@ coarse (one call a chunk or a message, never a field) and know no connection.
 from itertools import accumulate
 from struct import Struct, pack_into
 
-from ..frames import Buffer, Frames
+from .._frames import Buffer, Frames
 
 __all__ = ["CONTROL", "LARGE", "inspect", "pack", "unpack"]
 

@@ -18,7 +18,7 @@ of S the last bytes were, to go on with the next chunk without a look at the las
 
 import re
 
-from ..frames import Buffer
+from .._frames import Buffer
 
 __all__ = ["ESCAPE", "SENTINEL", "stuff", "unstuff"]
 

@@ -1,5 +1,5 @@
 # cython: language_level=3, nonecheck=True
-"""The hot half of `transports.turns`, compiled; `turns_py` is its specification."""
+"""The hot half of `_loops.turns`, compiled; `turns_py` is its specification."""
 
 from time import monotonic
 

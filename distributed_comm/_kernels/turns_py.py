@@ -1,4 +1,4 @@
-"""The hot half of `transports.turns`: clocks around what strangers cause, and what it costs.
+"""The hot half of `_loops.turns`: clocks around what strangers cause, and what it costs.
 
 Times are those of the thread's processor. The twin reads that clock without a call.
 """

@@ -4,7 +4,7 @@ import os
 import ssl
 
 from distributed_comm import Security
-from distributed_comm.encryption import TEMPORARY_NAME
+from distributed_comm._tls.security import TEMPORARY_NAME
 
 __all__ = ["HOST", "connecting", "listening", "publish", "security"]
 

@@ -11,6 +11,6 @@ Messages are plain data, and a list may arrive as a tuple. A check of two comms 
 from the side that dialled, and from the side that was dialled.
 """
 
-from .checks import CHECKS
+from ._checks import CHECKS
 
 __all__ = ["CHECKS"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from msgpack import packb, unpackb
 
-from distributed_comm.serialize.compression import available, compress
+from distributed_comm._serialize.compression import available, compress
 
 from .samples import Sample
 

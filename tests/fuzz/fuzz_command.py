@@ -10,8 +10,8 @@ from msgpack import packb
 
 from distributed_comm import __main__ as command
 from distributed_comm import registry
+from distributed_comm._envelope import END, ERROR, EXTRA, ITEM, OWN, REPLY
 from distributed_comm.core import Comm, Connector, HandleComm, Listener
-from distributed_comm.envelope import END, ERROR, EXTRA, ITEM, OWN, REPLY
 from distributed_comm.registry import Backend
 
 from .costing import spend

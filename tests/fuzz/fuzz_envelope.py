@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from distributed_comm.calls import unpack_error
-from distributed_comm.core import Comm
-from distributed_comm.envelope import (
+from distributed_comm._calls.call import open_answer
+from distributed_comm._calls.operations import Operations
+from distributed_comm._calls.remote_errors import unpack_error
+from distributed_comm._envelope import (
     END,
     ERROR,
     EXTRA,
@@ -17,11 +18,10 @@ from distributed_comm.envelope import (
     encode_request,
     take_head,
 )
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions
+from distributed_comm.core import Comm
 from distributed_comm.errors import MessageError, RemoteError
-from distributed_comm.exchange import open_answer
-from distributed_comm.operations import Operations
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions
 
 from .costing import spend
 from .drawing import Draws, seed, seed_frames

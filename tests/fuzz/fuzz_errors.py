@@ -6,13 +6,13 @@ from typing import Any
 
 from msgpack import packb
 
-from distributed_comm import calls
-from distributed_comm.calls import is_error, pack_error, seems_error
-from distributed_comm.envelope import ERROR, REPLY
+from distributed_comm._calls import remote_errors as calls
+from distributed_comm._calls.call import open_answer
+from distributed_comm._calls.remote_errors import is_error, pack_error, seems_error
+from distributed_comm._envelope import ERROR, REPLY
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.wrappers import Serialized
 from distributed_comm.errors import RemoteError
-from distributed_comm.exchange import open_answer
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.markers import Serialized
 
 from ..unpickling import no_unpickling
 from .changing import change_all

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from distributed_comm._kernels import frame0 as kernel
-from distributed_comm.serialize.compression import available
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.markers import Serialize, to_serialize
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.compression import available
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
+from distributed_comm._serialize.wrappers import Serialize, to_serialize
 
 from .comparing import agree, exact
 from .drawing import Draws, seed

@@ -4,7 +4,7 @@ from types import ModuleType
 from typing import Any
 
 from distributed_comm._kernels import framing as kernel
-from distributed_comm.wire.framing import LengthFraming
+from distributed_comm._wire.length_framing import LengthFraming
 
 from ..connecting import GOODBYE, OURS, PING, A, B
 from ..hostile import honest

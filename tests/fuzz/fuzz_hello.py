@@ -2,10 +2,10 @@
 
 import msgpack
 
+from distributed_comm._wire import hello
+from distributed_comm._wire.hello import Hello, decode, encode, local_hello
+from distributed_comm._wire.peer_limits import accepted
 from distributed_comm.options import Limits
-from distributed_comm.wire import hello
-from distributed_comm.wire.hello import Hello, decode, encode, local_hello
-from distributed_comm.wire.terms import accepted
 
 from .comparing import pure_kernels
 from .costing import spend

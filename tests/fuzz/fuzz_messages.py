@@ -7,7 +7,7 @@ from typing import Any
 
 from msgpack import Timestamp, packb
 
-from distributed_comm.serialize.settings import LoadOptions
+from distributed_comm._serialize.settings import LoadOptions
 
 from .drawing import Draws, seed
 from .samples import dumped

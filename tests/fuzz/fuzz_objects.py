@@ -5,9 +5,9 @@ from math import isnan
 from struct import unpack
 from typing import Any
 
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions, LoadOptions
 from distributed_comm.errors import UntrustedError
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions, LoadOptions
 
 from .drawing import Draws
 from .strangers import open_message

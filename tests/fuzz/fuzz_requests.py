@@ -5,9 +5,9 @@ from typing import Any
 from msgpack import packb
 
 import distributed_comm as dc
-from distributed_comm.envelope import END, ERROR, ITEM, OWN, REPLY, Request, encode_request
-from distributed_comm.operations import Operations
-from distributed_comm.serving import Serving
+from distributed_comm._calls.operations import Operations
+from distributed_comm._calls.session import Serving
+from distributed_comm._envelope import END, ERROR, ITEM, OWN, REPLY, Request, encode_request
 
 from .costing import spend
 from .drawing import Draws, seed

@@ -4,7 +4,7 @@ from types import ModuleType
 
 from distributed_comm._kernels import sentinel as kernel
 from distributed_comm._kernels import sentinel_py
-from distributed_comm.wire.sentinel import SentinelFraming
+from distributed_comm._wire.sentinel_framing import SentinelFraming
 
 from ..twins import outcome
 from .comparing import agree_on, exact

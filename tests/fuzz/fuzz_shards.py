@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from msgpack import packb
 
-from distributed_comm.serialize.compression import available
+from distributed_comm._serialize.compression import available
 
 from .changing import change, change_frames
 from .drawing import Draws, seed

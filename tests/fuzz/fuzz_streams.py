@@ -5,7 +5,7 @@ from typing import Any
 from msgpack import packb
 
 import distributed_comm as dc
-from distributed_comm.stream_handlers import Streaming
+from distributed_comm._calls.stream_handlers import Streaming
 
 from .costing import spend
 from .drawing import Draws, seed

@@ -5,8 +5,8 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
+from distributed_comm._tls.layer import TLSLayer
 from distributed_comm.errors import CommClosedError, TLSError
-from distributed_comm.transports.tls_layer import TLSLayer
 
 from ..certificates import secure
 from ..feeding import SCRATCH

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
-from distributed_comm.comms import ChannelComm
+from distributed_comm._comm import ChannelComm
+from distributed_comm._frames import Frames
 from distributed_comm.core import Channel
 from distributed_comm.errors import CommClosedError
-from distributed_comm.frames import Frames
 from distributed_comm.options import Limits
 
 from .comparing import exact

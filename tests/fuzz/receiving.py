@@ -4,16 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from distributed_comm._frames import Frames
 from distributed_comm._kernels import framing_py
+from distributed_comm._wire import budget, hello
+from distributed_comm._wire.budget import Budget
+from distributed_comm._wire.connection import Connection
+from distributed_comm._wire.length_framing import EAGER, LengthFraming
+from distributed_comm._wire.proof import LISTENER, Proving
+from distributed_comm._wire.sentinel_framing import SentinelFraming
 from distributed_comm.errors import CommClosedError, RemoteProtocolError
-from distributed_comm.frames import Frames
 from distributed_comm.options import Limits
-from distributed_comm.wire import budget, hello
-from distributed_comm.wire.budget import Budget
-from distributed_comm.wire.connection import Connection
-from distributed_comm.wire.framing import EAGER, LengthFraming
-from distributed_comm.wire.proof import LISTENER, Proving
-from distributed_comm.wire.sentinel import SentinelFraming
 
 from ..connecting import DASKS, LOCAL, OURS, PEER
 from ..feeding import FULL, SCRATCH, feed, within

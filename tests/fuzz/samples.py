@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from msgpack import packb, unpackb
 
-from distributed_comm.serialize import registered
-from distributed_comm.serialize.encoding import dumps
-from distributed_comm.serialize.settings import DumpOptions
-from distributed_comm.serialize.tags import SERIALIZED, TAG
+from distributed_comm._serialize import type_registry as registered
+from distributed_comm._serialize.encode import dumps
+from distributed_comm._serialize.settings import DumpOptions
+from distributed_comm._serialize.tags import SERIALIZED, TAG
 
 __all__ = ["IN_PLACE", "OURS", "THEIRS", "Sample", "message", "registrations", "samples"]
 
@@ -146,7 +146,7 @@ def registrations() -> set[str]:
         if library in registered.STANDARD or find_spec(library)
         for module in modules
     }
-    home = registered.__name__.rpartition(".")[0]
+    home = registered.__name__.rpartition(".")[0] + ".types"
     found = (import_module(f"{home}.{module}").registrations() for module in modules)
     return {each.name for some in found for each in some}
 

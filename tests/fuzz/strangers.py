@@ -6,11 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from distributed_comm._serialize.decode import loads
+from distributed_comm._serialize.offload import Lengthy
+from distributed_comm._serialize.settings import LoadOptions
+from distributed_comm._wire.budget import Hold
 from distributed_comm.errors import MessageError, UnserializableError, UntrustedError
-from distributed_comm.serialize.decoding import loads
-from distributed_comm.serialize.lengthy import Lengthy
-from distributed_comm.serialize.settings import LoadOptions
-from distributed_comm.wire.budget import Hold
 
 from ..unpickling import no_unpickling
 from .comparing import exact

@@ -1,0 +1,334 @@
+"""A Listener over sockets that it owns: it accepts by itself, so that it can pause.
+
+Connections in their handshake, and all of them, are bounded. A listener at a bound, or near the
+limit of file descriptors, closes the stranger that has been idle longest (see `crowd`). If there is
+none it stops accepting until there is room, and the kernel's backlog keeps who dials meanwhile.
+What follows the handshake is the callback's.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from .._comm import ChannelComm
+from .._logs import StrangersLog
+from .._loops import descriptors, forks
+from .._loops.deadlines import Deadline
+from .._loops.owners import owner
+from .._loops.tasks import start
+from .._loops.turns import Turns, metered, turns_of
+from .._serialize.compression import choose
+from .._transports.ip_sockets import drop, has_news
+from .._trust.trust import REFUSAL, Trust
+from .._wire.budget import Budget
+from .._wire.length_framing import LengthFraming
+from ..core import HandleComm, Listener
+from ..errors import FatalCommClosedError, LocalProtocolError
+from ..options import CommOptions
+from .channel import Adapter
+from .eviction import FULL, SCARCE, Crowd, are_too_many, relieve
+from .handle_comm import Handling
+from .handshake import Framing, judge, make_adapter
+from .peer import Link
+from .provider import attach
+
+__all__ = ["SocketListener"]
+
+#: Connections that one turn of the loop accepts, so that others get theirs.
+BATCH = 64
+#: The same while trusted peers call: how long the handshakes will take is not known yet.
+FEW = 4
+#: Seconds for which our hello is kept back, so as to send it with our proof.
+COURTESY = 0.001
+#: Seconds until accepting is tried again after the system refused.
+PAUSE = 0.2
+#: Seconds in which a connection that was closed has given its descriptor back.
+SOON = 0.01
+#: Seconds between two warnings that there are as many connections as may be.
+SILENCE = 60.0
+#: What accept() raises when the machine, not the peer, is the reason.
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class SocketListener(Listener):
+    """Accepts connections on its sockets; subclasses bind them and make the adapters."""
+
+    #: As that of the connectors that dial it.
+    framing: Framing = LengthFraming
+
+    def __init__(
+        self,
+        handle_comm: HandleComm,
+        deserialize: bool,
+        *,
+        trusted: bool | None = None,
+        key: str | bytes | None = None,
+        require_trust: bool = False,
+        options: CommOptions | None = None,
+    ) -> None:
+        self._handling = Handling(handle_comm)
+        self._deserialize = deserialize
+        self._options = options or CommOptions()
+        choose(self._options.compression)  # ValueError here, and not for each connection
+        self._trust = Trust.choose(trusted, key, require_trust, self._options.relayed)
+        self._budget = Budget(self._options.limits.untrusted_memory)
+        self._log = StrangersLog("of a listener")
+        self._sockets: list[socket.socket] = []
+        self._started = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # once started, in this process
+        self._accepting = False
+        self._retry: asyncio.TimerHandle | None = None  # when accepting is tried again
+        self._starved = False  # accepting pauses for want of descriptors
+        self._number = 0  # of the last descriptor that accept() returned
+        self._crowd = Crowd(self._options, self._log)
+        self._turns: Turns | None = None  # of the loop, once started
+        self._waiting = False  # until it is the turn of those who dial
+        self._silent_until = 0.0  # when it may be said again that there are too many connections
+        self._handshakes: dict[Adapter, Deadline] = {}
+        self._connections: set[Adapter] = set()
+        forks.watch(self)
+
+    @abstractmethod
+    def _bind(self) -> list[socket.socket]:
+        """Return listening sockets."""
+
+    @abstractmethod
+    def _identify(self, sock: socket.socket, name: Any) -> Link:
+        """Prepare an accepted socket, of which accept() gave the peer's name; return its ends.
+
+        OSError where it has gone.
+        """
+
+    def bind(self) -> None:
+        """Bind the sockets, so that the port is known; `start` does it otherwise."""
+        if not self._sockets:
+            self._sockets = self._bind()
+
+    async def start(self) -> None:
+        if self._started:
+            whose = owner(self._loop)
+            raise LocalProtocolError(f"{self!r} was started already, in {whose}")
+        self.bind()
+        self._started = True
+        self._log.about = f"of {self!r}"
+        with forks.making:
+            self._loop = asyncio.get_running_loop()
+            for sock in self._sockets:
+                forks.own(sock)
+        self._crowd.begin(self._loop, self._sockets[0].fileno())
+        self._turns = turns_of(self._loop)
+        self._resume()
+
+    def stop(self) -> None:
+        self._pause()
+        for sock in self._sockets:
+            sock.close()
+        for adapter in list(self._handshakes):
+            if not adapter.greeted:  # else the peer's `connect` may have returned
+                adapter.abort()
+        self._log.flush()
+
+    def forked(self) -> None:
+        """Leave the loop to the parent, and the sockets as well if they were accepting.
+
+        If they were only bound, they are this process's, too, which may start the listener.
+        """
+        self._loop = None
+        self._accepting = self._waiting = False
+        self._handshakes.clear()
+        self._crowd.forked()
+
+    # -- accepting ---------------------------------------------------------------
+
+    def _pause(self, seconds: float | None = None) -> None:
+        """Stop accepting, for so many seconds at most, until there is room."""
+        if self._accepting and self._loop is not None and not self._loop.is_closed():
+            self._accepting = False
+            for sock in self._sockets:
+                self._loop.remove_reader(sock)
+            if seconds is not None:
+                self._retry = self._loop.call_later(seconds, self._resume)
+
+    def _resume(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._waiting:
+            return
+        if self._loop is not None and not self._accepting and self._sockets[0].fileno() >= 0:
+            self._starved = False
+            self._accepting = True
+            for sock in self._sockets:
+                self._loop.add_reader(sock, self._accept_in_turn, sock)
+
+    def _make_room(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, most: float) -> bool:
+        """Return whether another may come in, below the descriptor ``most``.
+
+        If not, and somebody waits, an idle stranger is closed. Accepting pauses until that is gone.
+        """
+        limits, crowd = self._options.limits, self._crowd
+        make: Callable[[], None]
+        if self._number + BATCH >= most and descriptors.is_next_reserved(sock.fileno(), most):
+            make = partial(self._starve, loop)
+        elif len(self._handshakes) >= limits.handshakes:
+            make = partial(self._wait, crowd.evict_arriving, FULL)
+        elif len(self._connections) >= limits.connections or crowd.is_full():
+            make = self._wait_for_place
+        elif len(crowd) and are_too_many():
+            make = partial(self._wait, partial(relieve, loop), SCARCE)
+        else:
+            return True
+        if has_news(sock):
+            make()
+        return False
+
+    def _wait(self, evict: Callable[[str], bool], why: str) -> None:
+        """Pause until there is room; who is not idle yet may be in a moment."""
+        crowd = self._crowd
+        self._pause(SOON if evict(why) else crowd.patience() if len(crowd) else None)
+
+    def _wait_for_place(self) -> None:
+        """Pause until another connection is within the limits; say so if nobody goes for it."""
+        self._wait(self._crowd.evict, FULL)
+        now = monotonic()
+        if len(self._connections) >= self._options.limits.connections and now >= self._silent_until:
+            self._silent_until = now + SILENCE
+            self._log.line(
+                logging.WARNING,
+                "%s has %s connections, as many as it accepts; others wait (Limits.connections)",
+                self, len(self._connections),
+            )  # fmt: skip
+
+    def _starve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Pause, and have a stranger of this process give its descriptor back, if one is idle."""
+        descriptors.warn(self)
+        self._pause(SOON if relieve(loop) else PAUSE)
+        self._starved = True
+
+    def _accept_in_turn(self, sock: socket.socket) -> None:
+        """Accept, unless those who dial have had their share of the loop."""
+        if self._loop is None:  # in a child, whose copy of the loop has the parent's selector
+            return
+        turns = self._turns
+        assert turns is not None
+        lane = turns.shares.handshakes
+        turns.meter(lane, self._accept, sock)
+        if lane.is_over() and not self._waiting:
+            self._pause()
+            self._waiting = True
+            turns.wait(lane, self)
+
+    def go_on(self) -> None:
+        """Accept again: it is the turn of those who dial."""
+        self._waiting = False
+        if self._retry is None:
+            self._resume()
+
+    def _accept(self, sock: socket.socket) -> None:
+        assert self._loop is not None
+        assert self._turns is not None
+        shares = self._turns.shares
+        most = descriptors.ceiling()
+        for _ in range(FEW if shares.contended else BATCH):
+            if not self._make_room(self._loop, sock, most):
+                return
+            if self._turns.is_over(shares.handshakes):
+                return
+            try:
+                with forks.making:
+                    accepted, name = sock.accept()
+                    forks.own(accepted)
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as exc:
+                if exc.errno not in EXHAUSTED:
+                    raise
+                self._log.line(logging.WARNING, "%s pauses accepting: %s", self, exc)
+                self._starve(self._loop)
+                return
+            self._number = accepted.fileno()
+            self._welcome(self._loop, accepted, name)
+
+    def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, name: Any) -> None:
+        """Begin the handshake with whoever was accepted."""
+        try:
+            link = self._identify(sock, name)
+        except OSError:  # it has gone already
+            drop(sock)
+            return
+        adapter = make_adapter(
+            loop, sock, link, self._trust, self._options, self.framing,
+            self._opened, self._lost,
+        )  # fmt: skip
+        self._handshakes[adapter] = Deadline(loop, COURTESY, lambda: self._greet(adapter))
+        self._connections.add(adapter)
+        if not self._trust.includes(vouched=link.vouched, proven=False, relayed=False):
+            self._crowd.join(adapter)  # until it has shown that it is none of them
+        attaching = metered(self._attach(loop, sock, adapter), handshake=True)
+        self._handling.keep(start(attaching, loop))
+
+    async def _attach(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, adapter: Adapter
+    ) -> None:
+        try:
+            await attach(loop, sock, adapter, adapter.attached)
+        except OSError as exc:
+            self._log.line(logging.INFO, "%s could not serve a connection: %s", self, exc)
+            self._lost(adapter)
+
+    def _greet(self, adapter: Adapter) -> None:
+        """Send our hello to one who keeps silent, and wait a while."""
+        assert self._loop is not None
+        adapter.greet()
+        patience = self._options.timeouts.handshake - COURTESY
+        self._handshakes[adapter] = Deadline(self._loop, patience, lambda: self._expire(adapter))
+
+    def _expire(self, adapter: Adapter) -> None:
+        adapter.abort("no hello came in time")
+
+    # -- callbacks of the adapters -------------------------------------------------
+
+    def _opened(self, adapter: Adapter) -> None:
+        """The handshake is done."""
+        self._handshakes.pop(adapter).cancel()
+        if not self._starved:  # a handshake that is done frees no descriptor
+            self._resume()
+        try:
+            trusted = judge(adapter, self._trust, self._budget, self._log)
+        except FatalCommClosedError as exc:
+            self._log.line(logging.INFO, "%s refused a connection: %s", self, exc)
+            assert self._loop is not None
+            self._crowd.part(adapter)
+            self._handling.keep(start(adapter.refuse(REFUSAL), self._loop))
+            return
+        if trusted:
+            self._crowd.leave(adapter)
+        elif not self._crowd.settle(adapter):
+            self._log.line(logging.INFO, "%s turned %s away: %s", self, adapter.peer_address, FULL)
+            adapter.evict(FULL)
+            return
+        comm = ChannelComm(
+            adapter, trusted=trusted, deserialize=self._deserialize, limits=self._options.limits
+        )
+        self._handling.begin(comm)
+
+    def _lost(self, adapter: Adapter) -> None:
+        """A connection is gone, perhaps before its handshake was done."""
+        self._connections.discard(adapter)
+        self._crowd.leave(adapter)
+        deadline = self._handshakes.pop(adapter, None)
+        if deadline is not None:
+            deadline.cancel()
+            error = adapter.closed_error()
+            self._log.line(logging.INFO, "%s: a handshake failed: %s", self, error)
+        if not self._accepting:
+            self._resume()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.listen_address}>"
