@@ -54,7 +54,7 @@ class ChannelComm(Comm):
     def __init__(
         self, channel: Channel, *, trusted: bool, deserialize: bool, limits: Limits
     ) -> None:
-        self._channel = channel
+        self.channel = channel
         self.closed = channel.closed  # type: ignore[method-assign] # one call less
         self.enveloped = channel.enveloped
         self.own_heads = None
@@ -85,7 +85,7 @@ class ChannelComm(Comm):
     async def read(self, deserializers: Iterable[str] | None = None) -> Any:
         options = self._load_options if deserializers is None else self._opening(deserializers)
         if self._decoding is None:
-            frames = await self._channel.read()
+            frames = await self.channel.read()
             head = None
             try:
                 try:
@@ -98,7 +98,7 @@ class ChannelComm(Comm):
             except Lengthy as lengthy:
                 self._decoding = Decoding.begin(frames, options, lengthy, head)
             except REFUSED as exc:
-                name_ends(exc, self._channel)
+                name_ends(exc, self.channel)
                 raise
         head, message, error = await self._decoded()
         if error is not None:
@@ -106,7 +106,7 @@ class ChannelComm(Comm):
         try:
             return message if head is None else as_data(head, message)
         except MessageError as exc:
-            name_ends(exc, self._channel)
+            name_ends(exc, self.channel)
             raise
 
     # Repeats `read`: a coroutine shared by both would cost each message 1,400 instructions.
@@ -117,7 +117,7 @@ class ChannelComm(Comm):
     ) -> Enveloped:
         options = self._load_options if deserializers is None else self._opening(deserializers)
         if self._decoding is None:
-            frames = await self._channel.read()
+            frames = await self.channel.read()
             # `take_head`, inlined: a call costs 120 instructions
             head: Any = frames.pop(0) if len(frames) > 1 and frames[0][:1] == MARK else None
             if admit is not None and head is not None and admit(head).refusal is not None:
@@ -127,7 +127,7 @@ class ChannelComm(Comm):
             except Lengthy as lengthy:
                 self._decoding = Decoding.begin(frames, options, lengthy, head)
             except REFUSED as exc:
-                name_ends(exc, self._channel)
+                name_ends(exc, self.channel)
                 return head, None, exc
         return await self._decoded()
 
@@ -152,7 +152,7 @@ class ChannelComm(Comm):
         try:
             return decoding.head, decoding.message.result(), None
         except REFUSED as exc:
-            name_ends(exc, self._channel)
+            name_ends(exc, self.channel)
             return decoding.head, None, exc
 
     async def write(
@@ -171,9 +171,9 @@ class ChannelComm(Comm):
         except Lengthy as lengthy:
             return await self._write_in_turn(msg, options, lengthy=lengthy)
         except REFUSED as exc:
-            name_ends(exc, self._channel)
+            name_ends(exc, self.channel)
             raise
-        channel = self._channel
+        channel = self.channel
         try:
             if self.own_heads is not None and (head := self._own_head(frames)):
                 frames.insert(0, head)
@@ -195,9 +195,9 @@ class ChannelComm(Comm):
         except Lengthy as lengthy:
             return self._write_in_turn(msg, options, head, lengthy)
         except REFUSED as exc:
-            name_ends(exc, self._channel)
+            name_ends(exc, self.channel)
             raise
-        channel = self._channel
+        channel = self.channel
         try:
             if head is None and self.own_heads is not None:
                 head = self._own_head(frames)
@@ -213,30 +213,30 @@ class ChannelComm(Comm):
             self._decoding = self._push.stop()
             self._push = None
         if receiver is None:
-            self._channel.push(None)
+            self.channel.push(None)
         elif self._awaited:
             raise LocalProtocolError(f"another task is reading from {self!r}")
         else:
             ready = None if self.trusted else self.ready
-            self._push = Push(self._channel, self._load_options, receiver, admit, ready)
+            self._push = Push(self.channel, self._load_options, receiver, admit, ready)
             self._push.start(self._decoding)
             self._decoding = None
 
     def unread(self) -> int:
         decoding = self._decoding is not None or (self._push is not None and self._push.decoding)
-        return self._channel.unread() + decoding
+        return self.channel.unread() + decoding
 
     def expect_here(self) -> None:
-        self._channel.expect_here()
+        self.channel.expect_here()
 
     def is_fresh(self) -> bool:
-        return self._channel.is_fresh()
+        return self.channel.is_fresh()
 
     def is_sound(self) -> bool:
-        return self._channel.is_sound() and self._decoding is None
+        return self.channel.is_sound() and self._decoding is None
 
     def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:
-        self._channel.ask_before_evicting(in_use)
+        self.channel.ask_before_evicting(in_use)
 
     async def _write_in_turn(
         self,
@@ -256,7 +256,7 @@ class ChannelComm(Comm):
         elif lengthy is not None and not options.trusted:  # it waits here for a thread
             promised = plain_length(msg, options, lengthy)
         if promised:
-            self._channel.promise(promised)
+            self.channel.promise(promised)
         if self._turn is None:
             self._turn = asyncio.Lock()
         self._turns += 1
@@ -266,22 +266,22 @@ class ChannelComm(Comm):
                 if options is not None:
                     frames, cancelled = await self._encode(msg, options)
                 while True:
-                    self._channel.promise(-promised)  # for `send` counts it itself
+                    self.channel.promise(-promised)  # for `send` counts it itself
                     promised = 0
                     try:
                         nbytes = self._send_frames(frames, head)
                         break
                     except Unsettled:
                         nbytes = sum(map(len, frames))
-                        self._channel.promise(nbytes)
+                        self.channel.promise(nbytes)
                         promised = nbytes
-                        await self._channel.settled()
-                if self._channel.full:
-                    await self._channel.drain()
+                        await self.channel.settled()
+                if self.channel.full:
+                    await self.channel.drain()
                 if cancelled:
                     await asyncio.sleep(0)  # where drain did not have to wait
         finally:
-            self._channel.promise(-promised)
+            self.channel.promise(-promised)
             self._turns -= 1
             if not self._turns:
                 self._turn = None
@@ -297,19 +297,19 @@ class ChannelComm(Comm):
         try:
             return encoding.future.result(), cancelled
         except REFUSED as exc:
-            name_ends(exc, self._channel)
+            name_ends(exc, self.channel)
             raise
 
     def _send_frames(self, frames: Frames, head: bytes | None) -> int:
         """Send encoded frames, with a head if there is one."""
         if head is None and self.own_heads is not None:
             head = self._own_head(frames)
-        return self._channel.send([head, *frames] if head else frames)
+        return self.channel.send([head, *frames] if head else frames)
 
     def _own_head(self, frames: Frames) -> bytes:
         """Return the head of a handler's own message, which counts as sent from then on."""
         assert self.own_heads is not None
-        self._channel.afford(frames)
+        self.channel.afford(frames)
         return next(self.own_heads)
 
     def _chosen(self, serializers: Iterable[str] | None, on_error: str | None) -> DumpOptions:
@@ -322,24 +322,24 @@ class ChannelComm(Comm):
 
     async def close(self) -> None:
         if self.own_heads is None or not self.own_heads.holds():
-            await self._channel.close()
+            await self.channel.close()
 
     def abort(self) -> None:
-        self._channel.abort()
+        self.channel.abort()
 
     def dismiss(self, why: str, *, logged: bool = False) -> None:
-        self._channel.dismiss(why, logged=logged)
+        self.channel.dismiss(why, logged=logged)
 
     @property
     def loss(self) -> CommClosedError | None:
-        return self._channel.loss
+        return self.channel.loss
 
     @property
     def at_once(self) -> int:
-        return self._channel.at_once
+        return self.channel.at_once
 
     def closed(self) -> bool:
-        return self._channel.closed()
+        return self.channel.closed()
 
     @property
     def trusted(self) -> bool:  # type: ignore[override]
@@ -351,30 +351,30 @@ class ChannelComm(Comm):
 
     @property
     def same_host(self) -> bool:  # type: ignore[override]
-        return self._channel.same_host
+        return self.channel.same_host
 
     @property
     def local_address(self) -> str:
-        return self._channel.local_address
+        return self.channel.local_address
 
     @property
     def peer_address(self) -> str:
-        return self._channel.peer_address
+        return self.channel.peer_address
 
     @property
     def extra_info(self) -> dict[str, Any]:
-        return self._channel.extra_info
+        return self.channel.extra_info
 
     @property
     def log(self) -> Log:
-        return super().log if self.trusted else self._channel.log or super().log
+        return super().log if self.trusted else self.channel.log or super().log
 
     def stats(self) -> dict[str, int]:
-        return self._channel.stats()
+        return self.channel.stats()
 
     def __del__(self, _warn: Any = warnings.warn) -> None:
         # _warn is bound here because at the interpreter's end the module may be empty.
-        channel = getattr(self, "_channel", None)
+        channel = getattr(self, "channel", None)
         if channel is not None and not channel.closed():
             text = f"unclosed {self!r}"
             channel.abort()  # first, for the warning may be an error

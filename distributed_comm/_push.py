@@ -72,7 +72,7 @@ class Push:
     It does not know the comm, which is collected when everybody has forgotten it.
     """
 
-    __slots__ = ("_admit", "_channel", "_decoding", "_options", "_ready", "_receiver")
+    __slots__ = ("_admit", "channel", "_decoding", "_options", "_ready", "_receiver")
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Push:
         admit: Admit | None,
         ready: Callable[[], bool] | None,
     ) -> None:
-        self._channel = channel
+        self.channel = channel
         self._options = options
         self._receiver: Receiver | None = receiver
         self._admit = admit
@@ -107,13 +107,13 @@ class Push:
         return self._decoding is not None
 
     def _push(self) -> None:
-        self._channel.push(self._receive, self._ready)
+        self.channel.push(self._receive, self._ready)
 
     def _receive(self, frames: Frames | None) -> None:
         receiver = self._receiver
         assert receiver is not None
         if frames is None:
-            ends = f"{self._channel.local_address} -> {self._channel.peer_address}"
+            ends = f"{self.channel.local_address} -> {self.channel.peer_address}"
             receiver(None, CommClosedError(f"the connection has ended: {ends}"))
             return
         head: Any = None
@@ -127,11 +127,11 @@ class Push:
         try:
             message = loads(frames, self._options)
         except Lengthy as lengthy:
-            self._channel.push(None)  # what comes next has to wait
+            self.channel.push(None)  # what comes next has to wait
             decoding = Decoding.begin(frames, self._options, lengthy, head)
             self._wait(decoding, frames)
         except (TypeError, ValueError) as exc:  # what `read` raises for a message
-            name_ends(exc, self._channel)
+            name_ends(exc, self.channel)
             self._hand_on(None if head else self._unopened(frames), exc, head)
         else:
             if call is None:
@@ -151,7 +151,7 @@ class Push:
             try:
                 message = as_data(head, message)
             except MessageError as exc:
-                name_ends(exc, self._channel)
+                name_ends(exc, self.channel)
                 message, error = None, error or exc
             receiver(message, error)
 
@@ -170,7 +170,7 @@ class Push:
             else:
                 if not isinstance(error, Exception):  # SystemExit: in a thread it ends nothing
                     error = MessageError(f"the message cannot be decoded: {error!r}")
-                name_ends(error, self._channel)
+                name_ends(error, self.channel)
                 message = None if frames is None or head else self._unopened(frames)
                 self._hand_on(message, error, head)
             if self._receiver is not None:

@@ -14,16 +14,13 @@ from typing import Any, Protocol, Self
 from ._frames import Frames
 from ._logs import Log, of_dialled, of_trusted
 from ._wire.budget import Budget
+from ._wire.peer_limits import Unsettled
 from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
 
 __all__ = [
     "Admission", "Admit", "Channel", "Comm", "Connector", "Enveloped", "HandleComm", "Listener",
     "Receiver", "Unsettled",
 ]  # fmt: skip
-
-
-class Unsettled(Exception):  # noqa: N818 - nothing is wrong
-    """Whether a message may be sent is not known yet; see `Channel.settled`."""
 
 
 #: Called with a message, an exception or None, and perhaps an Admission: see `Comm.push`.

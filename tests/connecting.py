@@ -26,9 +26,9 @@ SENT = honest([hello.encode(hello.local_hello(terms=accepted(LIMITS)))])
 each_peer = pytest.mark.parametrize("greeting", [OURS, DASKS], ids=["ours", "dask"])
 
 
-def connect(*received, limits=LIMITS):
+def connect(*received, limits=LIMITS, proving=None):
     """Return a connection that has received this, and no message with it."""
-    connection = Connection(SCRATCH, limits, LOCAL, PEER)
+    connection = Connection(SCRATCH, limits, LOCAL, PEER, proving=proving)
     assert feed(connection, b"".join(received)) == []
     return connection
 

@@ -444,7 +444,7 @@ def test_close_says_that_the_peer_was_gone_before_all_was_taken(run):
             for size in (1_200_000, 300_000):  # the server reads the first, and no more
                 batched.send("x" * size)
                 await until(lambda: not batched.waiting)
-            await until(lambda: server._channel._paused)
+            await until(lambda: server.channel.inbox.paused)
             closing = asyncio.ensure_future(batched.close())
             await settle()
             assert not closing.done()
@@ -459,7 +459,7 @@ def test_an_error_while_messages_wait_says_how_many(run):
     async def main():
         async with pair() as (client, server), batched_to(client) as batched:
             batched.send(*[bytes(MIB)] * 50)
-            await until(lambda: client._channel._queued)
+            await until(lambda: client.channel.out.unsent)
             server.abort()
             await until(batched.closed)
             await until(batched._task.done)
@@ -509,7 +509,7 @@ def test_close_says_what_a_cancelled_sender_has_left(run, how):
     async def main():
         async with pair() as (client, _), batched_to(client) as batched:
             batched.send(*[np.zeros(MIB, "u1")] * 30)  # of which nobody reads one
-            await until(lambda: client._channel._queued)
+            await until(lambda: client.channel.out.unsent)
             if how == "cancelled":
                 batched._task.cancel()
             else:

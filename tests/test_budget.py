@@ -160,7 +160,7 @@ def test_strangers_together_stay_within_it_and_a_trusted_peer_is_not_in_it(run):
 def test_whole_messages_that_nobody_reads_are_in_it(run):
     async def main():
         async with raw_pair(options=LIMITED) as (raw, comm):
-            budget = comm._channel._budget
+            budget = comm.channel.budget
             await raw.send(WHOLE)
             await until(lambda: budget.used >= 3 * MIB)
             assert len(await comm.read()) == 3 * MIB
@@ -184,7 +184,7 @@ def test_messages_that_are_read_as_they_come_are_not_bounded(run):
             for _ in range(10):
                 assert len(await server.read()) == 3 * MIB
             await writing
-            assert server._channel._budget.used == 0
+            assert server.channel.budget.used == 0
 
     run(main())
 
@@ -194,11 +194,11 @@ def test_pushed_messages_are_not_in_it(run):
         async with raw_pair(options=LIMITED) as (raw, comm):
             got = []
             await raw.send(WHOLE)
-            await until(lambda: comm._channel._budget.used >= 3 * MIB)
-            comm._channel.push(got.append)
+            await until(lambda: comm.channel.budget.used >= 3 * MIB)
+            comm.channel.push(got.append)
             await raw.send(WHOLE)
             await until(lambda: len(got) == 2)
-            assert comm._channel._budget.used == 0
+            assert comm.channel.budget.used == 0
 
     run(main())
 
@@ -253,10 +253,10 @@ def test_small_messages_are_counted_with_what_they_take(run):
         async with raw_pair(options=LIMITED) as (raw, comm):
             await raw.send(pack(1) * 5000)
             await until(lambda: comm.stats()["messages_received"] == 5000)
-            assert comm._channel._budget.used >= 100 * 5000
+            assert comm.channel.budget.used >= 100 * 5000
             for _ in range(5000):
                 assert await comm.read() == 1
-            assert comm._channel._budget.used == 0
+            assert comm.channel.budget.used == 0
 
     run(main())
 
@@ -265,13 +265,13 @@ def test_reading_pauses_by_what_messages_take(run):
     async def main():
         async with raw_pair(options=LIMITED) as (raw, comm):
             sending = asyncio.create_task(raw.send(pack(1) * 100_000))
-            await until(lambda: comm._channel._paused)
+            await until(lambda: comm.channel.inbox.paused)
             assert comm.stats()["bytes_received"] < 512 * KIB
-            assert MIB <= comm._channel._budget.used <= 4 * MIB
+            assert MIB <= comm.channel.budget.used <= 4 * MIB
             for _ in range(100_000):
                 assert await comm.read() == 1
             await sending
-            assert comm._channel._budget.used == 0
+            assert comm.channel.budget.used == 0
 
     run(main())
 

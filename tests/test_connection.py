@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from distributed_comm._wire import hello
 from distributed_comm._wire.connection import Connection
 from distributed_comm._wire.hello import Hello
-from distributed_comm._wire.states import TRANSITIONS, Event, State
+from distributed_comm._wire.proof import Proving, Role
+from distributed_comm._wire.states import HANDSHAKE, TRANSITIONS, Event, State
 from distributed_comm.errors import RemoteProtocolError
 from distributed_comm.options import Limits
 
@@ -38,17 +39,25 @@ pytestmark = pytest.mark.usefixtures("kernels")
 
 NO_ROOM = OSError("full")
 
+KEY = bytes(32)
+PROVING = honest([Proving(KEY, Role.DIALLER, "here").ours])
+
 #: How a connection gets into each state, and what can then move it.
 WAYS = {
-    State.HANDSHAKE: connect,
+    State.EXPECT_HELLO: lambda: connect(proving=Proving(KEY, Role.LISTENER, "here")),
+    State.EXPECT_PROOF: lambda: moved(WAYS[State.EXPECT_HELLO](), lambda c: feed(c, PROVING)),
     State.OPEN: lambda: connect(OURS),
     State.MUTE: lambda: moved(connect(OURS), lambda connection: connection.stop_sending(NO_ROOM)),
+    State.FAREWELL: lambda: connect(OURS + GOODBYE),
     State.LEAVING: lambda: moved(connect(OURS), Connection.close),
     State.LEFT: lambda: moved(connect(OURS), Connection.end),
     State.CLOSED: lambda: moved(connect(OURS), lambda connection: connection.lose("lost")),
 }
 MOVES = {
     Event.HELLO: [lambda connection: feed(connection, OURS)],
+    Event.PROVING_HELLO: [lambda connection: feed(connection, PROVING)],
+    Event.PROOF: [lambda connection: feed(connection, honest([b"\xc7\x21\xbc\4" + bytes(32)]))],
+    Event.GOODBYE: [lambda connection: feed(connection, GOODBYE)],
     Event.CLOSE: [Connection.close],
     Event.BROKEN: [lambda connection: connection.stop_sending(NO_ROOM)],
     Event.END: [Connection.end],
@@ -62,9 +71,13 @@ def moved(connection, move):
 
 
 def test_the_table_names_every_event_in_every_state():
-    """But the hello, which is a message like any other once it has come."""
-    hello_again = {(state, Event.HELLO) for state in State} - {(State.HANDSHAKE, Event.HELLO)}
-    assert TRANSITIONS.keys() == set(product(State, Event)) - hello_again
+    """But what belongs to the handshake, or does not: it is a message of the wrong kind."""
+    begins = {Event.HELLO, Event.PROVING_HELLO, Event.PROOF}
+    wrong = {(state, event) for state in State for event in begins}
+    wrong |= {(state, Event.GOODBYE) for state in HANDSHAKE}
+    wrong -= {(State.EXPECT_HELLO, Event.HELLO), (State.EXPECT_HELLO, Event.PROVING_HELLO)}
+    wrong -= {(State.EXPECT_PROOF, Event.PROOF)}
+    assert TRANSITIONS.keys() == set(product(State, Event)) - wrong
 
 
 @pytest.mark.parametrize(("state", "event"), TRANSITIONS, ids=str)
@@ -73,26 +86,30 @@ def test_every_event_in_every_state(state, event):
         connection = WAYS[state]()
         assert connection.state is state
         move(connection)
-        assert connection.state is TRANSITIONS[state, event]
+        if (state, event) == (State.FAREWELL, Event.GOODBYE):  # nothing may come behind the first
+            assert connection.state is State.LEAVING
+        else:
+            assert connection.state is TRANSITIONS[state, event]
 
 
 @pytest.mark.parametrize("state", State)
 def test_a_wrong_message_ends_the_connection_and_an_open_one_with_a_reason(state):
     connection = WAYS[state]()
     assert feed(connection, message(0, [1])) == []
-    if state is State.OPEN:
+    if state in {State.OPEN, State.FAREWELL}:
         assert connection.state is State.LEAVING
+        why = b"protocol error: a first block of 0 bytes, expected 16 for 1 lengths"
+        if state is State.FAREWELL:
+            why = b"protocol error: bytes after the goodbye"
         [said] = connection.last_words
-        assert said == honest(
-            [b"\xc7\x44\xbc\x08protocol error: a first block of 0 bytes, expected 16 for 1 lengths"]
-        )
+        assert said == honest([b"\xc7" + bytes([1 + len(why)]) + b"\xbc\x08" + why])
     else:
         assert connection.state is TRANSITIONS[state, Event.LOST]
         assert not connection.last_words
 
 
 def test_closed_is_the_end():
-    assert {TRANSITIONS[State.CLOSED, event] for event in Event if event is not Event.HELLO} == {
+    assert {there for (state, _), there in TRANSITIONS.items() if state is State.CLOSED} == {
         State.CLOSED
     }
 
@@ -107,8 +124,8 @@ def test_events_in_any_order(moves):
     for move in moves:
         move(connection)
         states.append(connection.state)
-    rank = {State.HANDSHAKE: 0, State.OPEN: 1, State.MUTE: 2}
-    rank |= {State.LEAVING: 3, State.LEFT: 3, State.CLOSED: 4}
+    rank = {State.EXPECT_HELLO: 0, State.EXPECT_PROOF: 1, State.OPEN: 2, State.MUTE: 3}
+    rank |= {State.FAREWELL: 4, State.LEAVING: 5, State.LEFT: 5, State.CLOSED: 6}
     ranks = [rank[state] for state in states]
     assert ranks == sorted(ranks)
     assert str(connection.closed_error()).endswith(ENDS)
@@ -204,7 +221,8 @@ def test_what_is_no_hello(sent, text):
 def test_a_goodbye_is_no_message_and_not_the_end():
     connection = connect(OURS)
     assert feed(connection, A + GOODBYE) == [[b"a"]]
-    assert connection.state is State.OPEN
+    assert connection.state is State.FAREWELL
+    check_end(connection, "closed by the peer", clean=True)
 
 
 @pytest.mark.parametrize("later", [A, B[:1], GOODBYE, PING, PONG, message(0, [1])])

@@ -313,7 +313,7 @@ def test_a_head_of_any_size_is_refused(run):
         async with serve() as (server, _):
             for size in (LONGEST, 64 * 1024, 1024 * 1024):
                 async with dial(server) as comm:
-                    comm._channel.send([b"\xc1\x01" + bytes(size), b"\x80"])
+                    comm.channel.send([b"\xc1\x01" + bytes(size), b"\x80"])
                     answer, error, _ = await comm.read_enveloped()
                     assert (answer, "expected at most" in error["exception_text"]) == (ERROR, True)
 
@@ -324,14 +324,14 @@ def test_a_request_is_refused_before_its_arguments_are_decoded(run):
     async def main():
         async with serve() as (server, _), dial(server) as comm:
             no_msgpack = b"\xc1\xc1\xc1"
-            comm._channel.send([encode_request(Request("nowhere")), no_msgpack])
+            comm.channel.send([encode_request(Request("nowhere")), no_msgpack])
             _, error, _ = await comm.read_enveloped()
             assert "no op 'nowhere'" in error["exception_text"]
-            comm._channel.send([encode_request(Request("echo")), no_msgpack])
+            comm.channel.send([encode_request(Request("echo")), no_msgpack])
             _, error, _ = await comm.read_enveloped()
             assert "cannot be decoded" in error["exception_text"]
-            comm._channel.send([encode_request(Request("nowhere", NOTHING)), no_msgpack])
-            comm._channel.send([encode_request(Request("echo")), b"\x81\xa4data\x07"])
+            comm.channel.send([encode_request(Request("nowhere", NOTHING)), no_msgpack])
+            comm.channel.send([encode_request(Request("echo")), b"\x81\xa4data\x07"])
             assert await comm.read_enveloped() == (REPLY, 7, None)
 
     run(main())

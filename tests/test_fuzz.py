@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from distributed_comm._tls.stream import TLSStream
 
 from distributed_comm import __main__ as command
 from distributed_comm._calls import operations, stream_handlers
@@ -16,7 +17,6 @@ from distributed_comm._serialize import decode as decoding
 from distributed_comm._serialize import embedded as opening
 from distributed_comm._serialize import encode as encoding
 from distributed_comm._serialize import pickles, tags
-from distributed_comm._tls.layer import TLSLayer
 from distributed_comm._wire import hello
 from distributed_comm._wire.length_framing import LengthFraming
 from distributed_comm._wire.sentinel_framing import SentinelFraming
@@ -66,7 +66,7 @@ WRONG = {
     "sentinel": (SentinelFraming, "_hold", forget),
     "shards": (opening, "COLLECTIONS", {"list": tuple, "tuple": list, "set": set}),
     "streams": (stream_handlers, "requires_trust", lambda _: False),
-    "tls": (TLSLayer, "_end", nothing),
+    "tls": (TLSStream, "_end", nothing),
     "types": (pickles, "check_trust", nothing),
 }
 

@@ -303,7 +303,7 @@ def test_a_stranger_is_refused_and_a_trusted_peer_is_not(run, way):
                     await comm.write({"op": op, "x": 1})  # in no envelope
                     assert "is for trusted peers" in (await comm.read())["exception_text"]
                 head = encode_request(Request("note"))
-                comm._channel.send([head, b"\xc1 no msgpack"])  # refused before it is decoded
+                comm.channel.send([head, b"\xc1 no msgpack"])  # refused before it is decoded
                 answer, error, _ = await comm.read_enveloped()
                 assert answer == ERROR
                 assert "trusted peers" in error["exception_text"]

@@ -85,7 +85,7 @@ def test_who_pings_and_does_not_read_takes_no_memory(run):
             expected = before + 200_000 * len(PING)
             await until(lambda: comm.stats()["bytes_received"] == expected)
             # the pongs would have been 5 MB
-            assert comm._channel._queued < dc.Limits().high_water + 2 * MIB
+            assert comm.channel.out.unsent < dc.Limits().high_water + 2 * MIB
             comm.abort()
             with pytest.raises(dc.CommClosedError):
                 await writing

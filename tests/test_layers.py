@@ -30,7 +30,7 @@ EXCEPTIONS = {
     "registry: importlib.metadata.entry_points": "12 ms, for schemes from outside alone",
     "_serialize.type_registry: import_module()": "a library's types load with the first of them",
     "_serialize.compression: import_module()": "a codec is loaded with the first frame for it",
-    "_serialize.types.torch_tensors: import_module()": "torch is large, and not there in most places",
+    "_serialize.types.torch_tensors: import_module()": "torch is large, and often not there",
     "_serialize.decode: import_module()": "a trusted peer names an enum by its module",
 }
 

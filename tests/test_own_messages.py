@@ -258,7 +258,7 @@ def test_a_head_of_any_size_is_no_answer(run):
         async def answer(comm):
             async with comm:
                 async for _ in comm:
-                    comm._channel.send([b"\xc1\x02" + bytes(2 << 20), b"\x01"])
+                    comm.channel.send([b"\xc1\x02" + bytes(2 << 20), b"\x01"])
 
         async with (
             dc.listen("tcp://127.0.0.1:0", answer) as listener,

@@ -102,7 +102,7 @@ def test_in_a_message(run, kernels, monkeypatch, tmp_path, transport, dialect, p
             server = await served
             assert (client.trusted, server.trusted) == (trusted, trusted)
             for sender, reader in ((client, server), (server, client)):
-                await check(sender._channel, reader)
+                await check(sender.channel, reader)
             client.abort()
             server.abort()
 

@@ -11,7 +11,8 @@ from peers import dial_raw, pack, pair, raw_pair
 
 import distributed_comm as dc
 from distributed_comm._loops import busy_poll as polling
-from distributed_comm._loops.busy_poll import PATIENCE, RETRY, STEP, poller_of
+from distributed_comm._loops.busy_poll import RETRY, STEP, VAIN
+from distributed_comm._loops.loop_state import state_of
 
 POLLING = dc.CommOptions(busy_poll=1.0)
 
@@ -36,7 +37,7 @@ def clock(monkeypatch):
 
 
 def is_awake():
-    return poller_of(asyncio.get_running_loop()).awake
+    return state_of(asyncio.get_running_loop()).poller.awake
 
 
 async def go_on(clock, seconds):
@@ -117,7 +118,7 @@ def test_who_has_sent_polls_for_the_answer(run, clock):
 
 def test_a_shorter_poll_does_not_end_a_longer_one(run, clock):
     async def main():
-        poller = poller_of(asyncio.get_running_loop())
+        poller = state_of(asyncio.get_running_loop()).poller
         poller.poll(1.0)
         poller.poll(0.1)
         await go_on(clock, 0.9)
@@ -173,8 +174,8 @@ def test_a_listener_polls_behind_the_hello(run, clock, nonce):
 
 def test_what_never_helps_is_left(run, clock):
     async def main():
-        poller = poller_of(asyncio.get_running_loop())
-        for _ in range(PATIENCE):
+        poller = state_of(asyncio.get_running_loop()).poller
+        for _ in range(VAIN):
             poller.poll_for_step()
             assert poller.awake
             await go_on(clock, STEP * 1.01)  # and no other step came
@@ -197,8 +198,8 @@ def test_what_never_helps_is_left(run, clock):
 
 def test_a_core_that_others_want_is_left_to_them(run, clock):
     async def main():
-        poller = poller_of(asyncio.get_running_loop())
-        for _ in range(PATIENCE):
+        poller = state_of(asyncio.get_running_loop()).poller
+        for _ in range(VAIN):
             poller.poll_for_step()
             poller.poll_for_step()
             assert poller.awake

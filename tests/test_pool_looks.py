@@ -8,7 +8,7 @@ from calling import LOOPBACK, serve
 from loops import until
 
 import distributed_comm as dc
-from distributed_comm._connection.channel import Adapter
+from distributed_comm._connection.channel import ConnectionChannel
 from distributed_comm._tls.security import Security
 
 HANDLERS = {"add": lambda x, y: x + y}
@@ -29,8 +29,8 @@ def where(request, tmp_path):
 def looks(monkeypatch):
     """Count the looks."""
     counted = []
-    look = Adapter.is_sound
-    monkeypatch.setattr(Adapter, "is_sound", lambda adapter: (counted.append(1), look(adapter))[1])
+    look = ConnectionChannel.is_sound
+    monkeypatch.setattr(ConnectionChannel, "is_sound", lambda adapter: (counted.append(1), look(adapter))[1])
     return counted
 
 

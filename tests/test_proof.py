@@ -210,7 +210,7 @@ def test_a_second_proof_ends_the_connection():
 def test_an_end_instead_of_the_proof():
     connection = connect()
     feed(connection, honest([proving(role=Role.DIALLER).ours]))
-    assert connection.state is State.HANDSHAKE
+    assert connection.state is State.EXPECT_PROOF
     connection.end()
     check_end(connection, "the peer closed the connection during the handshake")
 

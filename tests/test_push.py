@@ -19,7 +19,7 @@ def test_pushed_messages_arrive_in_order_without_a_reader(run, kernels):
             await client.write(1)
             await until(lambda: server.stats()["messages_received"] == 2)  # they wait
             got = []
-            channel = server._channel
+            channel = server.channel
             channel.push(got.append)
             assert got == [dumps(0), dumps(1)]
             for number in range(2, 500):
@@ -37,7 +37,7 @@ def test_pushed_messages_arrive_in_order_without_a_reader(run, kernels):
 def test_a_receiver_can_answer_in_the_callback_and_hand_the_rest_to_a_reader(run):
     async def main():
         async with pair() as (client, server):
-            channel = server._channel
+            channel = server.channel
 
             def answer(frames):
                 channel.send(frames)
@@ -66,7 +66,7 @@ def test_a_receiver_that_fails_is_reported_and_ends_the_connection(run, error):
         before = loop.get_exception_handler()
         loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
         async with pair() as (client, server):
-            server._channel.push(fail)
+            server.channel.push(fail)
             await client.write("x")
             with pytest.raises(dc.CommClosedError):
                 await client.read()
@@ -82,7 +82,7 @@ def test_nobody_pushes_under_a_reader(run):
             reading = asyncio.create_task(server.read())
             await asyncio.sleep(0)
             with pytest.raises(dc.LocalProtocolError):
-                server._channel.push(print)
+                server.channel.push(print)
             await client.write("unharmed")
             assert await reading == "unharmed"
 

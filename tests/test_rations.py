@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import distributed_comm as dc
-from distributed_comm._connection.ration import ADVANCE
-from distributed_comm._connection.rationing import Rationer
-from distributed_comm._connection.sender import JOIN
+from distributed_comm._connection.channel import ConnectionChannel
+from distributed_comm._connection.charge import ADVANCE
+from distributed_comm._connection.peer import ConnectionInfo
+from distributed_comm._connection.send_queue import JOIN
+from distributed_comm._loops.loop_state import LoopState
 from distributed_comm._wire.budget import ALLOWANCE, Budget
 from distributed_comm._wire.states import State
 
@@ -20,11 +22,14 @@ KIB, MIB = 1024, 1024 * 1024
 BUDGET = 2 * MIB
 
 
-class Socket:
-    """A socket that takes what it has room for, and says by `ahead` what it has not passed on."""
+class Stream:
+    """A stream that takes what it has room for, and says by `ahead` what it has not passed on."""
+
+    unacknowledged = 0
 
     def __init__(self):
         self.room = self.ahead = 0
+        self.piece = b""
 
     def send(self, data):
         if not self.room:
@@ -33,21 +38,25 @@ class Socket:
         self.room -= taken
         return taken
 
-    def sendmsg(self, buffers):
+    def send_many(self, buffers):
         return self.send(b"".join(map(bytes, buffers)))
 
+    def send_ahead(self, data):
+        return 0
 
-class Transport:
-    """Holds what it is given."""
+    def park(self, piece):
+        self.piece += piece
+        return True
 
-    def __init__(self):
-        self.data = b""
+    @property
+    def parked(self):
+        return len(self.piece)
 
-    def write(self, data):
-        self.data += data
+    def has_news(self):
+        return False
 
-    def get_write_buffer_size(self):
-        return len(self.data)
+    def abort(self):
+        pass
 
 
 class Loop:
@@ -70,6 +79,9 @@ class Loop:
     def get_debug(self):
         return False
 
+    def is_closed(self):
+        return False
+
 
 class Running:
     """What says that the loop runs here."""
@@ -78,25 +90,17 @@ class Running:
         return True
 
 
-class Probe(Rationer):
-    """A sender on such a socket, transport and loop."""
-
-    local_address, peer_address = "here", "there"
-    read = close = closed = stats = _misused = _has_heard = None
+class Probe(ConnectionChannel):
+    """The channel of a stranger on such a stream and loop."""
 
     def __init__(self, budget, connection):
-        super().__init__(Loop(), Socket(), connection, dc.Limits())
+        info = ConnectionInfo("here", "there", "", dialled=False, same_host=False)
+        state, options = LoopState(Loop()), dc.CommOptions()
+        super().__init__(state, Stream(), connection, info, options, ignore, ignore)
+        self.turn = None
         self._switch = Running()
-        self._transport = Transport()
         self.writers = []
-        self.ration(budget)
-
-    def _send_failed(self, exc):
-        raise AssertionError from exc
-
-    def abort(self, why="aborted"):
-        self._connection.lose(why)
-        self._drop()
+        self.share(budget)
 
     def write(self, frames):
         """Send a message, and let it be drained, until it has to wait."""
@@ -105,22 +109,26 @@ class Probe(Rationer):
             drain = self.drain()
             with contextlib.suppress(StopIteration):
                 while drain.send(None) is None:  # it gives way
-                    self._loop.turn()
+                    self._state.loop.turn()
                 self.writers.append(drain)
 
     def take(self, nbytes):
-        """Let the peer take so many bytes, first of what the transport holds."""
-        data = self._transport.data
-        self._transport.data = data[nbytes:]
-        if not self._transport.data:
-            self._sock.room += nbytes - len(data)
-            if self._parked:
+        """Let the peer take so many bytes, first of what the stream keeps."""
+        piece = self.stream.piece
+        self.stream.piece = piece[nbytes:]
+        if not self.stream.piece:
+            self.stream.room += nbytes - len(piece)
+            if piece:
                 self.resume_writing()
 
     def memory(self):
         """Return the bytes of what is there, whole."""
-        whole = [b.obj if isinstance(b, memoryview) else b for b in self._queue]
-        return sum(memoryview(b).nbytes for b in whole) + len(self._transport.data)
+        whole = [b.obj if isinstance(b, memoryview) else b for b in self.out._queue]
+        return sum(memoryview(b).nbytes for b in whole) + self.stream.parked
+
+
+def ignore(_channel):
+    pass
 
 
 def probe(budget):
@@ -130,13 +138,13 @@ def probe(budget):
 def check(budget, probes):
     """Check that as much is counted as there is, but for little."""
     for each in probes:
-        held = each._ration.held
+        held = each.out.held
         assert each.memory() - held <= ALLOWANCE
         # a short buffer that was parked counts until it is sent, and something is held in advance
-        assert held <= each._kept() + JOIN + ADVANCE
-        if not each._queued:
+        assert held <= each.out._kept() + JOIN + ADVANCE
+        if not each.out.unsent:
             assert held == 0
-    assert budget.used == sum(each._ration.held for each in probes) <= BUDGET
+    assert budget.used == sum(each.out.held for each in probes) <= BUDGET
 
 
 SIZES = st.sampled_from([0, 1, 100, 3_000, 5_000, 60_000, 70_000, 300_000, 900_000])
@@ -162,9 +170,9 @@ def test_whatever_happens_as_much_is_counted_as_waits(steps):
         elif what == "take":
             one.take(*args)
         elif what == "turn":
-            one._loop.turn()
+            one._state.loop.turn()
         elif what == "fresh":  # as a callback that has received something
-            one._fresh = not one._queued
+            one.out.fresh = not one.out.unsent
         elif what == "cancel":
             for writer in one.writers:
                 with contextlib.suppress(asyncio.CancelledError, StopIteration, dc.CommClosedError):
@@ -175,7 +183,7 @@ def test_whatever_happens_as_much_is_counted_as_waits(steps):
         check(budget, probes)
     for one in probes:
         one.take(100 * MIB)
-        one._loop.turn()
+        one._state.loop.turn()
         one.take(100 * MIB)
         for writer in one.writers:
             writer.close()
@@ -188,7 +196,7 @@ def test_a_long_buffer_is_counted_as_long_as_it_is_there():
     one = probe(budget)
     one.send([bytes(MIB)])
     one.take(MIB // 2)
-    assert one._queued < 600 * KIB
+    assert one.out.unsent < 600 * KIB
     assert MIB <= budget.used <= one.memory() + ADVANCE
     one.take(MIB // 2 - 1000)
     assert one.memory() < 2 * KIB
@@ -201,9 +209,9 @@ def test_a_long_buffer_is_counted_as_long_as_it_is_there():
 def test_a_message_that_does_not_fit_is_refused_and_a_short_one_behind_it_goes_out(size):
     budget = Budget(BUDGET)
     one = probe(budget)
-    one._fresh = False
+    one.out.fresh = False
     budget.change(BUDGET)
-    one._sock.room = 1
+    one.stream.room = 1
     one.send([b"x" * 100])
     with pytest.raises(dc.MessageError, match=rf"a message of {size}\d\d? bytes|{size + 24} bytes"):
         one.send([bytes(size)])
@@ -231,25 +239,25 @@ def test_many_short_messages_of_one_turn_go_out_where_nothing_is_left():
     """They do not have to wait, because the socket takes them."""
     budget = Budget(BUDGET)
     one = probe(budget)
-    one._sock.room = 10 * MIB
+    one.stream.room = 10 * MIB
     budget.change(BUDGET)
     for _ in range(1_000):
         one.send([bytes(100)])
     one.send([bytes(60_000)])
-    one._loop.turn()
-    assert one._sock.room == 10 * MIB - 1_000 * 124 - 60_024
-    assert not one._queued
+    one._state.loop.turn()
+    assert one.stream.room == 10 * MIB - 1_000 * 124 - 60_024
+    assert not one.out.unsent
 
 
 def test_writers_wait_earlier_the_less_is_left_and_nobody_is_cut():
     budget = Budget(16 * MIB)
-    unsent = []
+    unsent, probes = [], []
     for _ in range(3_000):
-        one = probe(budget)
-        one._fresh = False
+        probes.append(one := probe(budget))
+        one.out.fresh = False
         while not one.writers:
             one.write([bytes(1_000)])
-        unsent.append(one._queued)
+        unsent.append(one.out.unsent)
         one.writers.clear()
     assert unsent[0] >= 64 * KIB
     assert unsent[1_000] < unsent[0] // 10
@@ -260,12 +268,12 @@ def test_writers_wait_earlier_the_less_is_left_and_nobody_is_cut():
 def test_what_a_layer_below_holds_is_counted():
     budget = Budget(BUDGET)
     one = probe(budget)
-    one._sock.room = 50_000
-    one._sock.ahead = 50_000
+    one.stream.room = 50_000
+    one.stream.ahead = 50_000
     one.send([bytes(40_000)])
     one.count_ahead()
     assert 50_000 <= budget.used <= 50_000 + ADVANCE
-    one._sock.ahead = 0
+    one.stream.ahead = 0
     one.resume_writing()
     assert budget.used == 0
 

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("certified")
 
 
 def budget_of(comm):
-    return comm._channel._budget
+    return comm.channel.budget
 
 
 def call(op, **arguments):
@@ -49,7 +49,7 @@ def call(op, **arguments):
 async def stuck(comm):
     """Wait until nothing that is sent on a comm moves any more."""
     before = None
-    while before != (before := comm.stats()) or not comm._channel._queued:
+    while before != (before := comm.stats()) or not comm.channel.out.unsent:
         await settle(200)
 
 
@@ -68,7 +68,7 @@ def test_what_a_stranger_has_not_read_is_counted_until_it_has(run, address, size
         async with pair(address) as (client, server):
             writing = asyncio.create_task(write_on(server, size))
             await stuck(server)
-            queued, used = server._channel._queued, budget_of(server).used
+            queued, used = server.channel.out.unsent, budget_of(server).used
             assert queued > 200 * KIB or size > 200 * KIB
             # beside it: what was sent of a long buffer, and what TLS has encrypted
             assert queued - ALLOWANCE <= used <= queued + size + 600 * KIB
@@ -97,7 +97,7 @@ def test_it_is_given_back_however_it_ends(run, address, how):
             budget = budget_of(server)
             writing = asyncio.create_task(write_arrays(server))
             await stuck(server)
-            assert server._channel._queued - ALLOWANCE <= budget.used
+            assert server.channel.out.unsent - ALLOWANCE <= budget.used
             if how == "abort":
                 server.abort()
             elif how == "close":
@@ -107,7 +107,7 @@ def test_it_is_given_back_however_it_ends(run, address, how):
             else:
                 writing.cancel()
                 await asyncio.wait([writing])
-                assert budget.used >= server._channel._queued  # the copy
+                assert budget.used >= server.channel.out.unsent  # the copy
                 array[:] = 2
                 while budget.used:
                     assert await client.read() == pytest.approx(1)
@@ -121,15 +121,15 @@ def test_what_tls_has_encrypted_is_counted_although_nothing_is_queued(run):
     async def main():
         unpinged = dc.CommOptions(timeouts=dc.Timeouts(keepalive=1_000))
         async with pair("certified://127.0.0.1:0", options=unpinged) as (client, server):
-            channel = server._channel
+            channel = server.channel
             written = 0
-            while not channel._sock.ahead:
+            while not channel.stream.ahead:
                 await server.write("x" * 60_000)
                 written += 1
                 await settle(20)
-                channel._fresh = True  # as behind a request
-            assert not channel._queued
-            assert channel._sock.ahead - ALLOWANCE <= budget_of(server).used
+                channel.out.fresh = True  # as behind a request
+            assert not channel.out.unsent
+            assert channel.stream.ahead - ALLOWANCE <= budget_of(server).used
             for _ in range(written):
                 await client.read()
             await until(lambda: not budget_of(server).used)
@@ -147,7 +147,7 @@ def test_it_is_given_back_with_a_loop_that_was_closed():
             client = await dc.connect(listener.contact_address, trusted=False)
         server = await served
         for _ in range(100):
-            server._channel.send([bytes(100 * KIB)])
+            server.channel.send([bytes(100 * KIB)])
         kept.append(budget_of(server))
         assert kept[0].used > MIB
         assert not client.closed()
@@ -162,7 +162,7 @@ def test_a_dialler_counts_nothing_of_what_it_sends(run):
     async def main():
         async with pair(options=(LIMITED, dc.CommOptions())) as (client, server):
             writing = asyncio.create_task(client.write(bytes(15 * MIB)))
-            await until(lambda: client._channel._queued)
+            await until(lambda: client.channel.out.unsent)
             assert budget_of(client).used == 0
             client.abort()
             await asyncio.gather(writing, return_exceptions=True)
@@ -351,7 +351,7 @@ def test_a_crowd_that_asks_and_does_not_read_stays_within_the_budget(run, asked)
                 while sent != (sent := total(server)):
                     await settle(100)
                     assert listener._budget.used <= BUDGET
-                unsent = sum(each.comm._channel._queued for each in server._servings)
+                unsent = sum(each.comm.channel.out.unsent for each in server._servings)
                 assert unsent > BUDGET // 4
                 assert unsent <= listener._budget.used + 150 * ALLOWANCE
                 assert server.incoming_comms_open == 150
@@ -496,11 +496,11 @@ def test_but_it_keeps_no_place_that_others_need(run):
                 await raw.send(OUR_HELLO)
                 await until(lambda raw=raw: channel_of(server, raw))
                 channel = channel_of(server, raw)
-                while not channel._queued:
+                while not channel.out.unsent:
                     await raw.send(call("give", source=500))
                     await settle(50)
-                assert not channel._ration.held
-                await until(lambda channel=channel: channel._ration.stalled)
+                assert not channel.out.held
+                await until(lambda channel=channel: channel.out.stalled)
                 assert channel.is_idle()
                 assert not channel.closed()
             for _ in range(4):
@@ -514,7 +514,7 @@ def channel_of(server, raw):
     """Return the server's channel to this peer; None before there is one."""
     here = f":{raw.sock.getsockname()[1]}"
     found = (each.comm for each in server._servings if each.comm.peer_address.endswith(here))
-    return next((comm._channel for comm in found), None)
+    return next((comm.channel for comm in found), None)
 
 
 def test_a_stranger_that_was_idle_is_not_cut_for_what_has_just_been_queued(run):
@@ -522,15 +522,15 @@ def test_a_stranger_that_was_idle_is_not_cut_for_what_has_just_been_queued(run):
 
     async def main():
         async with pair(options=HASTY) as (client, server):
-            channel = server._channel
+            channel = server.channel
             for _ in range(20):
                 channel.look()
-            channel._fresh = False  # as behind a message of the same turn
+            channel.out.fresh = False  # as behind a message of the same turn
             channel.send([bytes(20_000)])
-            assert channel._queued
+            assert channel.out.unsent
             channel.look()
             assert not server.closed()
-            assert len(await client._channel.read()) == 1
+            assert len(await client.channel.read()) == 1
 
     run(main())
 
@@ -541,10 +541,10 @@ def test_one_that_leaves_little_unread_is_cut_where_a_writer_waits_for_it(run):
     async def main():
         async with raw_pair(options=HASTY) as (_, server):
             budget = budget_of(server)
-            while not server._channel._queued:
+            while not server.channel.out.unsent:
                 await server.write("x" * 1_000)
                 await settle(50)
-            assert not server._channel._ration.held
+            assert not server.channel.out.held
             budget.change(BUDGET)
             with pytest.raises(dc.CommClosedError, match=r"took nothing .* for 0\.4 s"):
                 await write_on(server, 500)
@@ -560,7 +560,7 @@ def test_a_stranger_that_reads_slowly_is_not(run):
         async with raw_pair(options=HASTY) as (raw, server):
             writing = asyncio.create_task(write_on(server, 5 * MIB))
             await stuck(server)
-            taken = server._channel._taken
+            taken = server.channel.out.taken
             loop = asyncio.get_running_loop()
             for _ in range(12):
                 rest = 70_000  # more than a segment of the loopback device
@@ -568,7 +568,7 @@ def test_a_stranger_that_reads_slowly_is_not(run):
                     rest -= len(await loop.sock_recv(raw.sock, rest))
                 await asyncio.sleep(GAP / 3)
             assert not server.closed()
-            assert server._channel._taken - taken <= 2 * MIB
+            assert server.channel.out.taken - taken <= 2 * MIB
             writing.cancel()
             await asyncio.wait([writing])
 

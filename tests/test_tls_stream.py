@@ -178,10 +178,10 @@ def test_of_a_backlog_at_most_256_kib_are_encrypted(run):
             writer.transport.pause_reading()
             with peak_of_memory() as found:
                 writing = asyncio.create_task(comm.write(array))
-                await until(lambda: comm._channel._queued)  # a thread has encoded it
+                await until(lambda: comm.channel.out.unsent)  # a thread has encoded it
                 await settle(200)
                 assert not writing.done()
-            assert comm._channel._transport._transport.get_write_buffer_size() <= AHEAD * 1.01
+            assert comm.channel.stream.ahead <= AHEAD * 1.01
             writing.cancel()
             comm.abort()
             await asyncio.wait([writing])

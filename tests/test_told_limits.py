@@ -171,10 +171,10 @@ def test_a_stranger_that_does_not_say_which_limits_apply_is_cut_and_its_messages
         async with raw_pair(TELLS_LITTLE, options=options) as (_, comm):
             waiting = asyncio.ensure_future(comm.write(bytes(600_000)))
             await settle()
-            assert comm._channel.budget.used > 600_000
+            assert comm.channel.budget.used > 600_000
             with pytest.raises(dc.CommClosedError, match=r"did not say which limits apply"):
                 await waiting
-            assert comm._channel.budget.used == 0
+            assert comm.channel.budget.used == 0
 
     run(main())
 
@@ -202,7 +202,7 @@ def test_who_asks_before_the_first_message_slows_nothing_down(run):
             assert await raw.read_frames() == [bytes.fromhex("c7 02 bc 07 00")]
             await comm.write("x")
             assert await raw.read_message() == "x"
-            assert comm._channel._short == 72  # by the fewest frames
+            assert comm.channel._short == 72  # by the fewest frames
 
     run(main())
 
@@ -323,7 +323,7 @@ def test_nothing_follows_the_goodbye_of_who_is_closed_with_messages_unread(run, 
         async with pair(place) as (client, server):
             await client.write("unread")
             await until(server.unread)
-            server._channel.evict("no place")
+            server.channel.evict("no place")
             with pytest.raises(dc.CommClosedError, match="which says: no place") as caught:
                 await client.read()
             assert caught.value.clean

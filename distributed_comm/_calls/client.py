@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from .._loops.owners import NOWHERE
+from .._loops.loop_state import NOWHERE
 from ..core import Comm
 from ..errors import CommClosedError
 from .checkout import Plan

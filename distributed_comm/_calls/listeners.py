@@ -9,7 +9,7 @@ from typing import Any
 
 from .._addressing import unparse_host_port
 from .._endpoints import get_address_host_port, listen
-from .._loops.owners import owner
+from .._loops.ownership import owner
 from .._loops.tasks import start
 from ..core import Comm, Listener
 from ..errors import LocalProtocolError

@@ -19,7 +19,8 @@ from weakref import WeakKeyDictionary
 from .._addressing import unparse_host_port
 from .._endpoints import connect
 from .._loops import forks
-from .._loops.owners import NOWHERE, owner, switch_of
+from .._loops.loop_state import NOWHERE, state_of
+from .._loops.ownership import owner
 from .._loops.tasks import start
 from ..core import Comm
 from ..errors import CommClosedError, LocalProtocolError
@@ -101,7 +102,7 @@ class ConnectionPool:
 
     def _begin(self, loop: asyncio.AbstractEventLoop | None) -> Plan:
         """Belong to this loop, with no comm."""
-        switch = NOWHERE if loop is None else switch_of(loop)
+        switch = NOWHERE if loop is None else state_of(loop).switch
         self._loop = loop
         self._plan = plan = Plan(self.limit, self._discard, switch.runs)
         #: ``take(addr)`` returns an idle comm, None where there is none; ``reuse(addr, comm)``
@@ -121,7 +122,7 @@ class ConnectionPool:
         """
         loop, home = asyncio._get_running_loop(), self._loop
         if loop is not None and home is None:  # the same plan, whose methods somebody may have
-            self._loop, self._plan.here = loop, switch_of(loop).runs
+            self._loop, self._plan.here = loop, state_of(loop).switch.runs
         if loop is home or home is None:
             return self._plan
         closed = home.is_closed()

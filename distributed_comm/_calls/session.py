@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from .._envelope import ERROR
+from .._loops.loop_state import state_of
 from .._loops.tasks import start
-from .._loops.turns import metered
 from ..core import Comm
 from ..errors import CommClosedError, RemoteError
 from .dispatch import Answering, Work
@@ -96,7 +96,9 @@ class Serving(Answering):
             work = self._take(message, error, call)
         if work is not None:
             answering = self._work(work)
-            self.task = start(answering if self._trusted else metered(answering))
+            if not self._trusted:
+                answering = state_of(asyncio.get_running_loop()).turns.metered(answering)
+            self.task = start(answering)
 
     def _is_ready(self) -> bool:
         """Whether a request of a stranger need not wait; if not, it waits undecoded."""

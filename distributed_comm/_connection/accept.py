@@ -20,23 +20,24 @@ from .._comm import ChannelComm
 from .._logs import StrangersLog
 from .._loops import descriptors, forks
 from .._loops.deadlines import Deadline
-from .._loops.owners import owner
+from .._loops.loop_state import LoopState, state_of
+from .._loops.ownership import owner
 from .._loops.tasks import start
-from .._loops.turns import Turns, metered, turns_of
 from .._serialize.compression import choose
-from .._transports.ip_sockets import drop, has_news
 from .._trust.trust import REFUSAL, Trust
 from .._wire.budget import Budget
+from .._wire.framing import MakeFraming
 from .._wire.length_framing import LengthFraming
 from ..core import HandleComm, Listener
 from ..errors import FatalCommClosedError, LocalProtocolError
 from ..options import CommOptions
-from .channel import Adapter
+from .byte_stream import ByteStream, SocketStream
+from .channel import ConnectionChannel
 from .eviction import FULL, SCARCE, Crowd, are_too_many, relieve
 from .handle_comm import Handling
-from .handshake import Framing, judge, make_adapter
-from .peer import Link
-from .provider import attach
+from .handshake import judge, make_channel
+from .peer import ConnectionInfo
+from .socket_state import drop, has_news
 
 __all__ = ["SocketListener"]
 
@@ -57,10 +58,10 @@ EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class SocketListener(Listener):
-    """Accepts connections on its sockets; subclasses bind them and make the adapters."""
+    """Accepts connections on its sockets; subclasses bind them and make the channels."""
 
     #: As that of the connectors that dial it.
-    framing: Framing = LengthFraming
+    framing: MakeFraming = LengthFraming
 
     def __init__(
         self,
@@ -87,11 +88,11 @@ class SocketListener(Listener):
         self._starved = False  # accepting pauses for want of descriptors
         self._number = 0  # of the last descriptor that accept() returned
         self._crowd = Crowd(self._options, self._log)
-        self._turns: Turns | None = None  # of the loop, once started
+        self._state: LoopState | None = None  # of the loop, once started
         self._waiting = False  # until it is the turn of those who dial
         self._silent_until = 0.0  # when it may be said again that there are too many connections
-        self._handshakes: dict[Adapter, Deadline] = {}
-        self._connections: set[Adapter] = set()
+        self._handshakes: dict[ConnectionChannel, Deadline] = {}
+        self._connections: set[ConnectionChannel] = set()
         forks.watch(self)
 
     @abstractmethod
@@ -99,7 +100,7 @@ class SocketListener(Listener):
         """Return listening sockets."""
 
     @abstractmethod
-    def _identify(self, sock: socket.socket, name: Any) -> Link:
+    def _identify(self, sock: socket.socket, name: Any) -> ConnectionInfo:
         """Prepare an accepted socket, of which accept() gave the peer's name; return its ends.
 
         OSError where it has gone.
@@ -122,16 +123,16 @@ class SocketListener(Listener):
             for sock in self._sockets:
                 forks.own(sock)
         self._crowd.begin(self._loop, self._sockets[0].fileno())
-        self._turns = turns_of(self._loop)
+        self._state = state_of(self._loop)
         self._resume()
 
     def stop(self) -> None:
         self._pause()
         for sock in self._sockets:
             sock.close()
-        for adapter in list(self._handshakes):
-            if not adapter.greeted:  # else the peer's `connect` may have returned
-                adapter.abort()
+        for channel in list(self._handshakes):
+            if not channel.greeted:  # else the peer's `connect` may have returned
+                channel.abort()
         self._log.flush()
 
     def forked(self) -> None:
@@ -215,8 +216,8 @@ class SocketListener(Listener):
         """Accept, unless those who dial have had their share of the loop."""
         if self._loop is None:  # in a child, whose copy of the loop has the parent's selector
             return
-        turns = self._turns
-        assert turns is not None
+        assert self._state is not None
+        turns = self._state.turns
         lane = turns.shares.handshakes
         turns.meter(lane, self._accept, sock)
         if lane.is_over() and not self._waiting:
@@ -231,14 +232,14 @@ class SocketListener(Listener):
             self._resume()
 
     def _accept(self, sock: socket.socket) -> None:
-        assert self._loop is not None
-        assert self._turns is not None
-        shares = self._turns.shares
+        assert self._state is not None
+        loop, turns = self._state.loop, self._state.turns
+        shares = turns.shares
         most = descriptors.ceiling()
         for _ in range(FEW if shares.contended else BATCH):
-            if not self._make_room(self._loop, sock, most):
+            if not self._make_room(loop, sock, most):
                 return
-            if self._turns.is_over(shares.handshakes):
+            if turns.is_over(shares.handshakes):
                 return
             try:
                 with forks.making:
@@ -250,82 +251,87 @@ class SocketListener(Listener):
                 if exc.errno not in EXHAUSTED:
                     raise
                 self._log.line(logging.WARNING, "%s pauses accepting: %s", self, exc)
-                self._starve(self._loop)
+                self._starve(loop)
                 return
             self._number = accepted.fileno()
-            self._welcome(self._loop, accepted, name)
+            self._welcome(self._state, accepted, name)
 
-    def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, name: Any) -> None:
+    def _stream(self, state: LoopState, sock: socket.socket) -> ByteStream:  # noqa: ARG002
+        """Return what the connection sends into; a subclass may have another one."""
+        return SocketStream(sock)
+
+    def _welcome(self, state: LoopState, sock: socket.socket, name: Any) -> None:
         """Begin the handshake with whoever was accepted."""
         try:
-            link = self._identify(sock, name)
+            info = self._identify(sock, name)
         except OSError:  # it has gone already
             drop(sock)
             return
-        adapter = make_adapter(
-            loop, sock, link, self._trust, self._options, self.framing,
+        stream = self._stream(state, sock)
+        channel = make_channel(
+            state, stream, info, self._trust, self._options, self.framing,
             self._opened, self._lost,
         )  # fmt: skip
-        self._handshakes[adapter] = Deadline(loop, COURTESY, lambda: self._greet(adapter))
-        self._connections.add(adapter)
-        if not self._trust.includes(vouched=link.vouched, proven=False, relayed=False):
-            self._crowd.join(adapter)  # until it has shown that it is none of them
-        attaching = metered(self._attach(loop, sock, adapter), handshake=True)
-        self._handling.keep(start(attaching, loop))
+        forks.hand_over(sock)
+        self._handshakes[channel] = Deadline(state.loop, COURTESY, lambda: self._greet(channel))
+        self._connections.add(channel)
+        if not self._trust.includes(vouched=info.vouched, proven=False, relayed=False):
+            self._crowd.join(channel)  # until it has shown that it is none of them
+        starting = state.turns.metered(self._start(stream, channel), handshake=True)
+        self._handling.keep(start(starting, state.loop))
 
-    async def _attach(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, adapter: Adapter
-    ) -> None:
+    async def _start(self, stream: ByteStream, channel: ConnectionChannel) -> None:
+        assert self._loop is not None
         try:
-            await attach(loop, sock, adapter, adapter.attached)
+            await stream.start(self._loop, channel, channel.attached)
         except OSError as exc:
             self._log.line(logging.INFO, "%s could not serve a connection: %s", self, exc)
-            self._lost(adapter)
+            self._lost(channel)
 
-    def _greet(self, adapter: Adapter) -> None:
+    def _greet(self, channel: ConnectionChannel) -> None:
         """Send our hello to one who keeps silent, and wait a while."""
         assert self._loop is not None
-        adapter.greet()
+        channel.greet()
         patience = self._options.timeouts.handshake - COURTESY
-        self._handshakes[adapter] = Deadline(self._loop, patience, lambda: self._expire(adapter))
+        self._handshakes[channel] = Deadline(self._loop, patience, lambda: self._expire(channel))
 
-    def _expire(self, adapter: Adapter) -> None:
-        adapter.abort("no hello came in time")
+    def _expire(self, channel: ConnectionChannel) -> None:
+        channel.abort("no hello came in time")
 
-    # -- callbacks of the adapters -------------------------------------------------
+    # -- callbacks of the channels -------------------------------------------------
 
-    def _opened(self, adapter: Adapter) -> None:
+    def _opened(self, channel: ConnectionChannel) -> None:
         """The handshake is done."""
-        self._handshakes.pop(adapter).cancel()
+        self._handshakes.pop(channel).cancel()
         if not self._starved:  # a handshake that is done frees no descriptor
             self._resume()
         try:
-            trusted = judge(adapter, self._trust, self._budget, self._log)
+            trusted = judge(channel, self._trust, self._budget, self._log)
         except FatalCommClosedError as exc:
             self._log.line(logging.INFO, "%s refused a connection: %s", self, exc)
             assert self._loop is not None
-            self._crowd.part(adapter)
-            self._handling.keep(start(adapter.refuse(REFUSAL), self._loop))
+            self._crowd.part(channel)
+            self._handling.keep(start(channel.refuse(REFUSAL), self._loop))
             return
         if trusted:
-            self._crowd.leave(adapter)
-        elif not self._crowd.settle(adapter):
-            self._log.line(logging.INFO, "%s turned %s away: %s", self, adapter.peer_address, FULL)
-            adapter.evict(FULL)
+            self._crowd.leave(channel)
+        elif not self._crowd.settle(channel):
+            self._log.line(logging.INFO, "%s turned %s away: %s", self, channel.peer_address, FULL)
+            channel.evict(FULL)
             return
         comm = ChannelComm(
-            adapter, trusted=trusted, deserialize=self._deserialize, limits=self._options.limits
+            channel, trusted=trusted, deserialize=self._deserialize, limits=self._options.limits
         )
         self._handling.begin(comm)
 
-    def _lost(self, adapter: Adapter) -> None:
+    def _lost(self, channel: ConnectionChannel) -> None:
         """A connection is gone, perhaps before its handshake was done."""
-        self._connections.discard(adapter)
-        self._crowd.leave(adapter)
-        deadline = self._handshakes.pop(adapter, None)
+        self._connections.discard(channel)
+        self._crowd.leave(channel)
+        deadline = self._handshakes.pop(channel, None)
         if deadline is not None:
             deadline.cancel()
-            error = adapter.closed_error()
+            error = channel.closed_error()
             self._log.line(logging.INFO, "%s: a handshake failed: %s", self, error)
         if not self._accepting:
             self._resume()

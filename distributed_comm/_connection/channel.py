@@ -1,306 +1,664 @@
-"""Between an asyncio transport and `_wire.connection`: one connection as a Channel.
+"""One byte connection as a Channel: what an asyncio transport calls, and what a Comm does.
 
-Here are the transport's callbacks and the handshake; the bases do the sending (`sender`),
-pause reading above a limit (`pausing`), watch the peer (`watcher`), hand out messages
-(`reader`), end the connection (`leaver`) and say whether it is idle (`evictable`).
+The channel owns its parts, and each has the only code that writes its state: a `ByteStream` to
+send into, a `SendQueue` for what waits to be sent, an `Inbox` for what waits to be read, a
+`Keepalive` that watches the peer, and a `Closing` once it closes. `_wire.connection` says what the
+bytes mean.
 """
 
 import asyncio
-import socket
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from math import inf
-from typing import Any, cast
+from threading import get_ident
+from typing import Any
 
 from .._frames import Frames
+from .._logs import Log, of_trusted
 from .._loops import forks
-from .._loops.busy_poll import poller_of
+from .._loops.loop_state import NOWHERE, LoopState
 from .._loops.shares import DEAF
-from .._loops.turns import Turn, turns_of
-from .._tls.layer import PORTION
-from .._wire.budget import Budget
+from .._loops.tasks import start
+from .._loops.turns import Turn
+from .._wire.budget import ALLOWANCE, Budget
 from .._wire.connection import Connection
-from .._wire.states import CLOSED, HANDSHAKE, LEAVING, OPEN
+from .._wire.states import CLOSED, FAREWELL, HANDSHAKE, LEAVING, OPEN
+from ..core import Channel
 from ..errors import CommClosedError
 from ..options import CommOptions
-from .evictable import Evictable
-from .peer import Link
+from .byte_stream import ByteStream
+from .charge import ChargedSendQueue
+from .closing import Closing
+from .eviction import Place
+from .inbox import Inbox
+from .keepalive import Keepalive
+from .pace import CREDIT, TOLL
+from .peer import ConnectionInfo
+from .send_queue import JOIN, SendQueue
 
-__all__ = ["Adapter"]
+__all__ = ["BusyChannel", "ConnectionChannel"]
 
 #: Bytes of many small values that a stranger may send in one message, whatever they are: decoding
 #: them takes more time than their bytes say, and is limited.
 MANY = 64 * 1024
-#: How often a look reads at most. A peer that has left has sent a goodbye and its end, and perhaps
-#: a few pings; one that goes on sending is alive.
+#: How often `is_sound` receives at most. A peer that has left has sent a goodbye and its end, and
+#: perhaps a few pings; one that goes on sending is alive.
 LOOKS = 4
+FORKED = "it belongs to the process that this was forked from"
 
 
-def _nobody_asks(_: "Adapter") -> None:
+def _nobody_asks(_: "ConnectionChannel") -> None:
     pass
 
 
-class Adapter(Evictable, asyncio.BufferedProtocol):
-    """One connection over a socket of ours.
+class ConnectionChannel(Channel, asyncio.BufferedProtocol):
+    """One connection over a byte stream.
 
-    ``opened(adapter)`` is called when the handshake is done, if it succeeds, and
-    ``lost(adapter)`` in any case when the connection is gone.
+    ``opened(channel)`` is called when the handshake is done, if it succeeds, and
+    ``lost(channel)`` in any case when the connection is gone.
     """
 
+    read: Callable[[], Coroutine[Any, Any, Frames]]  # the inbox's
+
     __slots__ = (
-        "__weakref__", "_ear", "_lost", "_opened", "_poller", "compression", "enveloped",
-        "get_buffer", "link", "local_address", "peer_address", "pickle_protocol", "typed",
+        "__weakref__", "_announced", "_closing", "_connection", "_credit", "_ear", "_keepalive",
+        "_limits", "_lost", "_opened", "_sent", "_settling", "_short", "_spent", "_state",
+        "_switch", "_thread", "_timeouts", "budget", "compression", "enveloped", "full",
+        "get_buffer", "inbox", "info", "local_address", "log", "out", "peer_address",
+        "pickle_protocol", "place", "read", "received", "stream", "turn", "typed",
     )  # fmt: skip
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        sock: socket.socket,
+        state: LoopState,
+        stream: ByteStream,
         connection: Connection,
-        link: Link,
+        info: ConnectionInfo,
         options: CommOptions,
-        opened: Callable[["Adapter"], None],
-        lost: Callable[["Adapter"], None],
+        opened: Callable[["ConnectionChannel"], None],
+        lost: Callable[["ConnectionChannel"], None],
     ) -> None:
-        super().__init__(loop, sock, connection, options)
-        self.link = link
+        limits = options.limits
+        self._state = state
+        self._switch = state.switch  # says whether the loop is running here
+        self._thread = get_ident()
+        self.stream = stream
+        self._connection = connection
+        self._limits = limits
+        self._timeouts = options.timeouts
+        queue = SendQueue if info.dialled else ChargedSendQueue
+        self.out = queue(state.loop, stream, self)
+        self.inbox = Inbox(self, connection, state.switch, limits.undelivered)
+        self._keepalive: Keepalive | None = None  # once the handshake is done
+        self._closing: Closing | None = None
         self._opened = opened
-        self._intercept = self._open  # nothing is handed out before that
         self._lost = lost
-        self._poller = poller_of(loop)
-        self._turn = Turn(turns_of(loop), self, dialled=link.dialled)
-        self._ear = DEAF
-        forks.watch(self)
-        forks.hand_over(self._plain_socket())
-        self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
+        self._announced = False  # that the handshake is done; nothing is handed out before
+        self._ear = DEAF  # where to say that a trusted peer was heard
+        # A message costs its bytes and a toll; these count messages and bytes at once.
+        self._credit = CREDIT  # what may be spent until the next pause
+        self._spent = 0  # what was spent until the last one
+        self._sent = 0  # messages
+        self._short = JOIN  # bytes of a message that need not be compared with the peer's limits
+        self._settling: list[asyncio.Future[None]] | None = None  # who wait to know which apply
+        #: Whether the next writer has to wait.
+        self.full = False
+        #: Bytes that have come.
+        self.received = 0
+        #: Both ends, and what is known of the peer.
+        self.info = info
+        #: Stands between the transport and this channel, unless the peer is known to be trusted.
+        self.turn: Turn | None = Turn(state.turns, self.inbox, dialled=info.dialled)
+        #: What the memory for the messages of a stranger is taken from.
+        self.budget: Budget | None = None
+        #: Where to log what a stranger causes.
+        self.log: Log | None = None
+        #: In a crowd of strangers, unless the peer is trusted.
+        self.place: Place | None = None
+        self.local_address = connection.local
+        self.peer_address = connection.peer
         # until the peer's hello
         self.pickle_protocol = 5
         self.typed = self.enveloped = False
         self.compression: str | None = None
-        self.local_address = connection.local
-        self.peer_address = connection.peer
+        # a call less for each of these
+        self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
+        self.read = self.inbox.read
+        connection.respond = self._respond
+        forks.watch(self)
 
     # -- callbacks of the transport ----------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast("asyncio.Transport", transport)
-        self._transport = transport
+        self.stream.begin(transport)
         if self._connection.state is CLOSED:  # aborted before it was made
-            transport.abort()
-            return
-        transport.set_write_buffer_limits(0)
-        if self.link.dialled:
-            self._flush()
-        else:  # the dialler's is about to come, and then our proof goes out with it
-            self._put_off(self._connection.hello())
-
-    def greet(self) -> None:
-        """Send our hello: a dialler's before there is a transport, a listener's at last."""
-        self._expect_step()
-        if self.link.dialled:
-            self._put_off(self._connection.hello())
-            try:
-                sent = self._transmit()
-            except OSError:  # full, or gone: for connection_made to find out
-                return
-            self._remove(sent)
-            self._settle(sent)
-        else:
-            self._flush()
-
-    def _expect_step(self) -> None:
-        """Stay awake for the peer's next step, which on one host is shorter than a sleep."""
-        if self.link.same_host:
-            self._poller.poll_for_step()
-
-    def _put_off(self, buffers: list[bytes | memoryview]) -> None:
-        """Queue what is no message of the user's, for somebody else to flush."""
-        self._scheduled = True
-        self._charged += self._enqueue(buffers)
-
-    def _respond(self, buffers: list[bytes | memoryview]) -> None:
-        if self._connection.state is HANDSHAKE:
-            self._expect_step()
-            if self.link.dialled:
-                self._put_off(buffers)  # until the handshake is done, which it mostly is now
-                return
-        super()._respond(buffers)
+            self.stream.abort()
+        elif self.info.dialled:
+            self.out.flush()
+        else:  # the dialler's hello is about to come, and then our proof goes out with ours
+            self.out.put_off(self._connection.hello())
 
     def buffer_updated(self, nbytes: int) -> None:
-        connection = self._connection
+        connection, out = self._connection, self.out
         messages = connection.receive(nbytes)
-        self._received = received = self._received + nbytes
-        self._fresh = not self._queued
+        self.received += nbytes
+        out.fresh = not out.unsent
         self._ear.heard = True
-        if connection.state is not OPEN:
+        if connection.state is not OPEN or not self._announced:
             messages = self._transition(messages)
-        elif self._intercept is not None:
-            messages = self._intercept(messages)
         if messages:
-            inbox = self._inbox
-            inbox += messages
-            self._messages_received += len(messages)
-            reading = self._reading
-            if (not reading or len(inbox) > 1) and received - self._delivered > self._unasked:
-                self._crowd(messages)  # a message that is waited for does not wait
-            if reading:
-                try:
-                    self._waiter.hand_over()  # runs the reader: 2,200 instructions cheaper
-                except BaseException as exc:  # SystemExit: uvloop would only log it
-                    self._loop.call_soon(_raise, exc)
-            else:
-                self._waiter.touch()
+            self.inbox.put(messages)
 
     def _transition(self, messages: list[Frames]) -> list[Frames]:
         """Act where the state is not plainly open; return what is left for the inbox."""
         state = self._connection.state
         if state is CLOSED:
-            self._wake()
-            self._transport.abort()
+            self.inbox.wake()
+            self.stream.abort()
         if self._connection.last_words is not None:
             self._say_last_words()
         elif state is LEAVING:
             return []
-        if state is HANDSHAKE and self.link.dialled:
-            self._flush()  # our proof: the peer may wait for it
-        if self._intercept is not None and self._connection.remote is not None:
-            return self._intercept(messages)
+        if state in HANDSHAKE and self.info.dialled:
+            self.out.flush()  # our proof: the peer may wait for it
+        if not self._announced and self._connection.remote is not None:
+            self._open()
+        if state is FAREWELL and not messages:
+            self.inbox.wake()
         return messages
 
-    def _open(self, messages: list[Frames]) -> list[Frames]:
+    def _open(self) -> None:
         """Announce that the handshake is done, before what came behind it is delivered."""
         remote = self._connection.remote
         assert remote is not None
-        self._intercept = None
+        self._announced = True
         self._expect_step()
-        if not self.link.dialled:
-            self._flush()
+        if not self.info.dialled:
+            self.out.flush()
         self.pickle_protocol = remote.pickle_protocol
         self.typed = remote.typed
         self.enveloped = remote.enveloped
         self.compression = self._connection.compression
         if remote.hears_reasons:
             self._short = 0  # until the first message
-        self._watch()
+        self._keepalive = Keepalive(self, self.stream, self._timeouts)
+        self._keepalive.start(self._state)
         self._opened(self)
-        if self._queued:  # our proof: it goes out with what is written when `connect` returns
-            self._loop.call_soon(self._flush)
-        return messages if self._intercept is None else self._intercept(messages)
+        if self.out.unsent:  # our proof: it goes out with what is written when `connect` returns
+            self._state.loop.call_soon(self.out.flush)
 
     def eof_received(self) -> bool:
         self._connection.end()
-        self._wake()
-        if self._queued:  # no peer reads on after it has ended
-            self._transport.abort()
+        self.inbox.wake()
+        if self.out.unsent:  # no peer reads on after it has ended
+            self.stream.abort()
         return False
 
+    def resume_writing(self) -> None:
+        self.out.resume()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._turn is not None and not self._inbox:
-            self._turn = None  # which would be a cycle
-        if self._receiver is not None and self._turn is None:  # else it follows what waits
-            self._announce_end()
-        self._release_leavers()
+        self.stream.shut()
+        self._end(f"the connection was lost: {exc}" if exc else "closed", exc)
+        if not self.inbox:
+            self.turn = None
+        if self.turn is None:
+            self.inbox.announce_end()
+        if self._closing is not None:
+            self._closing.done()
+        self._closing = None  # these refer to this channel
+        self.inbox.part()
         self._lost(self)
 
-    # -- before a request is sent ----------------------------------------------------
+    # -- the handshake -------------------------------------------------------------
 
-    def is_sound(self) -> bool:
-        if self._turn is None:
-            self._take_in()
+    def greet(self) -> None:
+        """Send our hello: a dialler's before there is a transport, a listener's at last."""
+        self._expect_step()
+        if self.info.dialled:
+            self.out.put_off(self._connection.hello())
+            self.out.offer()
         else:
-            self._turn.meter(self._take_in)
-        return not (self._inbox or self.closed() or self._connection.mid_message)
+            self.out.flush()
 
-    def _take_in(self) -> None:
-        """Do what the transport does when its loop finds something to read in the socket."""
-        if isinstance(self._sock, socket.socket):
-            self._look(self)
-            return
-        tls: Any = self._sock
-        # Its block may be in use: by a connection whose message has led to this very call.
-        shared = tls.use(memoryview(bytearray(PORTION)))
-        try:
-            self._look(tls)
-        finally:
-            tls.use(shared)
+    def _expect_step(self) -> None:
+        """Stay awake for the peer's next step, which on one host is shorter than a sleep."""
+        if self.info.same_host:
+            self._state.poller.poll_for_step()
 
-    def _look(self, below: Any) -> None:
-        """Receive what has come, through TLS if that is below."""
-        for _ in range(LOOKS):
-            if self._connection.state is not OPEN or self._inbox:
+    def _respond(self, buffers: list[bytes | memoryview]) -> None:
+        """Send what a control message asks for, or our proof."""
+        if self._connection.state in HANDSHAKE:
+            self._expect_step()
+            if self.info.dialled:
+                self.out.put_off(buffers)  # until the handshake is done, which it mostly is now
                 return
-            try:
-                nbytes = self._sock.recv_into(below.get_buffer(-1))
-            except BlockingIOError:
-                return
-            except OSError as exc:
-                self.fail(f"the connection was lost: {exc}", exc, CommClosedError)
-                return
-            if not nbytes:
-                below.eof_received()
-                return
-            below.buffer_updated(nbytes)
-
-    # -- who the peer is -----------------------------------------------------------
-
-    def identify(self, about: dict[str, Any], *, vouched: bool) -> None:
-        """Take note of what a layer below has found out about the peer."""
-        self.link = self.link._replace(about={**self.link.about, **about}, vouched=vouched)
-
-    def hand_over(self) -> None:
-        """Forget who has made this, which only wanted to know how the handshake ends."""
-        self._opened = self._lost = _nobody_asks
-
-    def attached(self, below: asyncio.BaseProtocol) -> asyncio.BaseProtocol:
-        """Return what a transport is to call for this protocol, or for the TLS below it."""
-        return below if self._turn is None else self._turn.above(below)
-
-    def trust(self) -> None:
-        """Take no more turns with strangers: the peer is trusted."""
-        self._connection.judged(True)
-        if self._turn is not None:
-            self._ear = self._turn.ear
-            self._turn.leave()
-            self._turn = None
-
-    def share(self, budget: Budget) -> None:
-        """Take turns with all who are not trusted, and the memory for messages from a budget."""
-        if self._turn is not None:
-            self._turn.admit()
-            self._intercept = self._take_turns
-            self._allowance = 0
-        self._budget = budget
-        self._connection.judged(False)
-        self._unasked = 0
-        if not self.link.dialled:  # what a dialler sends is its own program's
-            self.ration(budget)
-        self._connection.share(budget)
+        if self.out.unsent < ALLOWANCE:  # else the peer hears of us anyway
+            self.out.post(buffers)
 
     @property
     def greeted(self) -> bool:
         """Whether our hello has left; if we are dialled, it may be all that the peer waits for."""
-        return self._taken > 0
+        return self.out.taken > 0
+
+    def identify(self, about: dict[str, Any], *, vouched: bool) -> None:
+        """Take note of what a layer below has found out about the peer."""
+        self.info = self.info._replace(about={**self.info.about, **about}, vouched=vouched)
+
+    def attached(self, below: asyncio.BaseProtocol) -> asyncio.BaseProtocol:
+        """Return what a transport is to call for this protocol, or for the TLS below it."""
+        return below if self.turn is None else self.turn.above(below)
+
+    def forget_maker(self) -> None:
+        """Call ``opened`` and ``lost`` no more: whoever waited for the handshake is gone."""
+        self._opened = self._lost = _nobody_asks
+
+    def trust(self) -> None:
+        """Take no more turns with strangers: the peer is trusted."""
+        self._connection.judged(True)
+        if self.turn is not None:
+            self._ear = self.turn.ear
+            self.turn.leave()
+            self.turn = None
+
+    def share(self, budget: Budget) -> None:
+        """Take turns with all who are not trusted, and the memory for messages from a budget."""
+        if self.turn is not None:
+            self.turn.admit()
+        self.budget = budget
+        self.inbox.share(budget)
+        self._connection.judged(False)
+        if not self.info.dialled:  # what a dialler sends is its own program's
+            self.out.charge(budget)
+        self._connection.share(budget)
+
+    # -- sending -------------------------------------------------------------------
+
+    def send(self, frames: Frames) -> int:
+        if not self._switch.runs():
+            raise self.inbox.misused()
+        connection = self._connection
+        if connection.state is not OPEN:
+            raise connection.closed_error()
+        buffers = connection.encode(frames)
+        first = buffers[0]
+        nbytes = len(first)
+        if len(buffers) == 1 and nbytes < self._short:
+            self.out.send(first)
+        elif not self._short:  # the first one
+            self._introduce()
+            return self.send(frames)
+        else:
+            self._check(frames)
+            nbytes = self.out.send_long(buffers)
+        self._sent += 1
+        self._credit = credit = self._credit - nbytes - TOLL
+        if credit < 0:  # as always after a message with a large frame
+            self.full = True
+        return nbytes
+
+    def _introduce(self) -> None:
+        """Say, in front of the first message, what else this side accepts."""
+        connection = self._connection
+        verdict = connection.verdict()
+        if verdict:
+            self.out.put_ahead(verdict)
+        terms = connection.terms
+        self._short = JOIN if terms is None else max(1, min(JOIN, *(t.short for t in terms)))
+
+    def _check(self, frames: Frames) -> None:
+        """Compare a message with what the peer accepts: MessageError, or Unsettled."""
+        self._connection.check(frames, heard=self.inbox.count > 0)
+
+    def afford(self, frames: Frames) -> None:
+        self._check(frames)
+        if self.out.charged and get_ident() == self._thread:  # else `send` raises
+            nbytes = sum(memoryview(frame).nbytes for frame in frames)
+            self.out.reserve(nbytes + 8 * (len(frames) + 2))
+
+    def promise(self, nbytes: int) -> None:
+        if self.out.charged and get_ident() == self._thread:
+            self.out.promise(nbytes)
+
+    async def drain(self) -> None:
+        self.full = False
+        self._spent += CREDIT - self._credit
+        self._credit = CREDIT
+        await self.out.drained(self._limits.high_water, self._limits.low_water)
+        if self._connection.state is not OPEN:
+            raise self._connection.closed_error()
+
+    async def settled(self) -> None:
+        """Wait for the peer's word; a stranger has `Timeouts.gap` for it, as to take our bytes."""
+        connection = self._connection
+        if connection.terms is None or len(connection.terms) < 2 or connection.state is not OPEN:
+            return
+        gap = self._timeouts.gap
+        waiter = self._state.loop.create_future()
+        if self._settling is None:
+            self._settling = []
+        self._settling.append(waiter)
+        connection.settled = self._settle
+        self.out.post(connection.ask())
+        try:
+            async with asyncio.timeout(gap if self.out.charged and gap < inf else None):
+                await waiter
+        except TimeoutError:
+            self.dismiss(f"the peer did not say which limits apply for {gap:g} s (Timeouts.gap)")
+
+    def _settle(self) -> None:
+        """Let those go on who wait for the peer's word, or for the end of the connection."""
+        waiters, self._settling = self._settling, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # -- what a send queue asks for ------------------------------------------------
 
     @property
-    def budget(self) -> Budget | None:
-        return self._budget
+    def ends(self) -> str:
+        """Both addresses, for errors."""
+        return f"{self.local_address} -> {self.peer_address}"
+
+    @property
+    def high_water(self) -> int:
+        """Unsent bytes above which a writer waits."""
+        return self._limits.high_water
+
+    def expect_open(self) -> None:
+        if self._connection.state is not OPEN:
+            raise self._connection.closed_error()
+
+    def soon(self, function: Callable[[], None]) -> None:
+        if self.turn is None:
+            self._state.loop.call_soon(function)
+        else:
+            self._state.loop.call_soon(self.turn.meter, function)
+
+    def send_failed(self, exc: OSError) -> None:
+        """Stop sending; what had arrived stays readable, and reading finds the end."""
+        self._connection.stop_sending(exc)
+        self.out.drop()
+        if self._connection.state is CLOSED:
+            self._abort_stream()
+
+    def overdraw(self, why: str) -> None:
+        self.abort(why)
+        raise self._connection.closed_error()
+
+    def count_ahead(self) -> None:
+        """Count what the stream has taken of a message that was not queued before."""
+        refusal = self.out.count_ahead()
+        if refusal is not None:
+            self.abort(refusal)
+
+    # -- reading; `read` is the inbox's ----------------------------------------------
+
+    def push(
+        self,
+        receiver: Callable[[Frames | None], None] | None,
+        ready: Callable[[], bool] | None = None,
+    ) -> None:
+        self.inbox.push(receiver, ready)
+
+    def unread(self) -> int:
+        return len(self.inbox)
+
+    def expect_here(self) -> None:
+        if not self._switch.runs():
+            raise self.inbox.misused()
+
+    def receiver_failed(self, exc: BaseException) -> None:
+        log = self.log or of_trusted()
+        log.report(self._state.loop, "the receiver of messages failed", exc)
+        self.abort("the receiver of messages failed")
+
+    def pause(self) -> bool:
+        """Stop receiving, unless the peer has left: then little can come, and the end."""
+        if self.stream.has_ended():
+            return False
+        self.stream.pause()
+        return True
+
+    def resume(self) -> None:
+        """Receive again, unless it is another's turn."""
+        if self.turn is None or not self.turn.waiting:
+            self.stream.resume()
+
+    def is_receiving(self) -> bool:
+        waits = self.turn is not None and self.turn.waiting
+        return not waits and not self.inbox.paused
+
+    def _has_ended_unread(self) -> bool:
+        """Return whether the peer has left behind what is not received."""
+        return not self.is_receiving() and self.stream.has_ended()
+
+    def notice_end(self) -> None:
+        if self._has_ended_unread():
+            self.inbox.resume()
+
+    def is_fresh(self) -> bool:
+        if self._connection.state is not OPEN or not self.inbox.is_fresh():
+            return False
+        return not ((self.turn is not None or self.inbox.paused) and self._has_ended_unread())
+
+    def is_sound(self) -> bool:
+        if self.turn is None:
+            self._take_in()
+        else:
+            self.turn.meter(self._take_in)
+        return not (self.inbox or self.closed() or self._connection.mid_message)
+
+    def _take_in(self) -> None:
+        """Do what the transport does when its loop finds something to receive."""
+        try:
+            for _ in range(LOOKS):
+                if self._connection.state is not OPEN or self.inbox:
+                    return
+                if not self.stream.take_in(self):
+                    return
+        except OSError as exc:
+            self.fail(f"the connection was lost: {exc}", exc)
+
+    # -- what a keepalive asks for -------------------------------------------------
+
+    def is_mid_message(self) -> bool:
+        return self._connection.mid_message
+
+    def stuck(self, beats: float) -> int:
+        return self.out.unsent if self.out.is_stuck(beats) else 0
+
+    def ping(self) -> bool:
+        if self.out.unsent:
+            return False
+        if self._connection.state is OPEN:
+            self.out.post(self._connection.ping())
+        return True
+
+    # -- what a crowd asks for -----------------------------------------------------
+
+    def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:
+        if self.place is not None:
+            self.place.in_use = in_use
+
+    def listen_in(self, place: Place) -> None:
+        """Have what comes pass the place in the crowd from now on."""
+        self._connection.receive_through(place)
+
+    def is_idle(self) -> bool:
+        """Return whether nothing is under way here.
+
+        Something is if bytes wait to be read, here or in the system, or to be sent to a peer that
+        takes them, or if nobody waits for the next message, because then somebody is busy with
+        the last one.
+        """
+        if (self.out.unsent and not self.out.stalled) or self.stream.has_news():
+            return False
+        return self._connection.state is not OPEN or self.inbox.is_awaited()
+
+    def has_news(self) -> bool:
+        """Return whether bytes lie in the system that our loop has not had the time to read."""
+        return self.stream.has_news()
+
+    @property
+    def surplus(self) -> int:
+        """How many more messages were sent than received: it grows where they are published."""
+        return self._sent - self.inbox.count
+
+    def evict(self, why: str) -> None:
+        """Close at once; say why, and goodbye, if that can be done without waiting."""
+        connection = self._connection
+        if connection.state is OPEN:
+            self._say_at_once(connection.reason(why) + connection.goodbye())
+        self.inbox.clear()  # not `abort`: what that says to the peer may not follow a goodbye
+        self.fail(why)
+
+    # -- the end -------------------------------------------------------------------
+
+    async def close(self) -> None:
+        self.expect_here()
+        last_words = self._connection.close()
+        if self._connection.state is LEAVING:
+            self.inbox.close()
+        await self._close(last_words)
+
+    def refuse(self, why: str) -> Coroutine[Any, Any, None]:
+        """Let the peer not come in, at once; what is returned tells it so, and closes."""
+        last_words = self._connection.refuse(why)
+        if self._connection.state is LEAVING:
+            self.inbox.close()
+        return self._close(last_words)
+
+    async def _close(self, last_words: list[bytes | memoryview]) -> None:
+        """Close with these bytes behind what is queued; bounded in time."""
+        if self._connection.state is not LEAVING:
+            self.abort()
+            return
+        if self._closing is None:
+            seconds = self._timeouts.close
+            self._closing = Closing(self, self._state.loop, self.stream, self.out, seconds)
+        await self._closing.run(last_words)
+
+    def dismiss(self, why: str, *, unread: bool = True, logged: bool = False) -> None:
+        if get_ident() != self._thread:
+            self.abort(why)
+            return
+        self._connection.cut(why)
+        if not unread:
+            self.inbox.clear()
+            self.inbox.end()
+        self._say_last_words(logged=logged)
+
+    def _say_last_words(self, *, logged: bool = False) -> None:
+        """Log why the peer was cut, tell it, and close; what it had sent before can be read."""
+        connection = self._connection
+        words, connection.last_words = connection.last_words, None
+        if words is None:  # it had ended before
+            self.abort()
+            return
+        if not logged:
+            log = self.log or of_trusted()
+            log.line(logging.WARNING, "cut a connection: %s", connection.closed_error())
+        self.inbox.wake()
+        if words:
+            self.out.post(words)  # at once: if anybody else closes, that comes behind it
+            self.inbox.resume()
+            start(self._close([]), self._state.loop)
+        else:
+            self._abort_stream()
+
+    def abort(self, why: str = "aborted by this side") -> None:
+        if self._thread == forks.ELSEWHERE:
+            return
+        loop = self._state.loop
+        if get_ident() == self._thread or loop.is_closed():
+            connection = self._connection
+            if connection.state is OPEN and (self.inbox or self.stream.has_news()):
+                # if it is just closing, it would take our end for one in order
+                self._say_at_once(connection.reason("aborted, with messages that nobody had read"))
+            self.inbox.clear()
+            self.fail(why)
+        else:
+            loop.call_soon_threadsafe(self.abort, why)
+
+    def _say_at_once(self, buffers: list[bytes | memoryview]) -> None:
+        """Send this if it can be done without waiting, and behind nothing else."""
+        if buffers and not self.out.unsent:
+            with suppress(OSError):
+                self.stream.send(b"".join(buffers))
+
+    def fail(
+        self,
+        why: str,
+        cause: BaseException | None = None,
+        kind: type[CommClosedError] = CommClosedError,
+    ) -> None:
+        """Close at once, for what was found out; what has come can be read."""
+        self._end(why, cause, kind)
+        self._abort_stream()
+
+    def _end(
+        self,
+        why: str,
+        cause: BaseException | None = None,
+        kind: type[CommClosedError] = CommClosedError,
+    ) -> None:
+        """Take note that the connection is gone, and wake whoever waits for something."""
+        self._connection.lose(why, cause, kind)
+        if self._keepalive is not None:
+            self._keepalive.stop()
+            self._keepalive = None
+        self.out.drop()
+        self.inbox.end()
+        self._settle()
+
+    def _abort_stream(self) -> None:
+        if self._state.loop.is_closed():  # nobody would close it any more
+            self.stream.drop()
+        else:
+            self.stream.abort()
+
+    def forked(self) -> None:
+        """Disown the connection: its socket and its loop's selector are the parent's."""
+        self._thread = forks.ELSEWHERE
+        self._switch = NOWHERE
+        if self._keepalive is not None:
+            self._keepalive.stop()
+        self.inbox.disown()
+        self._connection.lose(FORKED)
+        self.stream.disown()
+
+    def closed(self) -> bool:
+        state = self._connection.state
+        if state is OPEN:  # the end may wait behind what nobody reads
+            suspended = self.turn is not None or self.inbox.paused
+            return suspended and self._has_ended_unread()
+        return state not in HANDSHAKE
+
+    def closed_error(self) -> CommClosedError:
+        """Return why the connection is closed, as an exception."""
+        return self._connection.closed_error()
+
+    # -- what is known of it -------------------------------------------------------
 
     def stats(self) -> dict[str, int]:
+        spent = self._spent + CREDIT - self._credit
         return {
-            "bytes_received": self._received,
-            "bytes_sent": self._bytes_sent(),
-            "messages_received": self._messages_received,
-            "messages_sent": self._messages_sent,
+            "bytes_received": self.received,
+            "bytes_sent": spent - TOLL * self._sent + self.out.posted - self.out.unsent,
+            "messages_received": self.inbox.count,
+            "messages_sent": self._sent,
         }
 
     @property
     def same_host(self) -> bool:
-        return self.link.same_host
+        return self.info.same_host
 
     @property
     def extra_info(self) -> dict[str, Any]:
-        return {"peer": self._connection.remote, **self.link.about}
+        return {"peer": self._connection.remote, **self.info.about}
 
     @property
     def measures(self) -> bool:  # type: ignore[override]
@@ -315,15 +673,6 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         known = self._connection.terms or ()
         most = min((min(terms.message, terms.header) for terms in known), default=sys.maxsize)
         return most if all(terms.trusted for terms in known) else min(most, MANY)
-
-    async def settled(self) -> None:
-        """Wait for the peer's word; a stranger has `Timeouts.gap` for it, as to take our bytes."""
-        gap = self._timeouts.gap
-        try:
-            async with asyncio.timeout(gap if self._ration is not None and gap < inf else None):
-                await super().settled()
-        except TimeoutError:
-            self.dismiss(f"the peer did not say which limits apply for {gap:g} s (Timeouts.gap)")
 
     @property
     def proven(self) -> bool:
@@ -341,5 +690,23 @@ class Adapter(Evictable, asyncio.BufferedProtocol):
         return self._connection.refused
 
 
-def _raise(exc: BaseException) -> None:
-    raise exc
+class BusyChannel(ConnectionChannel):
+    """A channel whose loop stays awake for ``patience`` seconds behind each message.
+
+    A class of its own, so that the others pay nothing for `CommOptions.busy_poll`.
+    """
+
+    __slots__ = ("_patience",)
+
+    def poll_for(self, patience: float) -> None:
+        """Say for how long; before anything is sent or received."""
+        self._patience = patience
+
+    def send(self, frames: Frames) -> int:
+        nbytes = super().send(frames)
+        self._state.poller.poll(self._patience)
+        return nbytes
+
+    def buffer_updated(self, nbytes: int) -> None:
+        super().buffer_updated(nbytes)
+        self._state.poller.poll(self._patience)

@@ -6,20 +6,22 @@ from abc import abstractmethod
 
 from .._comm import ChannelComm
 from .._logs import of_dialled
-from .._loops import descriptors
+from .._loops import descriptors, forks
+from .._loops.loop_state import LoopState, state_of
 from .._serialize.compression import choose
-from .._transports.ip_sockets import drop
 from .._trust.trust import REFUSAL, Trust
 from .._wire.budget import Budget
+from .._wire.framing import MakeFraming
 from .._wire.length_framing import LengthFraming
 from ..core import Connector
 from ..errors import FatalCommClosedError
 from ..options import CommOptions, default_options
-from .channel import Adapter
+from .byte_stream import ByteStream, SocketStream
+from .channel import ConnectionChannel
 from .eviction import relieve
-from .handshake import Framing, judge, make_adapter
-from .peer import Link
-from .provider import attach
+from .handshake import judge, make_channel
+from .peer import ConnectionInfo
+from .socket_state import drop
 
 __all__ = ["SocketConnector"]
 
@@ -33,14 +35,18 @@ class SocketConnector(Connector):
     """Dials addresses of one kind of socket; subclasses do the dialling."""
 
     #: What cuts the bytes into messages; a subclass may name another.
-    framing: Framing = LengthFraming
+    framing: MakeFraming = LengthFraming
 
     @abstractmethod
     async def _dial(self, address: str) -> socket.socket:
         """Return a connected socket, as `Connector.connect` does a comm."""
 
+    def _stream(self, state: LoopState, sock: socket.socket) -> ByteStream:  # noqa: ARG002
+        """Return what the connection sends into; a subclass may have another one."""
+        return SocketStream(sock)
+
     @abstractmethod
-    def _identify(self, sock: socket.socket, address: str) -> Link:
+    def _identify(self, sock: socket.socket, address: str) -> ConnectionInfo:
         """Return both its ends; OSError where it is connected no more."""
 
     async def connect(  # type: ignore[override]  # takes no other connection_args
@@ -57,43 +63,46 @@ class SocketConnector(Connector):
         choose(options.compression)  # ValueError before there is a socket
         trust = Trust.choose(trusted, key, require_trust, options.relayed)
         loop = asyncio.get_running_loop()
+        state = state_of(loop)
         budget = Budget(options.limits.untrusted_memory)
         sock = await self._dial(address)
         if sock.fileno() >= descriptors.ceiling():  # of what is kept for the program
             relieve(loop)
         greeted: asyncio.Future[bool] = loop.create_future()
 
-        def opened(adapter: Adapter) -> None:
+        def opened(channel: ConnectionChannel) -> None:
             if greeted.done():
                 return
-            if adapter.refused:  # right behind the handshake; else a read or a write finds it
-                greeted.set_exception(adapter.closed_error())
+            if channel.refused:  # right behind the handshake; else a read or a write finds it
+                greeted.set_exception(channel.closed_error())
                 return
             try:
-                greeted.set_result(judge(adapter, trust, budget, of_dialled()))
+                greeted.set_result(judge(channel, trust, budget, of_dialled()))
             except FatalCommClosedError as exc:
-                adapter.abort(REFUSAL)
+                channel.abort(REFUSAL)
                 greeted.set_exception(exc)
 
-        def lost(adapter: Adapter) -> None:
+        def lost(channel: ConnectionChannel) -> None:
             if not greeted.done():
-                greeted.set_exception(adapter.closed_error())
+                greeted.set_exception(channel.closed_error())
 
         try:
-            link = self._identify(sock, address)
-        except OSError:  # it has gone already
+            info = self._identify(sock, address)
+            stream = self._stream(state, sock)
+        except BaseException:  # OSError: it has gone already
             drop(sock)
             raise
-        adapter = make_adapter(loop, sock, link, trust, options, self.framing, opened, lost)
-        adapter.greet()
+        channel = make_channel(state, stream, info, trust, options, self.framing, opened, lost)
+        forks.hand_over(sock)
+        channel.greet()
         try:
-            await attach(loop, sock, adapter, adapter.attached)
+            await stream.start(loop, channel, channel.attached)
             trusted = await greeted
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError):
                 exc.add_note(NO_HELLO)  # for who has cancelled this because it took too long
             greeted.cancel()  # else it may get an exception that nobody retrieves
-            adapter.abort()
+            channel.abort()
             raise
-        adapter.hand_over()
-        return ChannelComm(adapter, trusted=trusted, deserialize=deserialize, limits=options.limits)
+        channel.forget_maker()
+        return ChannelComm(channel, trusted=trusted, deserialize=deserialize, limits=options.limits)

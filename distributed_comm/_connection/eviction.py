@@ -27,8 +27,7 @@ from .._kernels import turns as kernel
 from .._logs import Log
 from .._loops import descriptors
 from .._loops.deadlines import Deadline
-from .._wire.length_framing import LengthFraming
-from .._wire.sentinel_framing import SentinelFraming
+from .._wire.framing import Framing
 from ..options import CommOptions
 
 __all__ = ["FULL", "PATIENCE", "SCARCE", "Crowd", "Guest", "Place", "are_too_many", "relieve"]
@@ -73,7 +72,7 @@ class Place(kernel.Presence):
 
     __slots__ = ("in_use", "spared", "surplus")
 
-    framing: LengthFraming | SentinelFraming  # of one that is settled
+    framing: Framing  # of one that is settled
     queue: "Queue | None"
 
     def __init__(self) -> None:

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 
+from .._loops.loop_state import state_of
 from .._loops.tasks import start
-from .._loops.turns import metered
 from ..core import Comm, HandleComm
 from ..errors import CommClosedError
 
@@ -30,7 +30,7 @@ class Handling:
         if isinstance(result, Awaitable):
             work = self._watch(result, comm)
             if not comm.trusted:
-                work = metered(work)
+                work = state_of(asyncio.get_running_loop()).turns.metered(work)
             self.keep(start(work))
 
     async def _watch(self, handling: Awaitable[None], comm: Comm) -> None:

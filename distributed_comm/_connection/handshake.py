@@ -1,59 +1,54 @@
 """From a connected socket to a connection: who the peer is, and whether it may come in."""
 
-import asyncio
 import logging
-import socket
 from collections.abc import Callable
 
 from .._logs import StrangersLog
+from .._loops.loop_state import LoopState
 from .._serialize.compression import choose
 from .._trust.trust import REFUSAL, Trust
 from .._wire.budget import Budget
 from .._wire.connection import Connection
-from .._wire.length_framing import LengthFraming
+from .._wire.framing import MakeFraming
 from .._wire.peer_limits import accepted
 from .._wire.proof import DIALLER, LISTENER, REMEDY, Proving
-from .._wire.sentinel_framing import SentinelFraming
 from ..errors import FatalCommClosedError
 from ..options import CommOptions
-from .channel import Adapter
-from .peer import Link
-from .polling_channel import PollingAdapter
-from .provider import scratch_of
+from .byte_stream import ByteStream
+from .channel import BusyChannel, ConnectionChannel
+from .peer import ConnectionInfo
 
-__all__ = ["Framing", "judge", "make_adapter"]
-
-Framing = type[LengthFraming | SentinelFraming]
+__all__ = ["judge", "make_channel"]
 
 
-def make_adapter(
-    loop: asyncio.AbstractEventLoop,
-    sock: socket.socket,
-    link: Link,
+def make_channel(
+    state: LoopState,
+    stream: ByteStream,
+    info: ConnectionInfo,
     trust: Trust,
     options: CommOptions,
-    framing: Framing,
-    opened: Callable[[Adapter], None],
-    lost: Callable[[Adapter], None],
-) -> Adapter:
-    """Return the protocol of a connected socket, which has to be attached to it."""
-    codecs = () if link.same_host else choose(options.compression)
-    role = DIALLER if link.dialled else LISTENER
+    framing: MakeFraming,
+    opened: Callable[[ConnectionChannel], None],
+    lost: Callable[[ConnectionChannel], None],
+) -> ConnectionChannel:
+    """Return the channel over a stream, which has to be started."""
+    codecs = () if info.same_host else choose(options.compression)
+    role = DIALLER if info.dialled else LISTENER
     proving = None
     if trust.key is not None:
         terms = accepted(options.limits)
-        proving = Proving(trust.key, role, link.endpoint, codecs, terms)
+        proving = Proving(trust.key, role, info.endpoint, codecs, terms)
     connection = Connection(
-        scratch_of(loop), options.limits, link.local, link.peer, framing, codecs, proving
+        state.block(), options.limits, info.local, info.peer, framing, codecs, proving
     )
     if not options.busy_poll:
-        return Adapter(loop, sock, connection, link, options, opened, lost)
-    adapter = PollingAdapter(loop, sock, connection, link, options, opened, lost)
-    adapter.poll_for(options.busy_poll)
-    return adapter
+        return ConnectionChannel(state, stream, connection, info, options, opened, lost)
+    channel = BusyChannel(state, stream, connection, info, options, opened, lost)
+    channel.poll_for(options.busy_poll)
+    return channel
 
 
-def judge(adapter: Adapter, trust: Trust, budget: Budget, log: StrangersLog) -> bool:
+def judge(channel: ConnectionChannel, trust: Trust, budget: Budget, log: StrangersLog) -> bool:
     """Return whether to trust the peer of a connection whose handshake is done.
 
     If not, it takes turns with others, the memory for its messages is taken from the budget, and
@@ -62,21 +57,21 @@ def judge(adapter: Adapter, trust: Trust, budget: Budget, log: StrangersLog) -> 
     Raises FatalCommClosedError, with one text for every reason, where trust is required of
     the peer and it has none: the caller refuses it.
     """
-    link, proven, relayed = adapter.link, adapter.proven, adapter.relayed
-    trusted = trust.includes(vouched=link.vouched, proven=proven, relayed=relayed)
+    info, proven, relayed = channel.info, channel.proven, channel.relayed
+    trusted = trust.includes(vouched=info.vouched, proven=proven, relayed=relayed)
     if proven and relayed and not trusted and trust.declared is None:
         log.line(
             logging.WARNING,
             "%s -> %s: the peer holds our key, but one of the two is not where the other one "
             "believes: there is NAT, a tunnel, a proxy, or somebody who listens in. It is not "
             "trusted; CommOptions(relayed=True) trusts it all the same",
-            link.local, link.peer,
+            info.local, info.peer,
         )  # fmt: skip
-    if not trusted:
-        adapter.log = log
-        adapter.share(budget)  # also of who is refused, and may go on sending until it hears so
-        if trust.required:
-            raise FatalCommClosedError(f"{REFUSAL}: {link.local} -> {link.peer}; {REMEDY}")
-    else:
-        adapter.trust()
-    return trusted
+    if trusted:
+        channel.trust()
+        return True
+    channel.log = log
+    channel.share(budget)  # also of who is refused, and may go on sending until it hears so
+    if trust.required:
+        raise FatalCommClosedError(f"{REFUSAL}: {info.local} -> {info.peer}; {REMEDY}")
+    return False

@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
-__all__ = ["Link"]
+__all__ = ["ConnectionInfo"]
 
 
-class Link(NamedTuple):
+class ConnectionInfo(NamedTuple):
     """Both ends of a connection, and what is known of the peer.
 
     ``endpoint`` is the listener's address as both ends should see it: a proof is bound to

@@ -11,14 +11,13 @@ process is made to wait itself.
 import asyncio
 from time import perf_counter as clock  # uvloop's own clock has milliseconds
 from time import thread_time as processor_time
-from weakref import WeakValueDictionary
 
-__all__ = ["STEP", "Poller", "poller_of"]
+__all__ = ["STEP", "Poller"]
 
 #: Seconds for which a step of a handshake is waited for: some times what it takes.
 STEP = 200e-6
 #: Polls in vain, one after the other, after which no step is polled for …
-PATIENCE = 3
+VAIN = 3
 #: … but one in so many, to see whether that has changed.
 RETRY = 64
 #: The part of a poll for which the processor was somebody else's, above which it is in vain.
@@ -51,7 +50,7 @@ class Poller:
     def poll_for_step(self) -> None:
         """Do so for the next step of a handshake with a peer of this host."""
         self._asked += 1
-        if self._steps or self._vain < PATIENCE or self._asked % RETRY == 0:
+        if self._steps or self._vain < VAIN or self._asked % RETRY == 0:
             if not self._steps:
                 self._began, self._used = clock(), processor_time()
             self._steps += 1
@@ -70,15 +69,3 @@ class Poller:
         """Whether no other step came behind the first, or others would have had the core."""
         took = clock() - self._began
         return self._steps == 1 or processor_time() - self._used < (1 - LOST) * took
-
-
-#: By the loop's identity, for a key that refers to the loop would keep it; adapters keep theirs.
-_known: WeakValueDictionary[int, Poller] = WeakValueDictionary()
-
-
-def poller_of(loop: asyncio.AbstractEventLoop) -> Poller:
-    """Return what keeps a loop awake."""
-    poller = _known.get(id(loop))
-    if poller is None or poller.loop is not loop:
-        poller = _known[id(loop)] = Poller(loop)
-    return poller

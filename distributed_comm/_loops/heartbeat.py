@@ -1,4 +1,4 @@
-"""Rounds: all connections of a loop are looked at every few seconds, by one timer.
+"""The heartbeat: all connections of a loop are looked at every few seconds, by one timer.
 
 A timer for each of them would cost 700 bytes an idle connection, where all the rest takes
 5,800, and would wake the process for every one of them.
@@ -8,11 +8,10 @@ from asyncio import AbstractEventLoop
 from collections.abc import Iterator
 from itertools import islice
 from typing import Protocol
-from weakref import WeakValueDictionary
 
 from .deadlines import Deadline
 
-__all__ = ["Rounds", "rounds_of"]
+__all__ = ["Heartbeat", "Watchful"]
 
 #: Connections that are looked at in one turn of the loop.
 BATCH = 100
@@ -25,11 +24,17 @@ class Watchful(Protocol):
         """Do so; what it raises is the loop's to report."""
 
 
-class Rounds:
-    """Goes round its members once in so many seconds, each time behind a look at the sockets."""
+class Heartbeat:
+    """Looks at its members once in so many seconds, each time behind a look at the sockets.
 
-    def __init__(self, loop: AbstractEventLoop, beat: float) -> None:
-        self.loop = loop
+    ``home`` is kept as long as there are members, and for one beat more.
+    """
+
+    __slots__ = ("__weakref__", "_deadline", "_home", "_loop", "_members", "beat")
+
+    def __init__(self, loop: AbstractEventLoop, beat: float, home: object) -> None:
+        self._loop = loop
+        self._home = home
         self.beat = beat
         self._members: set[Watchful] = set()
         self._deadline: Deadline | None = None  # while there are members
@@ -38,7 +43,7 @@ class Rounds:
         """Look at it from now on, for the first time within a beat."""
         self._members.add(member)
         if self._deadline is None:
-            self._deadline = Deadline(self.loop, self.beat, self._go)
+            self._deadline = Deadline(self._loop, self.beat, self._go)
 
     def leave(self, member: Watchful) -> None:
         """Look at it no more; it may have left already."""
@@ -55,19 +60,7 @@ class Rounds:
     def _look(self, rest: Iterator[Watchful]) -> None:
         batch = list(islice(rest, BATCH))
         if len(batch) == BATCH:
-            self.loop.call_soon(self._look, rest)
+            self._loop.call_soon(self._look, rest)
         for member in batch:
             if member in self._members:
                 member.look()
-
-
-#: By the loop's identity, for a key that refers to the loop would keep it; and by the beat.
-_known: WeakValueDictionary[tuple[int, float], Rounds] = WeakValueDictionary()
-
-
-def rounds_of(loop: AbstractEventLoop, beat: float) -> Rounds:
-    """Return the rounds of a loop with this many seconds in between; members keep them."""
-    rounds = _known.get((id(loop), beat))
-    if rounds is None or rounds.loop is not loop:
-        rounds = _known[id(loop), beat] = Rounds(loop, beat)
-    return rounds

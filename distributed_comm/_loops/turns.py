@@ -17,12 +17,11 @@ from contextlib import suppress
 from time import perf_counter as clock
 from time import thread_time as processor
 from typing import Any, Protocol, TypeVar, cast
-from weakref import WeakValueDictionary
 
 from .._kernels import turns as kernel
 from .shares import Lane, Shares, Waiting
 
-__all__ = ["Turn", "Turns", "metered", "turns_of"]
+__all__ = ["Turn", "Turns"]
 
 #: Seconds that it takes, about, to accept a connection, until it has a turn.
 ACCEPTING = 1.5e-4
@@ -62,6 +61,14 @@ class Turns:
             self.charge(lane, now - tally.began)
             tally.began = now
         return lane.is_over()
+
+    def metered(
+        self, work: Coroutine[Any, Any, Result], *, handshake: bool = False
+    ) -> Coroutine[Any, Any, Result]:
+        """Return a coroutine that works for a stranger as one whose steps are charged."""
+        lane = self.shares.handshakes if handshake else self.shares.messages
+        steps = kernel.Steps(work, self._tally, lane, self.look_soon)
+        return cast("Coroutine[Any, Any, Result]", steps)
 
     @property
     def inside(self) -> bool:
@@ -251,25 +258,3 @@ class Turn(kernel.Gauge, asyncio.BufferedProtocol):
         if not transport.is_closing():
             with suppress(RuntimeError):  # uvloop's: it is closed, and does not say so
                 transport.resume_reading() if reading else transport.pause_reading()
-
-
-def metered(
-    work: Coroutine[Any, Any, Result], *, handshake: bool = False
-) -> Coroutine[Any, Any, Result]:
-    """Return a coroutine that works for a stranger as one whose steps are charged."""
-    turns = turns_of(asyncio.get_running_loop())
-    lane = turns.shares.handshakes if handshake else turns.shares.messages
-    steps = kernel.Steps(work, turns.shares.tally, lane, turns.look_soon)
-    return cast("Coroutine[Any, Any, Result]", steps)
-
-
-#: By the loop's identity, because a key that is the loop would keep it; adapters keep the Turns.
-_known: WeakValueDictionary[int, Turns] = WeakValueDictionary()
-
-
-def turns_of(loop: asyncio.AbstractEventLoop) -> Turns:
-    """Return what divides a loop between strangers and trusted peers."""
-    turns = _known.get(id(loop))
-    if turns is None or turns.loop is not loop:
-        turns = _known[id(loop)] = Turns(loop)
-    return turns

@@ -23,7 +23,7 @@ from .._connection.handle_comm import Handling
 from .._envelope import NO_REPLY, UNSENDABLE, Envelope, as_data, is_request
 from .._kernels import mailbox as kernel
 from .._loops import forks
-from .._loops.owners import owner
+from .._loops.ownership import owner
 from .._push import REFUSED, name_ends
 from .._serialize.settings import LoadOptions, check_choice
 from .._serialize.unwrap import unwrap

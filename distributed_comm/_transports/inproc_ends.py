@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from .._kernels import mailbox as kernel
 from .._loops import forks
-from .._loops.owners import owner, switch_of
+from .._loops.loop_state import state_of
+from .._loops.ownership import owner
 from ..errors import CommClosedError, LocalProtocolError
 
 __all__ = ["ABORTED", "CLOSED", "HIGH_WATER", "Departure", "End"]
@@ -51,13 +52,14 @@ class End:
 
     __slots__ = (
         "__weakref__", "address", "box", "credit", "dropped", "far", "left", "loop", "peer",
-        "ringing", "writers",
+        "ringing", "state", "writers",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: int, address: str) -> None:
         self.loop = loop
+        self.state = state_of(loop)
         self.address = address
-        self.box = kernel.Mailbox(switch_of(loop), thread)
+        self.box = kernel.Mailbox(self.state.switch, thread)
         self.peer: End  # these two come with `join`
         self.far: bool  # the peer belongs to another loop
         self.writers: list[asyncio.Future[None]] = []

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .._wire.framing import MakeFraming
 from .._wire.sentinel_framing import SentinelFraming
 from ..core import Connector, HandleComm, Listener
 from .tcp import TCPBackend, TCPConnector, TCPListener
@@ -14,14 +15,14 @@ SCHEME = "sentinel"
 class SentinelConnector(TCPConnector):
     """Dials peers that end each message with the sentinel."""
 
-    framing = SentinelFraming
+    framing: MakeFraming = SentinelFraming
     scheme = SCHEME
 
 
 class SentinelListener(TCPListener):
     """Is dialled by them."""
 
-    framing = SentinelFraming
+    framing: MakeFraming = SentinelFraming
     scheme = SCHEME
 
 

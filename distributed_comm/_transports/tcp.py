@@ -10,7 +10,7 @@ from typing import Any
 from .._addressing import parse_host_port, unparse_host_port
 from .._connection.accept import SocketListener
 from .._connection.dial import SocketConnector
-from .._connection.peer import Link
+from .._connection.peer import ConnectionInfo
 from .._trust import hosts
 from ..core import Connector, HandleComm, Listener
 from ..registry import Backend
@@ -26,13 +26,13 @@ WILDCARDS = {"", "0.0.0.0", "::"}  # noqa: S104 - compared with, not bound
 
 def identify(
     sock: socket.socket, theirs: tuple[Any, ...], *, dialled: bool, scheme: str = SCHEME
-) -> Link:
+) -> ConnectionInfo:
     """Prepare a socket that is connected to an address; return its two ends."""
     ours = sock.getsockname()
     same_host = ours[0] == theirs[0]
     if same_host:
         ip.unpace(sock)
-    return Link(
+    return ConnectionInfo(
         local=f"{scheme}://{ip.host_port(ours)}",
         peer=f"{scheme}://{ip.host_port(theirs)}",
         endpoint=hosts.ip_endpoint(sock, theirs if dialled else ours, same_host=same_host),
@@ -55,7 +55,7 @@ class TCPConnector(SocketConnector):
             )
         return await ip.dial(asyncio.get_running_loop(), await ip.lookup(host, port))
 
-    def _identify(self, sock: socket.socket, address: str) -> Link:  # noqa: ARG002
+    def _identify(self, sock: socket.socket, address: str) -> ConnectionInfo:  # noqa: ARG002
         return identify(sock, sock.getpeername(), dialled=True, scheme=self.scheme)
 
 
@@ -104,7 +104,7 @@ class TCPListener(SocketListener):
                 "run code in this process" if run_code else "connect and send plain data",
             )
 
-    def _identify(self, sock: socket.socket, name: Any) -> Link:
+    def _identify(self, sock: socket.socket, name: Any) -> ConnectionInfo:
         if not name:  # BSD's accept() has none of who has gone already
             raise OSError(errno.ENOTCONN, "the peer has gone")
         ip.tune_accepted(sock)

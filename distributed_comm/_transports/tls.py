@@ -1,16 +1,15 @@
 """tls://: tcp, encrypted, between peers that show certificates."""
 
-import asyncio
 import socket
 import ssl
-from typing import Any, cast
+from typing import Any
 
 from .._addressing import parse_host_port
 from .._comm import ChannelComm
-from .._connection.provider import ciphertext_of
-from .._tls.layer import TLSLayer
+from .._connection.byte_stream import ByteStream
+from .._loops.loop_state import LoopState
+from .._tls.stream import TLSStream
 from ..core import Connector, HandleComm, Listener
-from .ip_sockets import drop
 from .tcp import TCPBackend, TCPConnector, TCPListener
 
 __all__ = ["TLSBackend"]
@@ -29,8 +28,11 @@ class TLSDialler(TCPConnector):
         self._context = context
         self._host = host
 
-    async def _dial(self, address: str) -> socket.socket:
-        return _encrypt(await super()._dial(address), self._context, self._host)
+    def _stream(self, state: LoopState, sock: socket.socket) -> ByteStream:
+        try:
+            return TLSStream(sock, self._context, state.ciphertext_block(), self._host)
+        except (ssl.SSLError, ValueError, TypeError) as exc:  # of names, before anything was sent
+            raise ValueError(f"no TLS with server_hostname={self._host!r:.300}: {exc}") from exc
 
 
 class TLSConnector(Connector):
@@ -67,8 +69,8 @@ class TLSListener(TCPListener):
         self._context = _expect(ssl_context, ssl.PROTOCOL_TLS_SERVER)
         super().__init__(loc, handle_comm, deserialize, **others)
 
-    def _welcome(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, name: Any) -> None:
-        super()._welcome(loop, _encrypt(sock, self._context), name)
+    def _stream(self, state: LoopState, sock: socket.socket) -> ByteStream:
+        return TLSStream(sock, self._context, state.ciphertext_block())
 
     def _warn_of_wildcards(self, bound: list[socket.socket]) -> None:
         if self._context.verify_mode is not ssl.CERT_REQUIRED:
@@ -87,22 +89,6 @@ def _expect(context: ssl.SSLContext | None, protocol: ssl._SSLMethod) -> ssl.SSL
             f"{ROLES[protocol]} takes one of {protocol.name}, or security="
         )
     return context
-
-
-def _encrypt(
-    sock: socket.socket, context: ssl.SSLContext, host: str | None = None
-) -> socket.socket:
-    """Return what is the socket to all that is above TLS; ValueError for an unfit host name."""
-    scratch = ciphertext_of(asyncio.get_running_loop())
-    try:
-        return cast("socket.socket", TLSLayer(sock, context, scratch, host))
-    except BaseException as exc:
-        drop(sock)
-        if isinstance(
-            exc, ssl.SSLError | ValueError | TypeError
-        ):  # of names, before anything was sent
-            raise ValueError(f"no TLS with server_hostname={host!r:.300}: {exc}") from exc
-        raise
 
 
 class TLSBackend(TCPBackend):

@@ -12,7 +12,7 @@ from typing import Any
 
 from .._connection.accept import SocketListener
 from .._connection.dial import SocketConnector
-from .._connection.peer import Link
+from .._connection.peer import ConnectionInfo
 from .._trust import hosts
 from ..core import Connector, HandleComm, Listener
 from ..registry import Backend
@@ -24,13 +24,13 @@ __all__ = ["UnixBackend"]
 SCHEME = "unix"
 
 
-def identify(sock: socket.socket, loc: str, *, dialled: bool) -> Link:
+def identify(sock: socket.socket, loc: str, *, dialled: bool) -> ConnectionInfo:
     """Return both ends of a connected socket; the dialler's has no name but its process."""
     peer = unix.peer_of(sock)
     listener, us = f"{SCHEME}://{loc}", f"{SCHEME}://pid={os.getpid()}"
     them = f"{SCHEME}://pid={peer.pid}"
     owner = peer.uid if dialled else os.geteuid()
-    return Link(
+    return ConnectionInfo(
         local=us if dialled else listener,
         peer=listener if dialled else them,
         endpoint=hosts.unix_endpoint(owner),
@@ -47,7 +47,7 @@ class UnixConnector(SocketConnector):
     async def _dial(self, address: str) -> socket.socket:
         return unix.connect(address)
 
-    def _identify(self, sock: socket.socket, address: str) -> Link:
+    def _identify(self, sock: socket.socket, address: str) -> ConnectionInfo:
         return identify(sock, address, dialled=True)
 
 
@@ -86,7 +86,7 @@ class UnixListener(SocketListener):
             self._place.disown()
             self._place = None
 
-    def _identify(self, sock: socket.socket, name: Any) -> Link:  # noqa: ARG002
+    def _identify(self, sock: socket.socket, name: Any) -> ConnectionInfo:  # noqa: ARG002
         sock.setblocking(False)
         return identify(sock, self._loc, dialled=False)
 

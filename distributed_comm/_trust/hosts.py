@@ -13,7 +13,7 @@ from hashlib import sha256
 from os import stat
 from pathlib import Path
 
-from .._transports.ip_sockets import host_port
+from .._addressing import unparse_host_port
 
 __all__ = ["ip_endpoint", "unix_endpoint"]
 
@@ -35,7 +35,7 @@ def ip_endpoint(sock: socket.socket, name: tuple[object, ...], *, same_host: boo
     if ":" in host:
         host = host.partition("%")[0]
         host = host[7:] if host.startswith("::ffff:") and "." in host else host
-    address = host_port((host, name[1]))
+    address = unparse_host_port(host, int(str(name[1])))
     if same_host or host == "::1" or host.startswith("127."):
         return f"{address} {_digest(_network(sock))}"
     return address

@@ -10,30 +10,35 @@ from typing import Protocol
 
 from .._frames import Frames
 from .._text import SHORT, printable
-from ..errors import CommClosedError, FatalCommClosedError, RemoteProtocolError
+from ..errors import CommClosedError, FatalCommClosedError, MessageError, RemoteProtocolError
 from ..options import Limits
 from . import control
 from .budget import Budget
 from .control import ASK, GOODBYE, PING, PONG, PROOF, REASON, REFUSAL, TERMS
+from .framing import Framing, MakeFraming
 from .hello import Hello, decode, local_hello
 from .hello import encode as encode_hello
 from .length_framing import LengthFraming
-from .peer_limits import Terms, accepted
+from .peer_limits import Terms, Unsettled, accepted, excess
 from .proof import REMEDY, SIZE, Proving
-from .sentinel_framing import SentinelFraming
 from .states import (
     BROKEN,
     CLOSE,
     CLOSED,
     END,
+    EXPECT_HELLO,
+    EXPECT_PROOF,
+    FAREWELL,
     HANDSHAKE,
     HELLO,
     LEAVING,
     LOST,
     MUTE,
     OPEN,
+    PROVING_HELLO,
     TRANSITIONS,
     Event,
+    State,
 )  # fmt: skip
 
 __all__ = ["Connection", "Layer"]
@@ -54,7 +59,7 @@ REFUSED = f"the peer does not trust this side, and has require_trust=True: {REME
 class Layer(Protocol):
     """What stands between a connection and its framing, and hands on what that returns."""
 
-    framing: LengthFraming | SentinelFraming
+    framing: Framing
 
     def receive(self, nbytes: int) -> list[Frames]:
         """Do what the framing's does."""
@@ -70,7 +75,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_asked", "_began", "_clean", "_codecs", "_failure", "_farewell", "_framing", "_greeting",
+        "_asked", "_began", "_clean", "_codecs", "_failure", "_framing", "_greeting", "_layer",
         "_limits", "_proving", "_trusts", "_why", "complaint", "encode", "get_buffer",
         "last_words", "local", "peer", "proven", "receive", "refused", "relayed", "remote",
         "respond", "said", "settled", "state", "terms",
@@ -82,7 +87,7 @@ class Connection:
         limits: Limits,
         local: str,
         peer: str,
-        framing: type[LengthFraming | SentinelFraming] = LengthFraming,
+        framing: MakeFraming = LengthFraming,
         codecs: Sequence[str] = (),
         proving: Proving | None = None,
     ) -> None:
@@ -91,7 +96,7 @@ class Connection:
         self._proving = proving  # until the handshake is done
         self._greeting: Hello | None = None  # the peer's hello, while its proof is awaited
         self._framing = framing(scratch, limits.hello, 1, self._obey, self._accuse)
-        self._farewell = False  # the peer said goodbye
+        self._layer: Layer | None = None  # what looks at the messages of an open connection
         self._began = b""  # the first bytes of the peer, until its hello has come
         self._trusts: bool | None = None  # whether we trust the peer, once that is decided …
         self._asked = False  # … which it wants to know
@@ -100,7 +105,7 @@ class Connection:
         self._failure = NO_FAILURE
         self.local = local
         self.peer = peer
-        self.state = HANDSHAKE
+        self.state: State = EXPECT_HELLO
         #: The peer's hello, once the handshake is done.
         self.remote: Hello | None = None
         #: Whether the peer has shown that it holds our key …
@@ -126,8 +131,8 @@ class Connection:
         self.encode = self._framing.encode
         #: Return where the next received bytes belong, until they are.
         self.get_buffer = self._framing.get_buffer
-        #: Return the messages that so many bytes, just written there, complete. Once the
-        #: hello has come this is the framing's own method, without a layer in between.
+        #: Return the messages that so many bytes, just written there, complete. It goes by the
+        #: state; once the connection is open it is the framing's own method.
         self.receive: Callable[[int], list[Frames]] = self._receive_hello
 
     # -- sending ---------------------------------------------------------------
@@ -141,9 +146,9 @@ class Connection:
 
     def close(self) -> list[bytes | memoryview]:
         """Close our side; return the bytes of the goodbye, where one is to be said."""
-        opened = self.state is OPEN
+        said = self.goodbye() if self.state in {OPEN, FAREWELL} else []
         self._move(CLOSE, "closed by this side", clean=True)
-        return self.goodbye() if opened else []
+        return said
 
     def refuse(self, why: str) -> list[bytes | memoryview]:
         """Close our side to a peer that may not come in; return the bytes that tell it so.
@@ -166,8 +171,8 @@ class Connection:
 
         A peer that would not understand them is gone at once.
         """
-        if self.remote is not None and self.state in {OPEN, MUTE}:
-            self.last_words = self.reason(why) if self.state is OPEN else []
+        if self.remote is not None and self.state in {OPEN, MUTE, FAREWELL}:
+            self.last_words = [] if self.state is MUTE else self.reason(why)
         if self.last_words:
             self._move(CLOSE, why, kind, cause)
             self._framing.drop()
@@ -209,6 +214,26 @@ class Connection:
             return []
         return self.encode([control.encode(TERMS, bytes([self._trusts]))])
 
+    def check(self, frames: Frames, *, heard: bool) -> None:
+        """Compare a message with what the peer accepts: MessageError, or Unsettled.
+
+        ``heard``: a message of the peer has come. In front of it, it would have said that it trusts
+        us.
+        """
+        known = self.terms
+        if known is None:
+            return
+        if len(known) == 2 and heard:
+            known = self.terms = known[:1]
+        wrong = [excess(terms, frames) for terms in known]
+        if all(wrong):
+            raise MessageError(
+                f"a message of {wrong[-1]}, by CommOptions(limits=Limits(…)), or split it; nothing "
+                f"was sent ({self.local} -> {self.peer})"
+            )
+        if any(wrong):
+            raise Unsettled
+
     @property
     def compression(self) -> str | None:
         """The codec to compress by, for this peer."""
@@ -240,7 +265,7 @@ class Connection:
             return []
         messages = self._framing.receive(nbytes)
         if not messages:
-            if self.state is HANDSHAKE and self._is_noise():
+            if self.state is EXPECT_HELLO and self._is_noise():
                 self._accuse(ValueError("no hello"))
             return []
         self._began = b""
@@ -252,11 +277,12 @@ class Connection:
             return []
         if self._proving is None or remote.nonce is None:
             self._proving = None
-            return self._framing.open(*self._open(remote))
+            return self._framing.open(*self._open(HELLO, remote))
         self._proving.hear(frame)
         self._greeting = remote
         self.respond(self.encode([control.encode(PROOF, self._proving.prove())]))
-        self.receive = self._receive_proof
+        if self.state is EXPECT_HELLO:  # sending it may have failed
+            self._move(PROVING_HELLO)
         return self._expect_proof(self._framing.go_on())
 
     def _receive_proof(self, nbytes: int) -> list[Frames]:
@@ -265,18 +291,23 @@ class Connection:
 
     def _expect_proof(self, messages: list[Frames]) -> list[Frames]:
         """Let no message pass before the proof."""
-        if messages and self.state is HANDSHAKE:
+        if messages and self.state is EXPECT_PROOF:
             self._accuse(ValueError("a message before the proof"))
             return []
         return messages
 
-    def _open(self, remote: Hello) -> tuple[int, int]:
+    def _receive_no_more(self, nbytes: int) -> list[Frames]:
+        """Accuse a peer that goes on behind its goodbye."""
+        if nbytes:
+            self._accuse(ValueError("bytes after the goodbye"))
+        return []
+
+    def _open(self, event: Event, remote: Hello) -> tuple[int, int]:
         """End the handshake; return the limits that hold from now on."""
         self.remote = remote.without_proof()
         self.terms = remote.terms if remote.hears_reasons else None
         self._greeting = None
-        self._move(HELLO)
-        self.receive = self._framing.receive
+        self._move(event)
         limit = self._limits.message
         frames = self._limits.frames + remote.enveloped  # the head is not a frame of the user's
         return NO_CAP if limit is None else limit, frames
@@ -287,9 +318,9 @@ class Connection:
 
     def receive_through(self, layer: Layer) -> None:
         """Have the messages of an open connection pass one more method, which looks at them."""
-        if not self._farewell:  # which came right behind the hello
-            layer.framing = self._framing
-            self.receive = layer.receive
+        layer.framing = self._framing
+        self._layer = layer
+        self._choose_receiver()
 
     def _obey(self, frame: bytes) -> None:
         """Act on a control message."""
@@ -329,7 +360,7 @@ class Connection:
         self.proven = proving.proves(proof)
         self.relayed = proving.is_relayed(greeting.endpoint)
         self._proving = None
-        self._framing.lift(*self._open(greeting))
+        self._framing.lift(*self._open(Event.PROOF, greeting))
 
     def _settle(self, payload: bytes) -> None:
         """Take note of which terms apply to what we send."""
@@ -343,12 +374,7 @@ class Connection:
         """Take note of the goodbye, behind which nothing may come."""
         if self._framing.unread:
             raise ValueError("bytes after the goodbye")
-        self._farewell = True
-        self.receive = self._receive_no_more
-
-    def _receive_no_more(self, _: int) -> list[Frames]:
-        self._accuse(ValueError("bytes after the goodbye"))
-        return []
+        self._move(Event.GOODBYE)
 
     def _accuse(self, cause: ValueError) -> None:
         """End the connection because of what the peer sent."""
@@ -378,17 +404,22 @@ class Connection:
 
     def end(self) -> None:
         """Take note of the peer's end of stream."""
-        if self.complaint:
-            clean = self._farewell and not self._framing.mid_message
-            self._move(END, f"ended by the peer, which says: {self.complaint}", clean=clean)
+        if self.state is FAREWELL:
+            self._move(END, self._goodbye_text(), clean=True)
+        elif self.complaint:
+            self._move(END, self._goodbye_text())
         elif self._framing.mid_message:
             self._move(END, "the connection ended inside a message")
-        elif self.state is HANDSHAKE:
+        elif self.state in HANDSHAKE:
             self._move(END, "the peer closed the connection during the handshake")
-        elif self._farewell or self.remote is None or not self.remote.says_goodbye:
+        elif self.remote is None or not self.remote.says_goodbye:
             self._move(END, "closed by the peer", clean=True)
         else:
             self._move(END, "the connection was lost: it ended without a goodbye")
+
+    def _goodbye_text(self) -> str:
+        said = self.complaint
+        return f"ended by the peer, which says: {said}" if said else "closed by the peer"
 
     def stop_sending(self, cause: OSError) -> None:
         """Take note that the socket takes no more bytes; what has arrived can be read."""
@@ -401,7 +432,9 @@ class Connection:
         kind: type[CommClosedError] = CommClosedError,
     ) -> None:
         """Take note that the connection is gone, or has to go at once."""
-        if self.state is LEAVING and not self.complaint:
+        if self.state is FAREWELL:  # so nothing is lost of what it sent
+            self._move(END, self._goodbye_text(), clean=True)
+        elif self.state is LEAVING and not self.complaint:
             self.complaint = f"{why}, before all that was sent had been taken"
         self._move(LOST, why, kind, cause)
 
@@ -418,13 +451,26 @@ class Connection:
         self.state = TRANSITIONS[self.state, event]
         if why and not self._why:
             self._why, self._clean, self._failure = why, clean, (kind, cause)
+        self._choose_receiver()
         if self.state is CLOSED:
             self._framing.drop()
             self.respond = _ignore
+            self.settled = _nobody_waits
+
+    def _choose_receiver(self) -> None:
+        """Have received bytes taken as the state asks for."""
+        if self.state is EXPECT_HELLO:
+            self.receive = self._receive_hello
+        elif self.state is EXPECT_PROOF:
+            self.receive = self._receive_proof
+        elif self.state is FAREWELL:
+            self.receive = self._receive_no_more
+        else:
+            self.receive = self._framing.receive if self._layer is None else self._layer.receive
 
     def loss(self) -> CommClosedError | None:
         """Return why what we have sent may not have arrived; None if nothing says so."""
-        if self.state is HANDSHAKE or self.state is OPEN:
+        if self.state in HANDSHAKE or self.state is OPEN:
             return None
         if self._clean and self.complaint:  # we had closed, and it has not ended in order
             return CommClosedError(f"{self.complaint}: {self.local} -> {self.peer}")
@@ -433,9 +479,10 @@ class Connection:
     def closed_error(self) -> CommClosedError:
         """Return the exception for whoever uses the connection after its end."""
         kind, cause = self._failure
-        error = kind(
-            f"{self._why or self.state.value}: {self.local} -> {self.peer}", clean=self._clean
-        )
+        why, clean = self._why, self._clean
+        if not why and self.state is FAREWELL:
+            why, clean = self._goodbye_text(), True
+        error = kind(f"{why or self.state.value}: {self.local} -> {self.peer}", clean=clean)
         error.__cause__ = cause
         return error
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from .._frames import Frames
 from ..options import Limits
 
-__all__ = ["Terms", "accepted", "decode", "encode", "excess"]
+__all__ = ["Terms", "Unsettled", "accepted", "decode", "encode", "excess"]
 
 #: Names of the limits behind `Terms`, for a stranger and for a trusted peer.
 NAMES = (
@@ -23,6 +23,10 @@ MARK = b"\xc1"
 NUMBERS = 3
 #: No limit can be larger; larger numbers in a hello stand for this.
 MOST = (1 << 63) - 1
+
+
+class Unsettled(Exception):  # noqa: N818 - nothing is wrong
+    """Whether a message may be sent is not known yet; see `Channel.settled`."""
 
 
 class Terms(NamedTuple):

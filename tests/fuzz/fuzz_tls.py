@@ -5,7 +5,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from distributed_comm._tls.layer import TLSLayer
+from distributed_comm._tls.stream import TLSStream
 from distributed_comm.errors import CommClosedError, TLSError
 
 from ..certificates import secure
@@ -47,6 +47,9 @@ class Wire:
     def set_write_buffer_limits(self, high: int) -> None:
         pass
 
+    def shutdown(self, how: int) -> None:
+        pass
+
     def close(self) -> None:
         self.closed = True
 
@@ -63,6 +66,9 @@ class Above:
         self._view = memoryview(bytearray(size))
 
     def connection_made(self, transport: Any) -> None:
+        pass
+
+    def count_ahead(self) -> None:
         pass
 
     def get_buffer(self, _sizehint: int) -> memoryview:
@@ -175,14 +181,15 @@ def check(data: bytes) -> None:
         assert above.ended is ends
 
 
-def _layer(listens: bool, size: int) -> tuple[TLSLayer, Wire, Above]:
+def _layer(listens: bool, size: int) -> tuple[TLSStream, Wire, Above]:
     wire, above = Wire(), Above(size)
-    layer = TLSLayer(wire, _context(listens), SCRATCH, None if listens else HOST)  # type: ignore[arg-type]
-    layer.below(above).connection_made(wire)  # type: ignore[arg-type]
+    layer = TLSStream(wire, _context(listens), SCRATCH, None if listens else HOST)  # type: ignore[arg-type]
+    layer.attach(above)  # type: ignore[arg-type]
+    layer.connection_made(wire)  # type: ignore[arg-type]
     return layer, wire, above
 
 
-def _feed(layer: TLSLayer, above: Above, data: bytes, chunks: list[int]) -> None:
+def _feed(layer: TLSStream, above: Above, data: bytes, chunks: list[int]) -> None:
     """Have a layer receive bytes in chunks of at most these sizes, in turn."""
     least = len(data) // MOST_CHUNKS
     start = turn = 0

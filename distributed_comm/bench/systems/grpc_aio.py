@@ -60,11 +60,11 @@ class Caller:
     """A channel, on which calls overlap as they like."""
 
     def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address)
-        self._call = self._channel.unary_unary(
+        self.channel = grpc.aio.insecure_channel(address)
+        self._call = self.channel.unary_unary(
             METHOD, request_serializer=msgpack.packb, response_deserializer=msgpack.unpackb
         )
-        self.close = self._channel.close
+        self.close = self.channel.close
 
     async def add(self, x: int, y: int) -> int:
         total: int = await self._call({"x": x, "y": y})

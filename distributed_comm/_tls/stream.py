@@ -1,11 +1,15 @@
-"""TLS between an adapter and its socket: ciphertext below, plaintext above.
+"""TLS over a socket, as a `ByteStream`: ciphertext below, plaintext above.
 
-Strategy: to the transport the layer is the protocol, and to the adapter both the transport
-and the socket. So neither half of the adapter knows of it, and a tcp connection pays nothing.
+Strategy: to the loop's transport the stream is the protocol, and to the connection it is what a
+plain socket is. So the connection knows nothing of it, and one over tcp pays nothing.
 
 What is received goes in small portions through a BIO of OpenSSL's, and is decrypted straight
-to where the framing wants it: the shared scratch, or a large frame's own memory. Until the
-TLS handshake is done, the layer is a socket that is full, so that our hello waits in it.
+to where the framing wants it: the shared block, or a large frame's own memory. Until the
+TLS handshake is done, the stream is full, so that our hello waits in it.
+
+What is sent is encrypted record by record and goes to the socket at once. Where that is full, the
+transport gets the rest, at most AHEAD bytes; until it is gone the stream is full, too. So borrowed
+memory is free as soon as it was encrypted.
 
 TLS has no half-close that both sides have to honour. Between our peers the goodbye does that
 job, inside of TLS; close_notify is sent behind it, and no peer's is waited for.
@@ -14,70 +18,81 @@ job, inside of TLS; close_notify is sent behind it, and no peer's is waited for.
 import asyncio
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
+from .._connection.byte_stream import GATHERS, Attach, Buffer, OverSocket, receive
 from ..errors import CommClosedError, TLSError
 from .errors import explain, is_plaintext
-from .socket import TLSSocket
 
-__all__ = ["TLSLayer"]
+__all__ = ["AHEAD", "TLSStream"]
 
+#: The longest plaintext of a record.
+RECORD = 16 * 1024
+#: The most that is encrypted before the socket has taken what was encrypted before.
+AHEAD = 256 * 1024
 #: What a BIO is given at once, for it never gives its memory back.
 PORTION = 32 * 1024
 #: In words of TLS, to a peer that speaks something else: a fatal alert, protocol_version.
 NOT_PLAIN = bytes.fromhex("15 03 03 00 02 02 46")
 
 
-class TLSLayer(TLSSocket, asyncio.BufferedProtocol):
+class TLSStream(OverSocket, asyncio.BufferedProtocol):
     """One connection's TLS; ``sock`` is connected, and what ``context`` asks for holds.
 
     ``host`` is the name that a dialler expects in the certificate; None for a listener.
-    ``scratch`` is where ciphertext is received, by all connections of a loop in turn.
+    ``block`` is where ciphertext is received, by all connections of a loop in turn.
     """
 
     __slots__ = (
-        "_come", "_failure", "_fed", "_gone", "_host", "_parked", "_protocol", "_scratch",
-        "_wanted",
+        "_block", "_come", "_failure", "_fed", "_full", "_gone", "_host", "_incoming", "_outgoing",
+        "_piece", "_protocol", "_shaking", "_tls", "_wanted",
     )  # fmt: skip
 
     def __init__(
         self,
         sock: socket.socket,
         context: ssl.SSLContext,
-        scratch: memoryview,
+        block: memoryview,
         host: str | None = None,
     ) -> None:
-        super().__init__(sock, context, host)
-        self._scratch = scratch
+        super().__init__(sock)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=host is None, server_hostname=host
+        )
+        self._shaking = True  # the TLS handshake is not done
+        self._full = True  # nothing can be encrypted now
+        self._block = block
         self._host = host
         self._wanted = context.verify_mode
-        self._protocol: Any = None  # the adapter
-        self._parked = b""  # plaintext that waits until something can be encrypted
-        self._come = self._fed = 0  # bytes in the scratch, and how many OpenSSL has got
+        self._protocol: Any = None  # the connection
+        self._piece = b""  # plaintext that waits until something can be encrypted
+        self._come = self._fed = 0  # bytes in the block, and how many OpenSSL has got
         self._failure: ssl.SSLError | None = None  # close_notify, too
         self._gone = False
 
-    def below(self, protocol: asyncio.BaseProtocol) -> "TLSLayer":
-        """Stand between this protocol and its transport from now on."""
+    async def start(
+        self, loop: asyncio.AbstractEventLoop, protocol: asyncio.BufferedProtocol, attach: Attach
+    ) -> None:
+        self.attach(protocol)
+        await super().start(loop, self, attach)
+
+    def attach(self, protocol: asyncio.BufferedProtocol) -> None:
+        """Hand plaintext to this protocol, once there is a transport."""
         self._protocol = protocol
-        return self
 
     # -- callbacks of the transport ------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(0)
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(0)
         self._protocol.connection_made(self)
         self._shake()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
-        return self._scratch
-
-    def use(self, block: memoryview) -> memoryview:
-        """Receive ciphertext into this block from now on; return the one of before."""
-        before, self._scratch = self._scratch, block
-        return before
+        return self._block
 
     def buffer_updated(self, nbytes: int) -> None:
         self._come, self._fed = nbytes, 0
@@ -118,15 +133,10 @@ class TLSLayer(TLSSocket, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         if self._full and not self._shaking and not self._gone:
             self._full = False
-            if self._parked:
+            if self._piece:
                 self._unpark()
             else:  # nothing waits, and what was ahead of the socket is gone
                 self._protocol.resume_writing()
-
-    def _hold(self, records: list[bytes], sent: int) -> None:
-        super()._hold(records, sent)
-        if self._full and self._protocol is not None:
-            self._protocol.count_ahead()
 
     # -- the handshake -------------------------------------------------------------
 
@@ -147,7 +157,7 @@ class TLSLayer(TLSSocket, asyncio.BufferedProtocol):
             self._shaking = False
             about = {"peercert": self._tls.getpeercert(), "cipher": self._tls.cipher()}
             self._protocol.identify(about, vouched=self._has_verified())
-            self._full = self._transport.get_write_buffer_size() > 0
+            self._full = self.ahead > 0
             if self._full:
                 return
             self._unpark()  # our hello, behind the last of the handshake
@@ -176,7 +186,7 @@ class TLSLayer(TLSSocket, asyncio.BufferedProtocol):
         if start == self._come:
             return False
         self._fed = stop = min(self._come, start + PORTION)
-        self._incoming.write(self._scratch[start:stop])
+        self._incoming.write(self._block[start:stop])
         return True
 
     def _decrypt(self, view: memoryview) -> int:
@@ -206,46 +216,115 @@ class TLSLayer(TLSSocket, asyncio.BufferedProtocol):
         self._failure = None
         if isinstance(cause, ssl.SSLZeroReturnError):
             self.eof_received()
-            self._transport.close()
+            if self.transport is not None:
+                self.transport.close()
         else:
             self._fail(cause)
 
-    # -- what an adapter wants of its transport ----------------------------------------
+    def take_in(self, protocol: asyncio.BufferedProtocol) -> bool:  # noqa: ARG002 - it is known
+        # The block may be in use: by a connection whose message has led to this very call.
+        block, self._block = self._block, memoryview(bytearray(PORTION))
+        try:
+            return receive(self.sock, self)
+        finally:
+            self._block = block
 
-    def write(self, data: bytes) -> None:
-        """Keep a piece until the socket takes bytes again, then call `resume_writing`."""
-        self._parked = data
+    # -- sending -------------------------------------------------------------------
 
-    def get_write_buffer_size(self) -> int:
-        return len(self._parked)
+    def begin(self, transport: asyncio.BaseTransport) -> None:
+        pass  # that was us
+
+    def send(self, data: Buffer) -> int:
+        if self._full:
+            raise BlockingIOError
+        if len(data) > RECORD:
+            return self.send_many([data])
+        taken = self._tls.write(data)
+        ciphertext = self._outgoing.read()
+        try:
+            sent = self.sock.send(ciphertext)
+        except BlockingIOError:
+            sent = 0
+        if sent != len(ciphertext):
+            self._keep([ciphertext], sent)
+        return taken
+
+    def send_many(self, buffers: Sequence[Buffer]) -> int:
+        if self._full:
+            raise BlockingIOError
+        write, read = self._tls.write, self._outgoing.read
+        taken, records = 0, []
+        for buffer in buffers:
+            view = memoryview(buffer)[: AHEAD - taken]
+            for start in range(0, len(view), RECORD):
+                taken += write(view[start : start + RECORD])
+                records.append(read())
+        try:
+            sent = self.sock.sendmsg(records) if GATHERS else self.sock.send(b"".join(records))
+        except BlockingIOError:
+            sent = 0
+        if sent != sum(map(len, records)):
+            self._keep(records, sent)
+        return taken
+
+    def send_ahead(self, data: bytes) -> int:  # noqa: ARG002 - it would be a record of its own
+        return 0
+
+    @property
+    def ahead(self) -> int:
+        return 0 if self.transport is None else self.transport.get_write_buffer_size()
+
+    def _keep(self, records: list[bytes], sent: int) -> None:
+        """Have the transport send what the socket did not take; it calls `resume_writing`."""
+        assert self.transport is not None
+        rest: list[Buffer] = []
+        for record in records:
+            if sent < len(record):
+                rest.append(memoryview(record)[sent:] if sent else record)
+            sent = max(0, sent - len(record))
+        self._full = True
+        # not writelines: asyncio's of Python 3.12 never says when it has sent them
+        self.transport.write(b"".join(rest))
+        if not self.ahead:  # sent on the spot: no call comes
+            self._full = self._shaking
+        elif self._protocol is not None:
+            self._protocol.count_ahead()
+
+    def _put(self, ciphertext: bytes) -> None:
+        """Send what is TLS's own, in its turn."""
+        sent = 0
+        if not self.ahead:
+            with suppress(OSError):  # the transport will notice
+                sent = self.sock.send(ciphertext)
+        if sent < len(ciphertext):
+            self._keep([ciphertext], sent)
+
+    def park(self, piece: bytes) -> bool:
+        self._piece = piece
+        return True
+
+    @property
+    def parked(self) -> int:
+        return len(self._piece)
 
     def _unpark(self) -> None:
-        piece, self._parked = self._parked, b""
+        piece, self._piece = self._piece, b""
         if piece:
-            with suppress(OSError):  # which the adapter meets itself when it goes on
+            with suppress(OSError):  # which the connection meets itself when it goes on
                 self.send(piece)
             self._protocol.resume_writing()
 
-    def set_write_buffer_limits(self, high: int) -> None:
-        """Nothing is asked for: what is sent is bounded by AHEAD."""
+    # -- the end -------------------------------------------------------------------
 
-    def write_eof(self) -> None:
-        """End our half, for TLS and for TCP."""
+    def end(self) -> None:
+        assert self.transport is not None
         with suppress(ssl.SSLError):  # it wants the peer's close_notify, which nobody needs
             self._tls.unwrap()
         self._put(self._outgoing.read())
-        self._transport.write_eof()
-
-    def pause_reading(self) -> None:
-        self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        self._transport.resume_reading()
-
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
+        self.transport.write_eof()
 
     def abort(self) -> None:
         self._gone = True
-        if self._protocol is not None:  # once lost, asyncio's of Python 3.13 has no loop
-            self._transport.abort()
+        self.shut()
+        if self._protocol is not None and self.transport is not None:
+            self.transport.abort()  # not once lost: asyncio's of Python 3.13 has no loop then

@@ -1,0 +1,443 @@
+"""What has come and was not read, and who is handed it.
+
+Received bytes become messages in the callback that brought them, and wait here until they are
+read; nothing in between suspends, so a cancelled read finds its message still there. Or they
+are pushed: a function gets each in that callback. A stranger's may have to wait for its turn, and
+do so here.
+
+What waits takes memory. Above a limit the connection stops receiving until all was read. A
+stranger's is taken from the budget of all strangers, but for a little, and who would exceed it is
+cut. It stays charged behind the end of the connection, for so do the messages.
+"""
+
+from asyncio import CancelledError, sleep
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Protocol
+
+from .._frames import Frames
+from .._kernels import mailbox
+from .._loops.loop_state import NOWHERE
+from .._loops.ownership import owner
+from .._loops.turns import Turn
+from .._wire.budget import Budget
+from .._wire.connection import Connection
+from .._wire.states import CLOSED, MUTE, OPEN
+from ..errors import LocalProtocolError
+from .charge import UnreadCharge
+from .pace import CREDIT, TOLL
+
+__all__ = ["Inbox", "Receiving"]
+
+#: The messages of whoever has none: one list for all, and never added to. A deque of its own takes
+#: 760 bytes, an eighth of an idle comm; so several messages are a deque, and one is a list.
+EMPTY: list[Frames] = []
+
+
+class Receiving(Protocol):
+    """What an inbox needs of its connection."""
+
+    #: Bytes that have come.
+    received: int
+    #: Whether the peer is a stranger, or not known yet, and takes turns with others.
+    turn: Turn | None
+
+    def pause(self) -> bool:
+        """Stop receiving; False if little can come any more."""
+
+    def resume(self) -> None:
+        """Receive again."""
+
+    def dismiss(self, why: str, *, unread: bool = True) -> None:
+        """Close because of what the peer did."""
+
+    def receiver_failed(self, exc: BaseException) -> None:
+        """Act on what the function raised that messages are pushed to."""
+
+
+class Ended:
+    """The owner of the inbox of a connection that has ended, and of which all was read."""
+
+    received = 0
+    turn: Turn | None = None
+
+    def pause(self) -> bool:
+        return False
+
+    def resume(self) -> None:
+        pass
+
+    def dismiss(self, why: str, *, unread: bool = True) -> None:
+        pass
+
+    def receiver_failed(self, exc: BaseException) -> None:
+        pass
+
+
+class Inbox:
+    """The messages of one connection that nobody has yet."""
+
+    __slots__ = (
+        "_allowance", "_charge", "_connection", "_crowded", "_delivered", "_hand_out", "_limit",
+        "_messages", "_owner", "_reading", "_ready", "_receiver", "_switch", "_unasked", "_waiter",
+        "count", "paused",
+    )  # fmt: skip
+
+    def __init__(
+        self, owner: Receiving, connection: Connection, switch: mailbox.Switch, limit: int
+    ) -> None:
+        self._owner = owner
+        self._connection = connection
+        self._switch = switch
+        self._limit = limit  # unread bytes above which the connection stops receiving …
+        self._unasked = limit  # … and above which they are counted
+        self._messages: deque[Frames] | list[Frames] = EMPTY
+        self._receiver: Callable[[Frames | None], None] | None = None  # what they are pushed to
+        self._ready: Callable[[], bool] | None = None  # whether that takes the next message
+        # Gets messages before they would wait here; returns those that do.
+        self._hand_out: Callable[[list[Frames]], list[Frames]] | None = None
+        self._reading = False  # a read is under way, and mostly …
+        self._waiter = mailbox.Waiter(switch)  # … waits here
+        self._allowance = CREDIT  # for reading without a pause, as a sender's credit
+        self._delivered = 0  # bytes that had come when the inbox was last empty
+        self._crowded = False  # more than may waits unasked, and the inbox was not empty since
+        self._charge: UnreadCharge | None = None  # of a stranger
+        #: Messages that have come.
+        self.count = 0
+        #: Whether the connection has stopped receiving, because so much is unread.
+        self.paused = False
+
+    # -- messages that come --------------------------------------------------------
+
+    def put(self, messages: list[Frames]) -> None:
+        """Hand messages to whoever reads them, or keep them; in the callback that brought them."""
+        if self._hand_out is not None:
+            messages = self._hand_out(messages)
+            if not messages:
+                return
+        self.count += len(messages)
+        if self._messages or len(messages) > 1:
+            self._keep(messages)
+        else:
+            self._messages = messages
+        reading = self._reading
+        if not reading or len(self._messages) > 1:  # a message that is waited for does not wait
+            unread = self._owner.received - self._delivered
+            if unread > self._unasked:
+                self._crowd(messages)
+        if reading:
+            try:
+                self._waiter.hand_over()  # runs the reader: 2,200 instructions cheaper
+            except BaseException as exc:  # SystemExit: uvloop would only log it
+                self._switch.loop.call_soon(_raise, exc)
+        else:
+            self._waiter.touch()
+
+    def _crowd(self, messages: list[Frames]) -> None:
+        """Act on more unread bytes than may wait unasked, of which these are the last."""
+        self._crowded = True
+        unread, refusal = self._owner.received - self._delivered, ""
+        if self._charge is not None:
+            try:
+                unread = self._charge.add(unread, len(messages) + sum(map(len, messages)))
+            except ValueError as exc:
+                refusal = str(exc)
+        if unread > self._limit and not self.paused:
+            self._pause()
+        if refusal:
+            self._owner.dismiss(refusal, unread=False)
+
+    def _keep(self, messages: list[Frames]) -> None:
+        """Add messages to those that wait."""
+        if not isinstance(self._messages, deque):
+            self._messages = deque(self._messages)
+        self._messages += messages
+
+    def _take(self) -> Frames:
+        """Return the first message that waits."""
+        waiting = self._messages
+        if isinstance(waiting, deque) and len(waiting) > 1:
+            return waiting.popleft()
+        self._messages = EMPTY
+        return waiting[0]
+
+    def _emptied(self) -> None:
+        """Act on the last message having been handed out."""
+        self._delivered = self._owner.received
+        if self._crowded:
+            self._relax()
+        if self._connection.state is CLOSED:
+            self.part()
+
+    def _relax(self) -> None:
+        """Take note that nothing waits."""
+        self._crowded = False
+        if self._charge is not None:
+            self._charge.release()
+        self.resume()
+
+    def _pause(self) -> None:
+        self.paused = self._owner.pause()
+
+    # -- reading -------------------------------------------------------------------
+
+    async def read(self) -> Frames:
+        """Return the next message, as `Channel.read` does."""
+        if self._reading:
+            raise self.misused()
+        if self._messages:
+            if not self._switch.runs():
+                raise self.misused()
+            if self._allowance < 0:
+                await self._give_way()
+        while not self._messages:
+            state = self._connection.state
+            if state is not OPEN and state is not MUTE:
+                raise self._connection.closed_error()
+            self._reading = True
+            try:
+                await self._waiter
+            except RuntimeError as exc:  # that of another loop
+                raise self.misused() from exc
+            finally:
+                self._reading = self._waiter.waiting = False
+        message = self._take()
+        if self._messages:
+            self._allowance -= TOLL + len(message[-1])
+        else:
+            self._emptied()
+        return message
+
+    async def _give_way(self) -> None:
+        """Let others run, without letting another reader in."""
+        self._allowance = CREDIT
+        turn = self._owner.turn
+        waits = False
+        if turn is not None and (turn.contended or turn.lane.closed):
+            self._allowance = 0  # look at each message
+            if turn.is_metered() and not turn.is_over():
+                return
+            waits = True
+        self._reading = True
+        try:
+            if turn is not None and waits:
+                turn.wait()
+                await self._waiter
+            else:
+                await sleep(0)
+        finally:
+            self._reading = self._waiter.waiting = False
+
+    def wake(self) -> None:
+        """Let a reader that waits see that the connection's state has changed."""
+        if self._waiter.waiting and not self._waiter.switch.loop.is_closed():
+            self._waiter.wake()
+
+    # -- pushing -------------------------------------------------------------------
+
+    def push(
+        self,
+        receiver: Callable[[Frames | None], None] | None,
+        ready: Callable[[], bool] | None = None,
+    ) -> None:
+        """Hand each message to a function, as `Channel.push` does."""
+        if self._reading or not self._switch.runs():
+            raise self.misused()
+        self._receiver = receiver
+        self._ready = ready
+        turn = self._owner.turn
+        if turn is not None:
+            self._hand_out = self._take_turns
+            if receiver is not None:
+                turn.meter(self.go_on)  # behind a message that a thread has decoded, say
+            return
+        if receiver is None:
+            self._hand_out = None
+            return
+        self._hand_out = self._hand_over if ready is None else self._take_turns
+        self.go_on()
+
+    def _hand_over(self, messages: list[Frames]) -> list[Frames]:
+        """Call the receiver; what comes after it was taken away is kept."""
+        for index, message in enumerate(messages):
+            receiver = self._receiver
+            if receiver is None:
+                return messages[index:]
+            self.count += 1
+            try:  # `_notify`, without the call
+                copy_context().run(receiver, message)
+            except (Exception, CancelledError) as exc:
+                self._owner.receiver_failed(exc)
+        self._delivered = self._owner.received
+        return []
+
+    def _notify(self, message: Frames | None) -> None:
+        assert self._receiver is not None
+        try:
+            copy_context().run(self._receiver, message)
+        except (Exception, CancelledError) as exc:  # that of a future in it: nobody cancels us
+            self._owner.receiver_failed(exc)
+
+    def _is_ready(self) -> bool:
+        """Whether the receiver takes the next message; if not, it asks for that later."""
+        if self._ready is None or self._ready():
+            return True
+        self._receiver = None
+        return False
+
+    def announce_end(self) -> None:
+        """Tell the receiver, once, that nothing more comes; unless messages have to wait for it."""
+        receiver = self._receiver
+        if receiver is None or self._messages:
+            return
+        self._notify(None)
+        if self._receiver is receiver:
+            self._receiver = None
+
+    # -- a stranger's turns --------------------------------------------------------
+
+    def share(self, budget: Budget) -> None:
+        """Take turns with all who are not trusted, and the memory from a budget."""
+        if self._owner.turn is not None:
+            self._hand_out = self._take_turns
+            self._allowance = 0
+        self._charge = UnreadCharge(budget)
+        self._unasked = 0
+
+    def hold_back(self) -> None:
+        """Keep messages from a reader that come with the next bytes."""
+        if self._hand_out is None:
+            self._hand_out = self._take_turns
+
+    def _take_turns(self, messages: list[Frames]) -> list[Frames]:
+        """Hand messages out as long as it is the turn of that; the others wait."""
+        turn, receiver = self._owner.turn, self._receiver
+        if (
+            receiver is not None
+            and len(messages) == 1
+            and not (turn is None or turn.lane.closed or self._messages)
+            and (self._ready is None or self._ready())
+        ):  # nearly always; what follows would do the same
+            self.count += 1
+            try:
+                copy_context().run(receiver, messages[0])
+            except (Exception, CancelledError) as exc:
+                self._owner.receiver_failed(exc)
+            self._delivered = self._owner.received
+            return []
+        if self._receiver is None:
+            if turn is not None and turn.lane.closed:
+                self._wait_in_turn(turn, messages)
+                return []
+            self._hand_out = None  # until the lane closes
+            return messages
+        for index, message in enumerate(messages):
+            if self._receiver is None:
+                return messages[index:]
+            over = turn is not None and (turn.is_over() if index else turn.lane.closed)
+            if turn is not None and (over or self._messages):
+                self._wait_in_turn(turn, messages[index:])
+                return []
+            if not self._is_ready():
+                return messages[index:]
+            self.count += 1
+            self._notify(message)
+        self._delivered = self._owner.received
+        return []
+
+    def _wait_in_turn(self, turn: Turn, messages: list[Frames]) -> None:
+        """Have messages wait for their turn."""
+        self.count += len(messages)
+        self._keep(messages)
+        self._crowd(messages)
+        turn.wait()
+
+    def go_on(self) -> None:
+        """Hand out what has waited, as long as it is the turn of that."""
+        turn = self._owner.turn
+        if self._receiver is None:
+            if self._messages and self._reading:
+                self._waiter.hand_over()
+            return
+        while self._messages and self._receiver is not None:
+            if turn is not None and turn.is_over():
+                turn.wait()
+                return
+            if not self._is_ready():
+                return
+            self._notify(self._take())
+        if self._messages:
+            return
+        self._delivered = self._owner.received
+        self._relax()
+        if self._connection.state is CLOSED:
+            self.announce_end()
+
+    # -- what others ask -----------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def unread(self) -> int:
+        return len(self._messages)
+
+    def is_paused(self) -> bool:
+        """Return whether the connection has stopped receiving, because so much is unread."""
+        return self.paused
+
+    def is_awaited(self) -> bool:
+        """Return whether the next message would be taken at once."""
+        return not self._messages and (self._reading or self._receiver is not None)
+
+    def is_fresh(self) -> bool:
+        """Return whether a message was handed out within the last second, and nothing waits."""
+        return not self._messages and self._waiter.is_fresh()
+
+    # -- the end -------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Drop what waits, which nobody will read."""
+        self._messages = EMPTY
+
+    def close(self) -> None:
+        """Do so, tell a reader, and go on receiving: what still comes is discarded."""
+        self.clear()
+        self.wake()
+        if self._crowded:
+            self._relax()
+
+    def resume(self) -> None:
+        """Go on receiving however much is unread."""
+        if self.paused:
+            self.paused = False
+            self._owner.resume()
+
+    def end(self) -> None:
+        """Take note that nothing more comes, and wake a reader."""
+        if not self._messages and self._charge is not None:
+            self._charge.release()
+        self.wake()
+
+    def part(self) -> None:
+        """Let go of the connection, which would be a cycle, once nothing waits any more."""
+        if not self._messages and self._receiver is None:
+            self._owner = Ended()
+
+    def misused(self) -> LocalProtocolError:
+        """Return the error for a call from another loop, or while another task reads."""
+        ends = f"{self._connection.local} -> {self._connection.peer}"
+        if self._switch is NOWHERE:
+            return LocalProtocolError(f"{ends} belongs to {owner(None)}")
+        if not self._switch.runs():
+            return LocalProtocolError(f"{ends} belongs to {owner(self._switch.loop)}")
+        return LocalProtocolError(f"another task is reading from {ends}")
+
+    def disown(self) -> None:
+        """Leave the waiting reader to the process that this one was forked from."""
+        self._switch = NOWHERE
+        self._reading = True  # so that a read looks no further
+
+
+def _raise(exc: BaseException) -> None:
+    raise exc
