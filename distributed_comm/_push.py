@@ -72,7 +72,7 @@ class Push:
     It does not know the comm, which is collected when everybody has forgotten it.
     """
 
-    __slots__ = ("_admit", "channel", "_decoding", "_options", "_ready", "_receiver")
+    __slots__ = ("_admit", "_decoding", "_options", "_ready", "_receiver", "channel")
 
     def __init__(
         self,

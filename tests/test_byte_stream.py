@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from loops import until
 
 import distributed_comm as dc
 from distributed_comm._comm import ChannelComm
@@ -71,8 +72,7 @@ class Recorder(asyncio.BufferedProtocol):
         pass
 
     async def has(self, nbytes):
-        while len(self.received) < nbytes:
-            await asyncio.sleep(0.001)
+        await until(lambda: len(self.received) >= nbytes)
 
 
 def sockets(family):
@@ -206,9 +206,7 @@ def test_nothing_is_received_while_it_pauses_but_what_is_taken_in(make, run):
         far.pause()
         assert not far.take_in(recorders[1])
         near.send(b"one")
-        while not far.has_news():
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0)
+        await until(far.has_news)
         assert not recorders[1].received
         assert far.take_in(recorders[1])
         assert recorders[1].received == b"one"
@@ -226,7 +224,7 @@ def test_nothing_is_received_while_it_pauses_but_what_is_taken_in(make, run):
 def test_the_end_comes_behind_what_was_sent(make, run):
     async def main():
         streams, recorders = await started(make)
-        near, far = streams
+        near, _ = streams
         near.send(b"last words")
         near.end()
         await recorders[1].ended.wait()
@@ -323,7 +321,7 @@ def test_a_slow_reader_of_a_pipe_slows_its_writer(run):
         writing = asyncio.ensure_future(ours.write(bytes(20 * MIB)))
         more = asyncio.ensure_future(write_behind(ours, writing))
         await theirs.read()
-        await until_it_waits(ours)
+        await until(lambda: ours.channel.out.unsent >= MIB // 2)
         assert not more.done()
         async for _ in theirs:
             pass
@@ -335,9 +333,5 @@ def test_a_slow_reader_of_a_pipe_slows_its_writer(run):
         for _ in range(10):
             await comm.write(bytes(MIB))
         await comm.close()
-
-    async def until_it_waits(comm):
-        while comm.channel.out.unsent < MIB // 2:
-            await asyncio.sleep(0)
 
     run(main())

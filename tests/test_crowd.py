@@ -16,7 +16,7 @@ from peers import DASK_HELLO, GOODBYE, LOOPBACK, OUR_HELLO, dial_raw, echo, fram
 import distributed_comm as dc
 from distributed_comm import _kernels
 from distributed_comm._connection import eviction as crowd
-from distributed_comm._connection.eviction import PATIENCE, Crowd
+from distributed_comm._connection.eviction import GRACE, Crowd
 from distributed_comm._logs import Log
 from distributed_comm._loops import descriptors
 from distributed_comm._wire.hello import encode, local_hello
@@ -75,7 +75,7 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def pass_by(self, seconds: float = PATIENCE) -> None:
+    def pass_by(self, seconds: float = GRACE) -> None:
         self.now += seconds
 
 
@@ -146,8 +146,8 @@ def test_a_handshake_goes_once_it_has_taken_long_enough_whatever_it_sends(clock)
     slow = Guest("slow")
     strangers.join(slow)
     assert not strangers.evict("full")
-    clock.pass_by(PATIENCE / 2)
-    assert strangers.patience() == pytest.approx(PATIENCE / 2)
+    clock.pass_by(GRACE / 2)
+    assert strangers.patience() == pytest.approx(GRACE / 2)
     assert not strangers.evict("full")
     clock.pass_by()
     slow.news = True  # our loop may have been blocked: once that is a reason to wait
@@ -278,19 +278,19 @@ def test_it_does_as_a_list_that_is_sorted_each_time(todo):
         settled: set[int] = set()
         numbers = count()
         for what, n in todo:
-            clock.pass_by(PATIENCE / 3)
+            clock.pass_by(GRACE / 3)
             if what == "join" and n not in known:
                 known[n] = Guest(n)
                 since[n] = clock.now, next(numbers)
                 strangers.join(known[n])
             elif what == "wait":
-                clock.pass_by(PATIENCE * n)
+                clock.pass_by(GRACE * n)
             elif what == "evict":
                 idle = {k for k in settled if not known[k].busy}
                 for k in sorted(settled - idle, key=since.get):  # those in front are active now
                     if since[k] < min(map(since.get, idle), default=(inf,)):
                         since[k] = clock.now, next(numbers)
-                late = {k for k in known.keys() - settled if clock.now - since[k][0] >= PATIENCE}
+                late = {k for k in known.keys() - settled if clock.now - since[k][0] >= GRACE}
                 assert strangers.evict("full") is bool(idle | late)
                 if idle | late:
                     due = min(idle | late, key=since.get)
@@ -435,7 +435,7 @@ def test_calls_and_streams_of_strangers_fill_their_places_and_no_others(run, cap
         return dc.NO_REPLY
 
     async def main():
-        limited = options({"idle": 3 * PATIENCE}, untrusted_connections=4)
+        limited = options({"idle": 3 * GRACE}, untrusted_connections=4)
         async with dc.Server([wait, items, later], options=limited, key=KEY) as server:
             await server.listen(LOOPBACK)
             address = server.address
@@ -445,13 +445,13 @@ def test_calls_and_streams_of_strangers_fill_their_places_and_no_others(run, cap
             assert await anext(stream) == 1
             answered = asyncio.create_task(strangers[2].later())
             await until(lambda: kept and server.incoming_comms_active == 2)
-            await asyncio.sleep(4 * PATIENCE)  # beyond the idle limit
+            await asyncio.sleep(4 * GRACE)  # beyond the idle limit
             fourth = dc.rpc(address, key="another")
             with pytest.raises(dc.CommClosedError):
                 await fourth.echo(data=1)
             async with dc.rpc(address, key=KEY) as friend:
                 assert await friend.echo(data=1) == 1
-                await asyncio.sleep(4 * PATIENCE)
+                await asyncio.sleep(4 * GRACE)
                 assert server.incoming_comms_open == 4  # an idle one that is trusted stays
             await kept[0].write("late")
             assert await answered == "late"
@@ -499,7 +499,7 @@ def test_one_who_publishes_by_hand_and_waits_for_the_end_is_not_idle(run):
         async def publish(comm):
             async def items():
                 for n in range(10):
-                    await asyncio.sleep(PATIENCE / 2)
+                    await asyncio.sleep(GRACE / 2)
                     await comm.write(n)
                 event.set()
 
@@ -508,7 +508,7 @@ def test_one_who_publishes_by_hand_and_waits_for_the_end_is_not_idle(run):
                 await comm.read()
             await task
 
-        limited = options({"idle": PATIENCE})
+        limited = options({"idle": GRACE})
         async with dc.listen(LOOPBACK, publish, options=limited) as listener:
             comm = await dc.connect(listener.contact_address)
             assert [await comm.read() for _ in range(10)] == list(range(10))
@@ -520,7 +520,7 @@ def test_one_who_publishes_by_hand_and_waits_for_the_end_is_not_idle(run):
 
 def test_nobody_is_closed_because_our_loop_was_blocked(run):
     async def main():
-        limited = options({"idle": 2 * PATIENCE}, untrusted_connections=4)
+        limited = options({"idle": 2 * GRACE}, untrusted_connections=4)
         async with (
             dc.listen(LOOPBACK, echo, options=limited, key=KEY) as listener,
             dial_raw(listener) as raw,
@@ -529,7 +529,7 @@ def test_nobody_is_closed_because_our_loop_was_blocked(run):
             await raw.read_message()
             await settle()
             raw.sock.send(pack("there"))  # before the loop can read it
-            time.sleep(4 * PATIENCE)  # noqa: ASYNC251
+            time.sleep(4 * GRACE)  # noqa: ASYNC251
             assert await raw.read_message() == "there"
 
     run(main())
@@ -553,7 +553,7 @@ def test_one_whose_message_was_not_read_yet_is_not_idle(run):
 
 def test_plain_peers_are_evicted_without_a_goodbye(run):
     async def main():
-        limited = options({"idle": PATIENCE})
+        limited = options({"idle": GRACE})
         async with dc.listen(LOOPBACK, echo, options=limited) as listener, AsyncExitStack() as s:
             raw = await raw_stranger(s, listener, DASK_HELLO)
             assert await raw.is_cut()

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from distributed_comm._tls.stream import TLSStream
 
 from distributed_comm import __main__ as command
 from distributed_comm._calls import operations, stream_handlers
@@ -17,6 +16,7 @@ from distributed_comm._serialize import decode as decoding
 from distributed_comm._serialize import embedded as opening
 from distributed_comm._serialize import encode as encoding
 from distributed_comm._serialize import pickles, tags
+from distributed_comm._tls.stream import TLSStream
 from distributed_comm._wire import hello
 from distributed_comm._wire.length_framing import LengthFraming
 from distributed_comm._wire.sentinel_framing import SentinelFraming

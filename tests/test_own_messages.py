@@ -10,7 +10,7 @@ from lying import post
 
 import distributed_comm as dc
 from distributed_comm import _comm as comms
-from distributed_comm._connection.reader import Reader
+from distributed_comm._connection.channel import ConnectionChannel
 from distributed_comm._envelope import EXTRA, NOTHING, OWN, REPLY, Request, encode_request
 
 WRONG = dc.Serialized({"serializer": "nope"}, [b"x"])
@@ -414,7 +414,7 @@ def test_a_channel_that_can_only_be_read_refuses_before_it_decodes(run, monkeypa
 
     comms_loads = comms.loads
     monkeypatch.setattr(comms, "loads", loads)
-    monkeypatch.setattr(Reader, "push", push)
+    monkeypatch.setattr(ConnectionChannel, "push", push)
 
     async def main():
         guarded = dc.handler(lambda x: x, require_trust=True)

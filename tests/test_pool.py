@@ -13,7 +13,7 @@ from loops import until
 
 import distributed_comm as dc
 from distributed_comm._calls.checkout import Plan
-from distributed_comm._calls.waiters import PATIENCE, Waiter
+from distributed_comm._calls.waiters import MOST_PASSES, Waiter
 
 
 class Line:
@@ -76,7 +76,7 @@ def test_who_waits_for_another_address_is_not_passed_over_for_ever(run):
         comm = Line()
         plan.opened("a", comm)
         other = wait(plan, "b")
-        for _ in range(PATIENCE):
+        for _ in range(MOST_PASSES):
             mine = wait(plan, "a")
             plan.put_back("a", comm)
             assert mine.future.result() is comm
@@ -189,10 +189,10 @@ class Model:
         self.check_order()
 
     def check_order(self):
-        """Compare how often each was passed over with PATIENCE."""
+        """Compare how often each was passed over with MOST_PASSES."""
         alive = [waiter for waiter in self.waiting if not waiter.future.done()]
         for waiter in alive:
-            assert self.passes.get(waiter, 0) <= PATIENCE
+            assert self.passes.get(waiter, 0) <= MOST_PASSES
 
 
 ACTIONS = ["call", "call", "give_back", "succeed", "succeed", "fail", "lose", "give_up", "collect"]

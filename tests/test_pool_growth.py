@@ -8,7 +8,7 @@ import pytest
 import distributed_comm as dc
 from distributed_comm._calls import checkout as plan
 from distributed_comm._calls import pool, waiters
-from distributed_comm._calls.waiters import PATIENCE
+from distributed_comm._calls.waiters import MOST_PASSES
 from distributed_comm.core import Comm
 
 FEW, MANY, RATIO = 1_000, 10_000, 12
@@ -95,7 +95,7 @@ async def wait_for_others(number):
     comm = await pool.connect("a")
     others = [asyncio.ensure_future(pool.connect(f"b{i}")) for i in range(number)]
     await asyncio.sleep(0)
-    for _ in range(PATIENCE):
+    for _ in range(MOST_PASSES):
         mine = asyncio.ensure_future(pool.connect("a"))
         await asyncio.sleep(0)
         pool.reuse("a", comm)

@@ -30,7 +30,9 @@ def looks(monkeypatch):
     """Count the looks."""
     counted = []
     look = ConnectionChannel.is_sound
-    monkeypatch.setattr(ConnectionChannel, "is_sound", lambda adapter: (counted.append(1), look(adapter))[1])
+    monkeypatch.setattr(
+        ConnectionChannel, "is_sound", lambda adapter: (counted.append(1), look(adapter))[1]
+    )
     return counted
 
 

@@ -216,7 +216,7 @@ def test_a_message_that_does_not_fit_is_refused_and_a_short_one_behind_it_goes_o
     with pytest.raises(dc.MessageError, match=rf"a message of {size}\d\d? bytes|{size + 24} bytes"):
         one.send([bytes(size)])
     one.send([b"so I say"])
-    assert one._connection.state is State.OPEN
+    assert one.connection.state is State.OPEN
     assert budget.used == BUDGET
 
 
@@ -231,7 +231,7 @@ def test_who_leaves_even_short_messages_unread_is_cut_where_nothing_is_left():
 
     with pytest.raises(dc.CommClosedError, match="all untrusted peers together"):
         send_on()
-    assert one._connection.state is State.CLOSED
+    assert one.connection.state is State.CLOSED
     assert budget.used == BUDGET
 
 

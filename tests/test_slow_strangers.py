@@ -524,11 +524,11 @@ def test_a_stranger_that_was_idle_is_not_cut_for_what_has_just_been_queued(run):
         async with pair(options=HASTY) as (client, server):
             channel = server.channel
             for _ in range(20):
-                channel.look()
+                channel.keepalive.look()
             channel.out.fresh = False  # as behind a message of the same turn
             channel.send([bytes(20_000)])
             assert channel.out.unsent
-            channel.look()
+            channel.keepalive.look()
             assert not server.closed()
             assert len(await client.channel.read()) == 1
 

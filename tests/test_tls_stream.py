@@ -17,7 +17,7 @@ from peers import DASK_HELLO, GOODBYE, OUR_HELLO, echo, pack, port_of
 from proxy import Proxy, Way
 
 import distributed_comm as dc
-from distributed_comm._tls.socket import AHEAD
+from distributed_comm._tls.stream import AHEAD
 
 LOOPBACK = "tls://127.0.0.1:0"
 MIB = 1024 * 1024

@@ -15,7 +15,7 @@ from loops import needs_proc, settle, until
 from peers import HEARS_REASONS, LOOPBACK, OUR_HELLO, dial_raw, echo, frame_up, pack, pair, raw_pair
 
 import distributed_comm as dc
-from distributed_comm._connection.sender import Sender
+from distributed_comm._connection.channel import ConnectionChannel
 from distributed_comm._wire import length_framing as framing
 from distributed_comm._wire import peer_limits as terms
 from distributed_comm._wire.control import Kind
@@ -287,7 +287,7 @@ async def write_for_ever(comm):
 @pytest.mark.usefixtures("certified")
 def test_the_reason_arrives_while_a_message_is_being_sent(run, place, monkeypatch):
     """As where a limit is exceeded that nobody could know: that on the memory of all strangers."""
-    monkeypatch.setattr(Sender, "_check", lambda *_: None)
+    monkeypatch.setattr(ConnectionChannel, "_check", lambda *_: None)
 
     async def main():
         async with pair(place, options=OPTIONS) as (client, _):

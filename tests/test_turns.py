@@ -18,8 +18,8 @@ from peers import GOODBYE, LOOPBACK, OUR_HELLO, check_echo, dial_raw, echo, pack
 
 import distributed_comm as dc
 from distributed_comm._connection.accept import SocketListener
-from distributed_comm._loops.shares import Lane, Shares
 from distributed_comm._loops.loop_state import state_of
+from distributed_comm._loops.shares import Lane, Shares
 
 FLOOD = Path(__file__).with_name("flood.py")
 ROUNDS = 5
@@ -166,7 +166,8 @@ def test_a_handshake_that_ends_in_trust_is_no_debt_of_strangers(run, monkeypatch
     security = {"security": secure()} if scheme == "tls" else {"key": KEY}
 
     async def debt(**arguments: object) -> float:
-        turns = state_of(asyncio.get_running_loop()).turns
+        state = state_of(asyncio.get_running_loop())
+        turns = state.turns
         turns.shares.handshakes.forgive()
         async with dc.listen(f"{scheme}://127.0.0.1:0", echo, **arguments) as listener:
             for number in range(4):  # which stays below the limit
@@ -194,7 +195,8 @@ def test_a_listener_whose_quantum_is_used_up_waits_for_a_look_and_does_not_spin(
     monkeypatch.setattr(SocketListener, "_accept", count)
 
     async def main() -> None:
-        turns = state_of(asyncio.get_running_loop()).turns
+        state = state_of(asyncio.get_running_loop())
+        turns = state.turns
         lane = turns.shares.handshakes
         async with dc.listen(LOOPBACK, echo, trusted=False) as listener:
             async with await dc.connect(listener.contact_address, trusted=False):

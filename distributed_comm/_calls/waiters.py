@@ -9,10 +9,10 @@ from collections import OrderedDict
 
 from ..core import Comm
 
-__all__ = ["PATIENCE", "Waiter", "Waiters"]
+__all__ = ["MOST_PASSES", "Waiter", "Waiters"]
 
 #: How often a waiter is passed over in favour of those whose address a comm came back for.
-PATIENCE = 16
+MOST_PASSES = 16
 
 
 class Waiter:
@@ -101,7 +101,7 @@ class Waiters:
         already. Then it is the oldest of all.
         """
         oldest = self._find_oldest()
-        if oldest is None or self._passed >= PATIENCE:
+        if oldest is None or self._passed >= MOST_PASSES:
             return self.take_oldest()
         chosen = self._find_first(address) or oldest
         older = chosen.older

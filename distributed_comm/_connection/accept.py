@@ -272,7 +272,7 @@ class SocketListener(Listener):
             state, stream, info, self._trust, self._options, self.framing,
             self._opened, self._lost,
         )  # fmt: skip
-        forks.hand_over(sock)
+        forks.entrust(sock)
         self._handshakes[channel] = Deadline(state.loop, COURTESY, lambda: self._greet(channel))
         self._connections.add(channel)
         if not self._trust.includes(vouched=info.vouched, proven=False, relayed=False):

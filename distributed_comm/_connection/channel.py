@@ -63,11 +63,11 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
     read: Callable[[], Coroutine[Any, Any, Frames]]  # the inbox's
 
     __slots__ = (
-        "__weakref__", "_announced", "_closing", "_connection", "_credit", "_ear", "_keepalive",
-        "_limits", "_lost", "_opened", "_sent", "_settling", "_short", "_spent", "_state",
-        "_switch", "_thread", "_timeouts", "budget", "compression", "enveloped", "full",
-        "get_buffer", "inbox", "info", "local_address", "log", "out", "peer_address",
-        "pickle_protocol", "place", "read", "received", "stream", "turn", "typed",
+        "__weakref__", "_announced", "_closing", "_credit", "_ear", "_limits", "_lost", "_opened",
+        "_sent", "_settling", "_short", "_spent", "_state", "_switch", "_thread", "_timeouts",
+        "budget", "compression", "connection", "enveloped", "full", "get_buffer", "inbox", "info",
+        "keepalive", "local_address", "log", "out", "peer_address", "pickle_protocol", "place",
+        "read", "received", "stream", "turn", "typed",
     )  # fmt: skip
 
     def __init__(
@@ -85,13 +85,13 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self._switch = state.switch  # says whether the loop is running here
         self._thread = get_ident()
         self.stream = stream
-        self._connection = connection
+        self.connection = connection
         self._limits = limits
         self._timeouts = options.timeouts
         queue = SendQueue if info.dialled else ChargedSendQueue
         self.out = queue(state.loop, stream, self)
         self.inbox = Inbox(self, connection, state.switch, limits.undelivered)
-        self._keepalive: Keepalive | None = None  # once the handshake is done
+        self.keepalive: Keepalive | None = None  # once the handshake is done
         self._closing: Closing | None = None
         self._opened = opened
         self._lost = lost
@@ -133,15 +133,15 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.stream.begin(transport)
-        if self._connection.state is CLOSED:  # aborted before it was made
+        if self.connection.state is CLOSED:  # aborted before it was made
             self.stream.abort()
         elif self.info.dialled:
             self.out.flush()
         else:  # the dialler's hello is about to come, and then our proof goes out with ours
-            self.out.put_off(self._connection.hello())
+            self.out.put_off(self.connection.hello())
 
     def buffer_updated(self, nbytes: int) -> None:
-        connection, out = self._connection, self.out
+        connection, out = self.connection, self.out
         messages = connection.receive(nbytes)
         self.received += nbytes
         out.fresh = not out.unsent
@@ -153,17 +153,17 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def _transition(self, messages: list[Frames]) -> list[Frames]:
         """Act where the state is not plainly open; return what is left for the inbox."""
-        state = self._connection.state
+        state = self.connection.state
         if state is CLOSED:
             self.inbox.wake()
             self.stream.abort()
-        if self._connection.last_words is not None:
+        if self.connection.last_words is not None:
             self._say_last_words()
         elif state is LEAVING:
             return []
         if state in HANDSHAKE and self.info.dialled:
             self.out.flush()  # our proof: the peer may wait for it
-        if not self._announced and self._connection.remote is not None:
+        if not self._announced and self.connection.remote is not None:
             self._open()
         if state is FAREWELL and not messages:
             self.inbox.wake()
@@ -171,7 +171,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def _open(self) -> None:
         """Announce that the handshake is done, before what came behind it is delivered."""
-        remote = self._connection.remote
+        remote = self.connection.remote
         assert remote is not None
         self._announced = True
         self._expect_step()
@@ -180,17 +180,17 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self.pickle_protocol = remote.pickle_protocol
         self.typed = remote.typed
         self.enveloped = remote.enveloped
-        self.compression = self._connection.compression
+        self.compression = self.connection.compression
         if remote.hears_reasons:
             self._short = 0  # until the first message
-        self._keepalive = Keepalive(self, self.stream, self._timeouts)
-        self._keepalive.start(self._state)
+        self.keepalive = Keepalive(self, self.stream, self._timeouts)
+        self.keepalive.start(self._state)
         self._opened(self)
         if self.out.unsent:  # our proof: it goes out with what is written when `connect` returns
             self._state.loop.call_soon(self.out.flush)
 
     def eof_received(self) -> bool:
-        self._connection.end()
+        self.connection.end()
         self.inbox.wake()
         if self.out.unsent:  # no peer reads on after it has ended
             self.stream.abort()
@@ -218,7 +218,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         """Send our hello: a dialler's before there is a transport, a listener's at last."""
         self._expect_step()
         if self.info.dialled:
-            self.out.put_off(self._connection.hello())
+            self.out.put_off(self.connection.hello())
             self.out.offer()
         else:
             self.out.flush()
@@ -230,7 +230,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def _respond(self, buffers: list[bytes | memoryview]) -> None:
         """Send what a control message asks for, or our proof."""
-        if self._connection.state in HANDSHAKE:
+        if self.connection.state in HANDSHAKE:
             self._expect_step()
             if self.info.dialled:
                 self.out.put_off(buffers)  # until the handshake is done, which it mostly is now
@@ -257,7 +257,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def trust(self) -> None:
         """Take no more turns with strangers: the peer is trusted."""
-        self._connection.judged(True)
+        self.connection.judged(True)
         if self.turn is not None:
             self._ear = self.turn.ear
             self.turn.leave()
@@ -269,17 +269,17 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             self.turn.admit()
         self.budget = budget
         self.inbox.share(budget)
-        self._connection.judged(False)
+        self.connection.judged(False)
         if not self.info.dialled:  # what a dialler sends is its own program's
             self.out.charge(budget)
-        self._connection.share(budget)
+        self.connection.share(budget)
 
     # -- sending -------------------------------------------------------------------
 
     def send(self, frames: Frames) -> int:
         if not self._switch.runs():
             raise self.inbox.misused()
-        connection = self._connection
+        connection = self.connection
         if connection.state is not OPEN:
             raise connection.closed_error()
         buffers = connection.encode(frames)
@@ -301,7 +301,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def _introduce(self) -> None:
         """Say, in front of the first message, what else this side accepts."""
-        connection = self._connection
+        connection = self.connection
         verdict = connection.verdict()
         if verdict:
             self.out.put_ahead(verdict)
@@ -310,7 +310,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def _check(self, frames: Frames) -> None:
         """Compare a message with what the peer accepts: MessageError, or Unsettled."""
-        self._connection.check(frames, heard=self.inbox.count > 0)
+        self.connection.check(frames, heard=self.inbox.count > 0)
 
     def afford(self, frames: Frames) -> None:
         self._check(frames)
@@ -327,12 +327,12 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self._spent += CREDIT - self._credit
         self._credit = CREDIT
         await self.out.drained(self._limits.high_water, self._limits.low_water)
-        if self._connection.state is not OPEN:
-            raise self._connection.closed_error()
+        if self.connection.state is not OPEN:
+            raise self.connection.closed_error()
 
     async def settled(self) -> None:
         """Wait for the peer's word; a stranger has `Timeouts.gap` for it, as to take our bytes."""
-        connection = self._connection
+        connection = self.connection
         if connection.terms is None or len(connection.terms) < 2 or connection.state is not OPEN:
             return
         gap = self._timeouts.gap
@@ -368,8 +368,8 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         return self._limits.high_water
 
     def expect_open(self) -> None:
-        if self._connection.state is not OPEN:
-            raise self._connection.closed_error()
+        if self.connection.state is not OPEN:
+            raise self.connection.closed_error()
 
     def soon(self, function: Callable[[], None]) -> None:
         if self.turn is None:
@@ -379,14 +379,14 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def send_failed(self, exc: OSError) -> None:
         """Stop sending; what had arrived stays readable, and reading finds the end."""
-        self._connection.stop_sending(exc)
+        self.connection.stop_sending(exc)
         self.out.drop()
-        if self._connection.state is CLOSED:
+        if self.connection.state is CLOSED:
             self._abort_stream()
 
     def overdraw(self, why: str) -> None:
         self.abort(why)
-        raise self._connection.closed_error()
+        raise self.connection.closed_error()
 
     def count_ahead(self) -> None:
         """Count what the stream has taken of a message that was not queued before."""
@@ -440,7 +440,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             self.inbox.resume()
 
     def is_fresh(self) -> bool:
-        if self._connection.state is not OPEN or not self.inbox.is_fresh():
+        if self.connection.state is not OPEN or not self.inbox.is_fresh():
             return False
         return not ((self.turn is not None or self.inbox.paused) and self._has_ended_unread())
 
@@ -449,13 +449,13 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             self._take_in()
         else:
             self.turn.meter(self._take_in)
-        return not (self.inbox or self.closed() or self._connection.mid_message)
+        return not (self.inbox or self.closed() or self.connection.mid_message)
 
     def _take_in(self) -> None:
         """Do what the transport does when its loop finds something to receive."""
         try:
             for _ in range(LOOKS):
-                if self._connection.state is not OPEN or self.inbox:
+                if self.connection.state is not OPEN or self.inbox:
                     return
                 if not self.stream.take_in(self):
                     return
@@ -465,7 +465,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
     # -- what a keepalive asks for -------------------------------------------------
 
     def is_mid_message(self) -> bool:
-        return self._connection.mid_message
+        return self.connection.mid_message
 
     def stuck(self, beats: float) -> int:
         return self.out.unsent if self.out.is_stuck(beats) else 0
@@ -473,8 +473,8 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
     def ping(self) -> bool:
         if self.out.unsent:
             return False
-        if self._connection.state is OPEN:
-            self.out.post(self._connection.ping())
+        if self.connection.state is OPEN:
+            self.out.post(self.connection.ping())
         return True
 
     # -- what a crowd asks for -----------------------------------------------------
@@ -485,7 +485,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def listen_in(self, place: Place) -> None:
         """Have what comes pass the place in the crowd from now on."""
-        self._connection.receive_through(place)
+        self.connection.receive_through(place)
 
     def is_idle(self) -> bool:
         """Return whether nothing is under way here.
@@ -496,7 +496,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         """
         if (self.out.unsent and not self.out.stalled) or self.stream.has_news():
             return False
-        return self._connection.state is not OPEN or self.inbox.is_awaited()
+        return self.connection.state is not OPEN or self.inbox.is_awaited()
 
     def has_news(self) -> bool:
         """Return whether bytes lie in the system that our loop has not had the time to read."""
@@ -509,7 +509,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def evict(self, why: str) -> None:
         """Close at once; say why, and goodbye, if that can be done without waiting."""
-        connection = self._connection
+        connection = self.connection
         if connection.state is OPEN:
             self._say_at_once(connection.reason(why) + connection.goodbye())
         self.inbox.clear()  # not `abort`: what that says to the peer may not follow a goodbye
@@ -519,21 +519,21 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     async def close(self) -> None:
         self.expect_here()
-        last_words = self._connection.close()
-        if self._connection.state is LEAVING:
+        last_words = self.connection.close()
+        if self.connection.state is LEAVING:
             self.inbox.close()
         await self._close(last_words)
 
     def refuse(self, why: str) -> Coroutine[Any, Any, None]:
         """Let the peer not come in, at once; what is returned tells it so, and closes."""
-        last_words = self._connection.refuse(why)
-        if self._connection.state is LEAVING:
+        last_words = self.connection.refuse(why)
+        if self.connection.state is LEAVING:
             self.inbox.close()
         return self._close(last_words)
 
     async def _close(self, last_words: list[bytes | memoryview]) -> None:
         """Close with these bytes behind what is queued; bounded in time."""
-        if self._connection.state is not LEAVING:
+        if self.connection.state is not LEAVING:
             self.abort()
             return
         if self._closing is None:
@@ -545,7 +545,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         if get_ident() != self._thread:
             self.abort(why)
             return
-        self._connection.cut(why)
+        self.connection.cut(why)
         if not unread:
             self.inbox.clear()
             self.inbox.end()
@@ -553,7 +553,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def _say_last_words(self, *, logged: bool = False) -> None:
         """Log why the peer was cut, tell it, and close; what it had sent before can be read."""
-        connection = self._connection
+        connection = self.connection
         words, connection.last_words = connection.last_words, None
         if words is None:  # it had ended before
             self.abort()
@@ -574,7 +574,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             return
         loop = self._state.loop
         if get_ident() == self._thread or loop.is_closed():
-            connection = self._connection
+            connection = self.connection
             if connection.state is OPEN and (self.inbox or self.stream.has_news()):
                 # if it is just closing, it would take our end for one in order
                 self._say_at_once(connection.reason("aborted, with messages that nobody had read"))
@@ -606,10 +606,10 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         kind: type[CommClosedError] = CommClosedError,
     ) -> None:
         """Take note that the connection is gone, and wake whoever waits for something."""
-        self._connection.lose(why, cause, kind)
-        if self._keepalive is not None:
-            self._keepalive.stop()
-            self._keepalive = None
+        self.connection.lose(why, cause, kind)
+        if self.keepalive is not None:
+            self.keepalive.stop()
+            self.keepalive = None
         self.out.drop()
         self.inbox.end()
         self._settle()
@@ -624,14 +624,14 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         """Disown the connection: its socket and its loop's selector are the parent's."""
         self._thread = forks.ELSEWHERE
         self._switch = NOWHERE
-        if self._keepalive is not None:
-            self._keepalive.stop()
+        if self.keepalive is not None:
+            self.keepalive.stop()
         self.inbox.disown()
-        self._connection.lose(FORKED)
+        self.connection.lose(FORKED)
         self.stream.disown()
 
     def closed(self) -> bool:
-        state = self._connection.state
+        state = self.connection.state
         if state is OPEN:  # the end may wait behind what nobody reads
             suspended = self.turn is not None or self.inbox.paused
             return suspended and self._has_ended_unread()
@@ -639,7 +639,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def closed_error(self) -> CommClosedError:
         """Return why the connection is closed, as an exception."""
-        return self._connection.closed_error()
+        return self.connection.closed_error()
 
     # -- what is known of it -------------------------------------------------------
 
@@ -658,36 +658,21 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     @property
     def extra_info(self) -> dict[str, Any]:
-        return {"peer": self._connection.remote, **self.info.about}
+        return {"peer": self.connection.remote, **self.info.about}
 
     @property
     def measures(self) -> bool:  # type: ignore[override]
-        return self._connection.terms is not None
+        return self.connection.terms is not None
 
     @property
     def loss(self) -> CommClosedError | None:
-        return self._connection.loss()
+        return self.connection.loss()
 
     @property
     def at_once(self) -> int:
-        known = self._connection.terms or ()
+        known = self.connection.terms or ()
         most = min((min(terms.message, terms.header) for terms in known), default=sys.maxsize)
         return most if all(terms.trusted for terms in known) else min(most, MANY)
-
-    @property
-    def proven(self) -> bool:
-        """Whether the peer has shown that it holds our key …"""
-        return self._connection.proven
-
-    @property
-    def relayed(self) -> bool:
-        """… and whether something in between passes on what both sides send."""
-        return self._connection.relayed
-
-    @property
-    def refused(self) -> bool:
-        """Whether the peer has said that it does not trust us, and requires that."""
-        return self._connection.refused
 
 
 class BusyChannel(ConnectionChannel):

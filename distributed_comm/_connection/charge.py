@@ -37,7 +37,7 @@ LITTLE = 63
 class UnreadCharge:
     """How much of the budget the unread messages of one connection hold."""
 
-    __slots__ = ("_budget", "held", "_parts")
+    __slots__ = ("_budget", "_parts", "held")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -70,7 +70,7 @@ class UnreadCharge:
 class ChargedSendQueue(SendQueue):
     """The queue of an accepted connection: its bytes are counted once `charge` was called."""
 
-    __slots__ = ("_budget", "held", "_promised", "_seen", "_still", "charged", "stalled")
+    __slots__ = ("_budget", "_promised", "_seen", "_still", "charged", "held", "stalled")
 
     def __init__(self, loop: AbstractEventLoop, stream: ByteStream, owner: Sending) -> None:
         super().__init__(loop, stream, owner)

@@ -73,7 +73,7 @@ class SocketConnector(Connector):
         def opened(channel: ConnectionChannel) -> None:
             if greeted.done():
                 return
-            if channel.refused:  # right behind the handshake; else a read or a write finds it
+            if channel.connection.refused:  # right behind the handshake; else a read finds out
                 greeted.set_exception(channel.closed_error())
                 return
             try:
@@ -93,7 +93,7 @@ class SocketConnector(Connector):
             drop(sock)
             raise
         channel = make_channel(state, stream, info, trust, options, self.framing, opened, lost)
-        forks.hand_over(sock)
+        forks.entrust(sock)
         channel.greet()
         try:
             await stream.start(loop, channel, channel.attached)

@@ -6,7 +6,7 @@ nobody knows yet who they are; they keep the place that they came to, whatever t
 *parting* were refused and may go at any time. So the one that has been idle longest is in front.
 
 Whether it really is idle is asked when somebody has to go, and not before: one that is busy then
-moves to the end. A handshake has PATIENCE, so that a trusted peer has the time to prove itself, and
+moves to the end. A handshake has GRACE, so that a trusted peer has the time to prove itself, and
 nobody goes whose bytes lie in the system: our loop may have been blocked.
 
 A quarter of the places is kept for those arriving. A crowd of strangers that are all busy can fill
@@ -30,10 +30,10 @@ from .._loops.deadlines import Deadline
 from .._wire.framing import Framing
 from ..options import CommOptions
 
-__all__ = ["FULL", "PATIENCE", "SCARCE", "Crowd", "Guest", "Place", "are_too_many", "relieve"]
+__all__ = ["FULL", "GRACE", "SCARCE", "Crowd", "Guest", "Place", "are_too_many", "relieve"]
 
 #: Seconds that a handshake has before it may be ended for another.
-PATIENCE = 0.1
+GRACE = 0.1
 #: Strangers that are looked at to find an idle one; those that are busy go to the end.
 LOOKS = 32
 #: One place in so many is kept for handshakes.
@@ -192,7 +192,7 @@ class Crowd:
         """Return in how many seconds it is worth asking again for one to evict."""
         place = _front(self._arriving)
         since = monotonic() if place is None else place.since
-        return min(max(since + PATIENCE - monotonic(), PATIENCE / 10), PATIENCE)
+        return min(max(since + GRACE - monotonic(), GRACE / 10), GRACE)
 
     def is_full(self) -> bool:
         """Return whether one more would be too many for this listener."""
@@ -223,7 +223,7 @@ class Crowd:
         """Return the one whose handshake takes longest; one with unread bytes is spared once."""
         for _ in range(LOOKS):
             place = _front(self._arriving)
-            if place is None or now - place.since < PATIENCE:
+            if place is None or now - place.since < GRACE:
                 return None
             if place.spared or not self._arriving[place].has_news():
                 return place

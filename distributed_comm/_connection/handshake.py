@@ -57,7 +57,7 @@ def judge(channel: ConnectionChannel, trust: Trust, budget: Budget, log: Strange
     Raises FatalCommClosedError, with one text for every reason, where trust is required of
     the peer and it has none: the caller refuses it.
     """
-    info, proven, relayed = channel.info, channel.proven, channel.relayed
+    info, proven, relayed = channel.info, channel.connection.proven, channel.connection.relayed
     trusted = trust.includes(vouched=info.vouched, proven=proven, relayed=relayed)
     if proven and relayed and not trusted and trust.declared is None:
         log.line(

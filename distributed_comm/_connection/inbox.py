@@ -79,7 +79,7 @@ class Inbox:
     """The messages of one connection that nobody has yet."""
 
     __slots__ = (
-        "_allowance", "_charge", "_connection", "_crowded", "_delivered", "_hand_out", "_limit",
+        "_allowance", "_charge", "_connection", "_crowded", "_delivered", "_dispatch", "_limit",
         "_messages", "_owner", "_reading", "_ready", "_receiver", "_switch", "_unasked", "_waiter",
         "count", "paused",
     )  # fmt: skip
@@ -96,7 +96,7 @@ class Inbox:
         self._receiver: Callable[[Frames | None], None] | None = None  # what they are pushed to
         self._ready: Callable[[], bool] | None = None  # whether that takes the next message
         # Gets messages before they would wait here; returns those that do.
-        self._hand_out: Callable[[list[Frames]], list[Frames]] | None = None
+        self._dispatch: Callable[[list[Frames]], list[Frames]] | None = None
         self._reading = False  # a read is under way, and mostly …
         self._waiter = mailbox.Waiter(switch)  # … waits here
         self._allowance = CREDIT  # for reading without a pause, as a sender's credit
@@ -112,8 +112,8 @@ class Inbox:
 
     def put(self, messages: list[Frames]) -> None:
         """Hand messages to whoever reads them, or keep them; in the callback that brought them."""
-        if self._hand_out is not None:
-            messages = self._hand_out(messages)
+        if self._dispatch is not None:
+            messages = self._dispatch(messages)
             if not messages:
                 return
         self.count += len(messages)
@@ -248,17 +248,17 @@ class Inbox:
         self._ready = ready
         turn = self._owner.turn
         if turn is not None:
-            self._hand_out = self._take_turns
+            self._dispatch = self._take_turns
             if receiver is not None:
                 turn.meter(self.go_on)  # behind a message that a thread has decoded, say
             return
         if receiver is None:
-            self._hand_out = None
+            self._dispatch = None
             return
-        self._hand_out = self._hand_over if ready is None else self._take_turns
+        self._dispatch = self._push_all if ready is None else self._take_turns
         self.go_on()
 
-    def _hand_over(self, messages: list[Frames]) -> list[Frames]:
+    def _push_all(self, messages: list[Frames]) -> list[Frames]:
         """Call the receiver; what comes after it was taken away is kept."""
         for index, message in enumerate(messages):
             receiver = self._receiver
@@ -300,15 +300,15 @@ class Inbox:
     def share(self, budget: Budget) -> None:
         """Take turns with all who are not trusted, and the memory from a budget."""
         if self._owner.turn is not None:
-            self._hand_out = self._take_turns
+            self._dispatch = self._take_turns
             self._allowance = 0
         self._charge = UnreadCharge(budget)
         self._unasked = 0
 
     def hold_back(self) -> None:
         """Keep messages from a reader that come with the next bytes."""
-        if self._hand_out is None:
-            self._hand_out = self._take_turns
+        if self._dispatch is None:
+            self._dispatch = self._take_turns
 
     def _take_turns(self, messages: list[Frames]) -> list[Frames]:
         """Hand messages out as long as it is the turn of that; the others wait."""
@@ -330,7 +330,7 @@ class Inbox:
             if turn is not None and turn.lane.closed:
                 self._wait_in_turn(turn, messages)
                 return []
-            self._hand_out = None  # until the lane closes
+            self._dispatch = None  # until the lane closes
             return messages
         for index, message in enumerate(messages):
             if self._receiver is None:

@@ -20,7 +20,7 @@ from functools import cache
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["ELSEWHERE", "hand_over", "let_go", "making", "own", "watch"]
+__all__ = ["ELSEWHERE", "entrust", "let_go", "making", "own", "watch"]
 
 #: The thread of a connection that belongs to another process; no thread has this identity.
 ELSEWHERE = 0
@@ -84,7 +84,7 @@ def own(sock: socket.socket) -> None:
     _owned.add(sock)
 
 
-def hand_over(sock: socket.socket) -> None:
+def entrust(sock: socket.socket) -> None:
     """Leave a socket to somebody who is watched, and lets it go: an entry takes 150 bytes."""
     _owned.discard(sock)
 

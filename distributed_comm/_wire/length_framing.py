@@ -200,7 +200,7 @@ class LengthFraming:
             if end - start >= 16:
                 header += 8 * int.from_bytes(scratch[start + 8 : start + 16], "little")
             if header <= SHORT:
-                self._hold()
+                self._carry_over()
             else:  # so many frames that their lengths are received like a large frame
                 self._begin(header)
             return
@@ -210,7 +210,7 @@ class LengthFraming:
             self._offset = stop
             self._on_control(bytes(scratch[body:stop]))
         elif stop - start <= SHORT:
-            self._hold()
+            self._carry_over()
         else:
             self._offset = body
             self._lengths = lengths
@@ -221,7 +221,7 @@ class LengthFraming:
         self.drop()
         on_error(error)
 
-    def _hold(self) -> None:
+    def _carry_over(self) -> None:
         """Carry what is left over to the next chunk, in which it comes first."""
         self._carry = bytes(self._scratch[self._offset : self._end])
         self._view = self._scratch[len(self._carry) :]
@@ -234,7 +234,7 @@ class LengthFraming:
             length = lengths[len(frames)]
             if length > self._end - self._offset:
                 if length < kernel.LARGE:
-                    self._hold()
+                    self._carry_over()
                 else:
                     self._begin(length)
                 return

@@ -181,14 +181,14 @@ class SentinelFraming:
             if whole:
                 message, self._carry, self._stated = self._carry, bytearray(), 0
                 return self._unpack(message, 0, len(message) - matched)
-            self._hold(self._carry)
+            self._carry_over(self._carry)
         elif whole:
             return self._unpack(self._memory, start, kept - matched)
         else:
-            self._hold(self._scratch[start:kept])
+            self._carry_over(self._scratch[start:kept])
         return None
 
-    def _hold(self, begun: bytearray | memoryview) -> None:
+    def _carry_over(self, begun: bytearray | memoryview) -> None:
         """Keep what has come of a message, in a block of its own if it is long."""
         size = len(begun) - self._matched
         if self._stated:
