@@ -327,8 +327,8 @@ class ChannelComm(Comm):
     def abort(self) -> None:
         self.channel.abort()
 
-    def dismiss(self, why: str, *, logged: bool = False) -> None:
-        self.channel.dismiss(why, logged=logged)
+    def dismiss(self, why: str, *, unread: bool = True, logged: bool = False) -> None:
+        self.channel.dismiss(why, unread=unread, logged=logged)
 
     @property
     def loss(self) -> CommClosedError | None:

@@ -8,7 +8,6 @@ whose transport needs no bytes supplies its own. A Channel never refers to its C
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from ._frames import Frames
@@ -48,7 +47,90 @@ Admit = Callable[[bytes], Admission]
 Enveloped = tuple[bytes | None, Any, Exception | None]
 
 
-class Channel(ABC):
+class ConnectionEnd(ABC):
+    """One end of a connection: what a Channel and a Comm say of it, and how it is closed."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Send what is unsent, say goodbye, and close; bounded in time, idempotent.
+
+        What the peer still sends is discarded.
+        """
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once, dropping what is unsent; never raises."""
+
+    def dismiss(
+        self,
+        why: str,  # noqa: ARG002 - for those that can tell
+        *,
+        unread: bool = True,  # noqa: ARG002
+        logged: bool = False,  # noqa: ARG002
+    ) -> None:
+        """Close because of what the peer did, log the reason, and tell the peer if possible.
+
+        What has arrived can still be read, unless ``unread`` is false. With ``logged``, the caller
+        logs it.
+        """
+        self.abort()
+
+    @abstractmethod
+    def closed(self) -> bool:
+        """Return whether either side has closed; what arrived before can be read."""
+
+    @property
+    def loss(self) -> CommClosedError | None:
+        """Why what was sent may not have arrived; None if the connection is open, or ended well."""
+        return None
+
+    def unread(self) -> int:
+        """Return how many messages have arrived and wait for `read`, as far as is known."""
+        return 0
+
+    def expect_here(self) -> None:  # noqa: B027 - for what belongs to a loop
+        """Raise LocalProtocolError unless the loop is running here that may use it."""
+
+    def is_fresh(self) -> bool:
+        """Return whether a message was handed out within the last second, and nothing waits.
+
+        False if it is not open, or another loop runs here. It makes no system call.
+        """
+        return False
+
+    def is_sound(self) -> bool:
+        """Process what the system has and was not read; return whether it is open and idle then.
+
+        So the end of a peer that has closed is found before a request is sent to it. It takes one
+        look that does not block. Whatever knows its end without that need not override this.
+        """
+        return not self.closed() and not self.unread()
+
+    def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:  # noqa: B027 - may be ignored
+        """Call ``in_use`` before a stranger's connection is closed for being idle.
+
+        It returns whether the connection is in use all the same, for example by a call that is
+        answered later. A transport that closes no idle connections need not call it.
+        """
+
+    @property
+    def at_once(self) -> int:
+        """About how many bytes of small values the peer is sure to take in one message."""
+        return sys.maxsize
+
+    @property
+    def extra_info(self) -> dict[str, Any]:
+        """What else the transport knows of this connection."""
+        return {}
+
+    def stats(self) -> dict[str, int]:
+        """Return counters: bytes and messages, sent and received."""
+        return {}
+
+
+class Channel(ConnectionEnd):
     """Moves messages as lists of frames, in order; one reader at a time.
 
     A frame is bytes or a flat view of bytes. A received frame 0 is bytes, the others are
@@ -73,6 +155,10 @@ class Channel(ABC):
     full: bool
     #: Where to log what its peer causes; None for the log of those that this thread has dialled.
     log: Log | None = None
+    #: What the memory for a stranger's messages is taken from; None for a trusted peer.
+    budget: Budget | None = None
+    #: Whether both ends are known to be on one machine.
+    same_host: bool = False
 
     @abstractmethod
     async def read(self) -> Frames:
@@ -94,35 +180,6 @@ class Channel(ABC):
         returns false. NotImplementedError if a channel can only be read.
         """
         raise NotImplementedError
-
-    def unread(self) -> int:
-        """Return how many messages have arrived and wait for `read`, as far as is known."""
-        return 0
-
-    def expect_here(self) -> None:  # noqa: B027 - for channels that belong to a loop
-        """Raise LocalProtocolError unless the loop is running here that may use the channel."""
-
-    def is_fresh(self) -> bool:
-        """Return whether a message was handed out within the last second, and nothing waits.
-
-        False if it is not open, or another loop runs here. It makes no system call.
-        """
-        return False
-
-    def is_sound(self) -> bool:
-        """Process what the system has and was not read; return whether it is open and idle then.
-
-        It takes one look that does not block. A channel whose end is known without that need not
-        override this method.
-        """
-        return not self.closed() and not self.unread()
-
-    def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:  # noqa: B027 - may be ignored
-        """Call ``in_use`` before a stranger's connection is closed for being idle.
-
-        It returns whether the connection is in use all the same, for example by a call that is
-        answered later. A transport that closes no idle connections need not call it.
-        """
 
     def afford(self, frames: Frames) -> None:  # noqa: ARG002 - for channels that count
         """Raise a MessageError if `send` would refuse to have this message wait unsent."""
@@ -153,66 +210,11 @@ class Channel(ABC):
         used any more, and the messages go out whole. Raises CommClosedError.
         """
 
-    @abstractmethod
-    async def close(self) -> None:
-        """Send what is unsent, say goodbye, and close; bounded in time, idempotent."""
-
-    @abstractmethod
-    def abort(self) -> None:
-        """Close at once, dropping what is unsent; never raises."""
-
-    def dismiss(  # for those that can tell
-        self,
-        why: str,  # noqa: ARG002
-        *,
-        unread: bool = True,  # noqa: ARG002
-        logged: bool = False,  # noqa: ARG002
-    ) -> None:
-        """Close because of what the peer did, log the reason, and tell the peer if possible.
-
-        What has arrived can still be read, unless ``unread`` is false. With ``logged``, the caller
-        logs it.
-        """
-        self.abort()
-
-    @property
-    def loss(self) -> CommClosedError | None:
-        """Why what was sent may not have arrived; None if the connection is open, or ended well."""
-        return None
-
-    @property
-    def at_once(self) -> int:
-        """About how many bytes of small values the peer is sure to take in one message."""
-        return sys.maxsize
-
-    async def settled(self) -> None:  # noqa: B027 - for channels that have limits of the peer
+    async def settled(self) -> None:
         """Wait until the peer has said which of its limits apply, or the connection has ended."""
 
-    @abstractmethod
-    def closed(self) -> bool:
-        """Return whether either side has closed."""
 
-    @abstractmethod
-    def stats(self) -> dict[str, int]:
-        """Return counters: bytes and messages, sent and received."""
-
-    @property
-    def budget(self) -> Budget | None:
-        """What the memory for a stranger's messages is taken from; None for a trusted peer."""
-        return None
-
-    @property
-    def same_host(self) -> bool:
-        """Whether both ends are known to be on one machine."""
-        return False
-
-    @property
-    def extra_info(self) -> dict[str, Any]:
-        """What else the transport knows of this connection."""
-        return {}
-
-
-class Comm(ABC):
+class Comm(ConnectionEnd):
     """Moves Python objects to and from one peer, in order; one reader at a time.
 
     >>> async def double(comm):
@@ -292,30 +294,6 @@ class Comm(ABC):
         """
         raise NotImplementedError
 
-    def unread(self) -> int:
-        """Return how many messages have arrived and wait for `read`, as far as is known."""
-        return 0
-
-    def expect_here(self) -> None:  # noqa: B027 - for comms that belong to a loop
-        """Raise LocalProtocolError unless the loop is running here that may use the comm."""
-
-    def is_fresh(self) -> bool:
-        """Return whether a message was read within the last second, and nothing waits.
-
-        False if the comm is not open, or another loop runs here. It makes no system call.
-        """
-        return False
-
-    def is_sound(self) -> bool:
-        """Process what the system has and was not read; return whether the comm is open and idle.
-
-        So the end of a peer that has closed is found before a request is sent to it.
-        """
-        return not self.closed() and not self.unread()
-
-    def ask_before_evicting(self, in_use: Callable[[], bool]) -> None:  # noqa: B027 - may be ignored
-        """Call ``in_use`` before the connection is closed for being idle; see `Channel`."""
-
     def send(
         self,
         msg: Any,
@@ -329,35 +307,6 @@ class Comm(ABC):
         """
         return self.write(msg, serializers)
 
-    @abstractmethod
-    async def close(self) -> None:
-        """Send what is unsent and close; what the peer still sends is discarded."""
-
-    @abstractmethod
-    def abort(self) -> None:
-        """Close at once, dropping what is unsent; never raises."""
-
-    def dismiss(self, why: str, *, logged: bool = False) -> None:  # noqa: ARG002 - for those that can
-        """Close because of what the peer did, log the reason, and tell the peer if possible.
-
-        What has arrived can still be read. With ``logged``, the caller logs it.
-        """
-        self.abort()
-
-    @property
-    def loss(self) -> CommClosedError | None:
-        """Why what was sent may not have arrived; None if the connection is open, or ended well."""
-        return None
-
-    @property
-    def at_once(self) -> int:
-        """About how many bytes of small values the peer is sure to take in one message."""
-        return sys.maxsize
-
-    @abstractmethod
-    def closed(self) -> bool:
-        """Return whether either side has closed; what arrived before can be read."""
-
     @property
     @abstractmethod
     def local_address(self) -> str:
@@ -369,28 +318,14 @@ class Comm(ABC):
         """The peer's address, for logs only."""
 
     @property
-    def extra_info(self) -> dict[str, Any]:
-        """What else the backend knows of this connection."""
-        return {}
-
-    @property
     def log(self) -> Log:
         """Where to log what the peer causes."""
         return of_trusted() if self.trusted else of_dialled()
 
-    def stats(self) -> dict[str, int]:
-        """Return counters: bytes and messages, sent and received."""
-        return {}
-
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __aiter__(self) -> Self:
@@ -471,10 +406,5 @@ class Listener(ABC):
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.stop()

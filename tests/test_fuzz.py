@@ -58,12 +58,12 @@ WRONG = {
     "envelope": (operations, "_is_usual", lambda *_: True),
     "errors": (calls, "_may_be_dict", lambda _: False),
     "frame0": (decoding, "MessageError", KeyError),
-    "framing": (LengthFraming, "_hold", forget),
+    "framing": (LengthFraming, "_carry_over", forget),
     "hello": (hello, "_check_nonce", nothing),
     "messages": (frame0, "scan", lambda *_: 0),
     "objects": (encoding, "KINDS", encoding.KINDS | {set: tags.FROZENSET}),
     "requests": (operations, "requires_trust", lambda _: False),
-    "sentinel": (SentinelFraming, "_hold", forget),
+    "sentinel": (SentinelFraming, "_carry_over", forget),
     "shards": (opening, "COLLECTIONS", {"list": tuple, "tuple": list, "set": set}),
     "streams": (stream_handlers, "requires_trust", lambda _: False),
     "tls": (TLSStream, "_end", nothing),
@@ -161,7 +161,7 @@ NOT_GIVEN = {
         "wrap",
         "wrappers",
     ],
-    "_wire": ["budget", "states"],
+    "_wire": ["budget", "framing", "states"],
 }
 
 

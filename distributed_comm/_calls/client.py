@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 from .._loops.loop_state import NOWHERE
@@ -75,12 +74,7 @@ class rpc(Remote):  # noqa: N801 - the name that Dask gave it
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close_rpc()
 
     def __repr__(self) -> str:

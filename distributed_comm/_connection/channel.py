@@ -67,7 +67,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         "_sent", "_settling", "_short", "_spent", "_state", "_switch", "_thread", "_timeouts",
         "budget", "compression", "connection", "enveloped", "full", "get_buffer", "inbox", "info",
         "keepalive", "local_address", "log", "out", "peer_address", "pickle_protocol", "place",
-        "read", "received", "stream", "turn", "typed",
+        "read", "received", "same_host", "stream", "turn", "typed",
     )  # fmt: skip
 
     def __init__(
@@ -117,6 +117,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self.log: Log | None = None
         #: In a crowd of strangers, unless the peer is trusted.
         self.place: Place | None = None
+        self.same_host = info.same_host
         self.local_address = connection.local
         self.peer_address = connection.peer
         # until the peer's hello
@@ -651,10 +652,6 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             "messages_received": self.inbox.count,
             "messages_sent": self._sent,
         }
-
-    @property
-    def same_host(self) -> bool:
-        return self.info.same_host
 
     @property
     def extra_info(self) -> dict[str, Any]:

@@ -176,7 +176,13 @@ class InProc(Comm):
     def abort(self) -> None:
         self._end.leave(ABORTED)
 
-    def dismiss(self, why: str, *, logged: bool = False) -> None:
+    def dismiss(
+        self,
+        why: str,
+        *,
+        unread: bool = True,  # it is dropped at once
+        logged: bool = False,
+    ) -> None:
         if not logged:
             ends = f"{self.local_address} -> {self.peer_address}"
             self.log.line(logging.WARNING, "cut a connection: %s: %s", why, ends)
