@@ -45,12 +45,30 @@ class Import(NamedTuple):
         return f"{MODULES[self.importer].relative_to(ROOT)}:{self.line} imports {self.target}"
 
 
+def read_table(first: str) -> list[list[str]]:
+    """Return the rows of the table in docs/design.md whose first column has this head."""
+    lines = (ROOT / "docs/design.md").read_text().split(f"\n| {first} |")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()[2:]]
+
+
+def names(cell: str) -> list[str]:
+    """Return what a cell names, in backticks."""
+    return re.findall(r"`(.+?)`", cell)
+
+
 def read_floors() -> dict[str, int]:
     """Return the height of each entry of the table, `core` or `_wire/`; the ground is 0."""
-    section = (ROOT / "docs/design.md").read_text().split("\n## Floors\n")[1].split("\n## ")[0]
-    cells = [line.split("|")[2] for line in section.splitlines() if line.startswith("|")]
-    rows = [re.findall(r"`(.+?)`", cell) for cell in cells[2:]]
+    rows = [names(row[1]) for row in read_table("floor")]
     return {entry: height for height, row in enumerate(reversed(rows)) for entry in row}
+
+
+def read_steps() -> dict[str, dict[str, int]]:
+    """Return the height of each entry of each folder, `hello` or `types/`; the lowest is 0."""
+    rows = {names(folder)[0]: steps.split("→")[::-1] for folder, steps in read_table("folder")}
+    return {
+        folder: {name: height for height, step in enumerate(steps) for name in names(step)}
+        for folder, steps in rows.items()
+    }
 
 
 def read_imports(module: str) -> Iterator[Import]:
@@ -80,18 +98,29 @@ def read_imports(module: str) -> Iterator[Import]:
 
 
 FLOORS = read_floors()
+STEPS = read_steps()
 FILES = [*ROOT.glob(f"{PACKAGE}/**/*.py"), *ROOT.glob(f"{PACKAGE}/**/*.pyx")]
 MODULES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
     for file in FILES
 }
+PACKAGES = {module for module, file in MODULES.items() if file.stem == "__init__"}
 IMPORTS = [item for module in sorted(MODULES) for item in read_imports(module)]
 
 
 def entry(module: str) -> str:
-    """Return the entry of the table that a module belongs to."""
-    first = [*module.split("."), "__init__"][1]
-    return f"{first}/" if f"{first}/" in FLOORS else first
+    """Return the most special entry of the table of floors that a module belongs to."""
+    parts = [*module.split("."), "__init__"][1:]
+    return next(
+        e for e in ("/".join(parts[:2]), f"{parts[0]}/", parts[0]) if e in FLOORS or "/" not in e
+    )
+
+
+def place(module: str, folder: str) -> str | None:
+    """Return the entry of a folder that a module belongs to; None for modules elsewhere."""
+    path = "/".join(module.split(".")[1:]) + ("/__init__" if module in PACKAGES else "")
+    first, slash, _ = path.removeprefix(folder).partition("/")
+    return f"{first}{slash}" if path.startswith(folder) else None
 
 
 def ours(target: str) -> str:
@@ -111,6 +140,25 @@ def test_imports_go_downward() -> None:
     heights = [(i, FLOORS[entry(i.importer)], ours(i.target)) for i in IMPORTS]
     wrong = [str(i) for i, height, there in heights if there and FLOORS[entry(there)] > height]
     assert not wrong, "\n".join(["upward, by the table in docs/design.md:", *wrong])
+
+
+def test_folders_name_every_module() -> None:
+    folders = {f"{'/'.join(module.split('.')[1:-1])}/" for module in MODULES} - {"/"}
+    private = {folder for folder in folders if folder.startswith("_")}
+    assert STEPS.keys() == private
+    for folder, steps in STEPS.items():
+        present = {place(module, folder) for module in MODULES} - {None}
+        assert present - {"__init__"} == steps.keys() - {"__init__"}, folder
+
+
+def test_imports_go_down_the_steps_of_their_folder() -> None:
+    wrong = []
+    for folder, steps in STEPS.items():
+        for item in IMPORTS:
+            here, there = place(item.importer, folder), place(ours(item.target), folder)
+            if here in steps and there in steps and here != there and steps[there] >= steps[here]:
+                wrong.append(str(item))
+    assert not wrong, "\n".join(["upward, by the steps in docs/design.md:", *wrong])
 
 
 def test_imports_make_no_cycle() -> None:
