@@ -8,6 +8,10 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import NamedTuple
 
+from distributed_comm import registry
+from distributed_comm.core import ConnectionEnd, Connector, Listener
+from distributed_comm.registry import Backend
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = "distributed_comm"
 
@@ -179,3 +183,15 @@ def test_what_only_computes_does_no_io() -> None:
     found = [item for item in computing if item.target.partition(".")[0] in IO]
     wrong = [str(i) for i in found if i.importer.removeprefix(f"{PACKAGE}.") not in TASKS]
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_class_is_a_ladder() -> None:
+    """What a class does is found in few files: at most four classes of ours, itself included."""
+    for scheme in registry.BUILT_IN:
+        registry.get_backend(scheme)
+    found = [ConnectionEnd, Connector, Listener, Backend]
+    for cls in found:
+        found += [c for c in cls.__subclasses__() if c.__module__.startswith(PACKAGE)]
+        ladder = [c for c in cls.__mro__ if c.__module__.startswith(PACKAGE)]
+        assert len(ladder) <= 4, " on ".join(c.__name__ for c in ladder)
+    assert {"BusyChannel", "ChannelComm", "InProc", "TLSListener"} <= {c.__name__ for c in found}
