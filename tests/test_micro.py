@@ -56,5 +56,5 @@ def test_one_command_prints_the_table():
     assert len(head) == 2
     name, *figures = [cell.strip() for cell in row.strip("|").split("|")]
     assert name == "frame0.marked, a request"
-    assert [float(figure) > 0 for figure in figures[:-1]] == [True] * 4
+    assert [float(figure.replace(",", "")) > 0 for figure in figures[:-1]] == [True] * 4
     assert figures[-1] == ""  # Dask has no such function

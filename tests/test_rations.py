@@ -98,7 +98,7 @@ class Probe(ConnectionChannel):
         state, options = LoopState(Loop()), dc.CommOptions()
         super().__init__(state, Stream(), connection, info, options, ignore, ignore)
         self.turn = None
-        self._switch = Running()
+        self.out._switch = Running()
         self.writers = []
         self.share(budget)
 

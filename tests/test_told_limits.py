@@ -202,7 +202,7 @@ def test_who_asks_before_the_first_message_slows_nothing_down(run):
             assert await raw.read_frames() == [bytes.fromhex("c7 02 bc 07 00")]
             await comm.write("x")
             assert await raw.read_message() == "x"
-            assert comm.channel._short == 72  # by the fewest frames
+            assert comm.channel.out._short == 72  # by the fewest frames
 
     run(main())
 
@@ -287,7 +287,7 @@ async def write_for_ever(comm):
 @pytest.mark.usefixtures("certified")
 def test_the_reason_arrives_while_a_message_is_being_sent(run, place, monkeypatch):
     """As where a limit is exceeded that nobody could know: that on the memory of all strangers."""
-    monkeypatch.setattr(ConnectionChannel, "_check", lambda *_: None)
+    monkeypatch.setattr(ConnectionChannel, "check", lambda *_: None)
 
     async def main():
         async with pair(place, options=OPTIONS) as (client, _):

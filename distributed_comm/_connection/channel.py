@@ -19,7 +19,6 @@ from .._frames import Frames
 from .._logs import Log, of_trusted
 from .._loops import forks
 from .._loops.loop_state import NOWHERE, LoopState
-from .._loops.shares import DEAF
 from .._loops.tasks import start
 from .._loops.turns import Turn
 from .._wire.budget import ALLOWANCE, Budget
@@ -34,9 +33,9 @@ from .closing import Closing
 from .eviction import Place
 from .inbox import Inbox
 from .keepalive import Keepalive
-from .pace import CREDIT, TOLL
+from .misuse import misused
 from .peer import ConnectionInfo
-from .send_queue import JOIN, SendQueue
+from .send_queue import SendQueue
 
 __all__ = ["BusyChannel", "ConnectionChannel"]
 
@@ -61,13 +60,14 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
     """
 
     read: Callable[[], Coroutine[Any, Any, Frames]]  # the inbox's
+    send: Callable[[Frames], int]  # type: ignore[assignment] # the queue's
 
     __slots__ = (
-        "__weakref__", "_announced", "_closing", "_credit", "_ear", "_limits", "_lost", "_opened",
-        "_sent", "_settling", "_short", "_spent", "_state", "_switch", "_thread", "_timeouts",
-        "budget", "compression", "connection", "enveloped", "full", "get_buffer", "inbox", "info",
-        "keepalive", "local_address", "log", "out", "peer_address", "pickle_protocol", "place",
-        "read", "received", "same_host", "stream", "turn", "typed",
+        "__weakref__", "_announced", "_closing", "_limits", "_lost", "_opened", "_settling",
+        "_state", "_switch", "_thread", "_timeouts", "budget", "buffer_updated", "compression",
+        "connection", "enveloped", "full", "get_buffer", "inbox", "info", "keepalive",
+        "local_address", "log", "out", "peer_address", "pickle_protocol", "place", "read",
+        "same_host", "send", "stream", "turn", "typed",
     )  # fmt: skip
 
     def __init__(
@@ -89,24 +89,16 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self._limits = limits
         self._timeouts = options.timeouts
         queue = SendQueue if info.dialled else ChargedSendQueue
-        self.out = queue(state.loop, stream, self)
-        self.inbox = Inbox(self, connection, state.switch, limits.undelivered)
+        self.out = queue(state, stream, connection, self)
+        self.inbox = Inbox(self, connection, self.out, state.switch, limits.undelivered)
         self.keepalive: Keepalive | None = None  # once the handshake is done
         self._closing: Closing | None = None
         self._opened = opened
         self._lost = lost
         self._announced = False  # that the handshake is done; nothing is handed out before
-        self._ear = DEAF  # where to say that a trusted peer was heard
-        # A message costs its bytes and a toll; these count messages and bytes at once.
-        self._credit = CREDIT  # what may be spent until the next pause
-        self._spent = 0  # what was spent until the last one
-        self._sent = 0  # messages
-        self._short = JOIN  # bytes of a message that need not be compared with the peer's limits
         self._settling: list[asyncio.Future[None]] | None = None  # who wait to know which apply
         #: Whether the next writer has to wait.
         self.full = False
-        #: Bytes that have come.
-        self.received = 0
         #: Both ends, and what is known of the peer.
         self.info = info
         #: Stands between the transport and this channel, unless the peer is known to be trusted.
@@ -126,6 +118,8 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self.compression: str | None = None
         # a call less for each of these
         self.get_buffer = connection.get_buffer  # type: ignore[method-assign]
+        self.send = self.out.send
+        self.buffer_updated = self.inbox.receive  # type: ignore[method-assign]
         self.read = self.inbox.read
         connection.respond = self._respond
         forks.watch(self)
@@ -141,19 +135,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         else:  # the dialler's hello is about to come, and then our proof goes out with ours
             self.out.put_off(self.connection.hello())
 
-    def buffer_updated(self, nbytes: int) -> None:
-        connection, out = self.connection, self.out
-        messages = connection.receive(nbytes)
-        self.received += nbytes
-        out.fresh = not out.unsent
-        self._ear.heard = True
-        if connection.state is not OPEN or not self._announced:
-            messages = self._transition(messages)
-        if messages:
-            self.inbox.put(messages)
-
-    def _transition(self, messages: list[Frames]) -> list[Frames]:
-        """Act where the state is not plainly open; return what is left for the inbox."""
+    def transition(self, messages: list[Frames]) -> list[Frames]:
         state = self.connection.state
         if state is CLOSED:
             self.inbox.wake()
@@ -175,6 +157,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         remote = self.connection.remote
         assert remote is not None
         self._announced = True
+        self.inbox.open()
         self._expect_step()
         if not self.info.dialled:
             self.out.flush()
@@ -183,7 +166,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self.enveloped = remote.enveloped
         self.compression = self.connection.compression
         if remote.hears_reasons:
-            self._short = 0  # until the first message
+            self.out.expect_terms()
         self.keepalive = Keepalive(self, self.stream, self._timeouts)
         self.keepalive.start(self._state)
         self._opened(self)
@@ -260,7 +243,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         """Take no more turns with strangers: the peer is trusted."""
         self.connection.judged(True)
         if self.turn is not None:
-            self._ear = self.turn.ear
+            self.inbox.ear = self.turn.ear
             self.turn.leave()
             self.turn = None
 
@@ -275,46 +258,10 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             self.out.charge(budget)
         self.connection.share(budget)
 
-    # -- sending -------------------------------------------------------------------
-
-    def send(self, frames: Frames) -> int:
-        if not self._switch.runs():
-            raise self.inbox.misused()
-        connection = self.connection
-        if connection.state is not OPEN:
-            raise connection.closed_error()
-        buffers = connection.encode(frames)
-        first = buffers[0]
-        nbytes = len(first)
-        if len(buffers) == 1 and nbytes < self._short:
-            self.out.send(first)
-        elif not self._short:  # the first one
-            self._introduce()
-            return self.send(frames)
-        else:
-            self._check(frames)
-            nbytes = self.out.send_long(buffers)
-        self._sent += 1
-        self._credit = credit = self._credit - nbytes - TOLL
-        if credit < 0:  # as always after a message with a large frame
-            self.full = True
-        return nbytes
-
-    def _introduce(self) -> None:
-        """Say, in front of the first message, what else this side accepts."""
-        connection = self.connection
-        verdict = connection.verdict()
-        if verdict:
-            self.out.put_ahead(verdict)
-        terms = connection.terms
-        self._short = JOIN if terms is None else max(1, min(JOIN, *(t.short for t in terms)))
-
-    def _check(self, frames: Frames) -> None:
-        """Compare a message with what the peer accepts: MessageError, or Unsettled."""
-        self.connection.check(frames, heard=self.inbox.count > 0)
+    # -- sending; `send` is the queue's ----------------------------------------------
 
     def afford(self, frames: Frames) -> None:
-        self._check(frames)
+        self.check(frames)
         if self.out.charged and get_ident() == self._thread:  # else `send` raises
             nbytes = sum(memoryview(frame).nbytes for frame in frames)
             self.out.reserve(nbytes + 8 * (len(frames) + 2))
@@ -325,8 +272,6 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     async def drain(self) -> None:
         self.full = False
-        self._spent += CREDIT - self._credit
-        self._credit = CREDIT
         await self.out.drained(self._limits.high_water, self._limits.low_water)
         if self.connection.state is not OPEN:
             raise self.connection.closed_error()
@@ -368,9 +313,8 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         """Unsent bytes above which a writer waits."""
         return self._limits.high_water
 
-    def expect_open(self) -> None:
-        if self.connection.state is not OPEN:
-            raise self.connection.closed_error()
+    def check(self, frames: Frames) -> None:
+        self.connection.check(frames, heard=self.inbox.count > 0)
 
     def soon(self, function: Callable[[], None]) -> None:
         if self.turn is None:
@@ -409,7 +353,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def expect_here(self) -> None:
         if not self._switch.runs():
-            raise self.inbox.misused()
+            raise misused(self.connection, self._switch)
 
     def receiver_failed(self, exc: BaseException) -> None:
         log = self.log or of_trusted()
@@ -465,6 +409,11 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     # -- what a keepalive asks for -------------------------------------------------
 
+    @property
+    def received(self) -> int:
+        """Bytes that have come."""
+        return self.inbox.received
+
     def is_mid_message(self) -> bool:
         return self.connection.mid_message
 
@@ -506,7 +455,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
     @property
     def surplus(self) -> int:
         """How many more messages were sent than received: it grows where they are published."""
-        return self._sent - self.inbox.count
+        return self.out.count - self.inbox.count
 
     def evict(self, why: str) -> None:
         """Close at once; say why, and goodbye, if that can be done without waiting."""
@@ -628,6 +577,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         if self.keepalive is not None:
             self.keepalive.stop()
         self.inbox.disown()
+        self.out.disown()
         self.connection.lose(FORKED)
         self.stream.disown()
 
@@ -645,12 +595,11 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
     # -- what is known of it -------------------------------------------------------
 
     def stats(self) -> dict[str, int]:
-        spent = self._spent + CREDIT - self._credit
         return {
-            "bytes_received": self.received,
-            "bytes_sent": spent - TOLL * self._sent + self.out.posted - self.out.unsent,
+            "bytes_received": self.inbox.received,
+            "bytes_sent": self.out.bytes_sent,
             "messages_received": self.inbox.count,
-            "messages_sent": self._sent,
+            "messages_sent": self.out.count,
         }
 
     @property
@@ -683,12 +632,14 @@ class BusyChannel(ConnectionChannel):
     def poll_for(self, patience: float) -> None:
         """Say for how long; before anything is sent or received."""
         self._patience = patience
+        self.send = self._send
+        self.buffer_updated = self._receive  # type: ignore[method-assign]
 
-    def send(self, frames: Frames) -> int:
-        nbytes = super().send(frames)
+    def _send(self, frames: Frames) -> int:
+        nbytes = self.out.send(frames)
         self._state.poller.poll(self._patience)
         return nbytes
 
-    def buffer_updated(self, nbytes: int) -> None:
-        super().buffer_updated(nbytes)
+    def _receive(self, nbytes: int) -> None:
+        self.inbox.receive(nbytes)
         self._state.poller.poll(self._patience)

@@ -8,9 +8,10 @@ choice, and is not counted. The first few kilobytes are not counted either, so t
 reaches everybody even if others have used up the budget.
 """
 
-from asyncio import AbstractEventLoop
-
+from .._loops.loop_state import LoopState
 from .._wire.budget import ALLOWANCE, OVERHEAD, Budget
+from .._wire.connection import Connection
+from .._wire.states import OPEN
 from ..errors import MessageError
 from .byte_stream import ByteStream
 from .send_queue import JOIN, PARK, Sending, SendQueue, is_borrowed
@@ -72,8 +73,10 @@ class ChargedSendQueue(SendQueue):
 
     __slots__ = ("_budget", "_promised", "_seen", "_still", "charged", "held", "stalled")
 
-    def __init__(self, loop: AbstractEventLoop, stream: ByteStream, owner: Sending) -> None:
-        super().__init__(loop, stream, owner)
+    def __init__(
+        self, state: LoopState, stream: ByteStream, connection: Connection, owner: Sending
+    ) -> None:
+        super().__init__(state, stream, connection, owner)
         self._budget: Budget | None = None  # of all strangers, if the peer is one …
         self.held = 0  # … and how much of it this one has
         self._promised = 0  # bytes of messages that are being encoded
@@ -109,7 +112,8 @@ class ChargedSendQueue(SendQueue):
         refusal = self._take(nbytes)
         if refusal is not None:
             self.flush()  # what waits for the end of the turn; it raises nothing …
-            self._owner.expect_open()  # … but may find the connection gone
+            if self._connection.state is not OPEN:  # … but may find the connection gone
+                raise self._connection.closed_error()
             if self.fresh and nbytes < JOIN:
                 return False
             refusal = self._take(nbytes)
@@ -171,7 +175,7 @@ class ChargedSendQueue(SendQueue):
             return
         refusal = self._take(0)
         if refusal is not None:
-            self.posted += self.unsent + self._gone  # what was sent, and what is dropped
+            self._posted += self.unsent + self._gone  # what was sent, and what is dropped
             self._owner.overdraw(refusal)
 
     def count_ahead(self) -> str | None:

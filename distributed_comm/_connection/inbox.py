@@ -1,4 +1,4 @@
-"""What has come and was not read, and who is handed it.
+"""What has come: bytes that become messages, and messages until they are read.
 
 Received bytes become messages in the callback that brought them, and wait here until they are
 read; nothing in between suspends, so a cancelled read finds its message still there. Or they
@@ -19,14 +19,16 @@ from typing import Protocol
 from .._frames import Frames
 from .._kernels import mailbox
 from .._loops.loop_state import NOWHERE
-from .._loops.ownership import owner
+from .._loops.shares import DEAF
 from .._loops.turns import Turn
 from .._wire.budget import Budget
 from .._wire.connection import Connection
-from .._wire.states import CLOSED, MUTE, OPEN
+from .._wire.states import CLOSED, MUTE, OPEN, State
 from ..errors import LocalProtocolError
 from .charge import UnreadCharge
+from .misuse import misused
 from .pace import CREDIT, TOLL
+from .send_queue import SendQueue
 
 __all__ = ["Inbox", "Receiving"]
 
@@ -38,10 +40,11 @@ EMPTY: list[Frames] = []
 class Receiving(Protocol):
     """What an inbox needs of its connection."""
 
-    #: Bytes that have come.
-    received: int
     #: Whether the peer is a stranger, or not known yet, and takes turns with others.
     turn: Turn | None
+
+    def transition(self, messages: list[Frames]) -> list[Frames]:
+        """Act on a state that is not plainly open; return the messages that can be read."""
 
     def pause(self) -> bool:
         """Stop receiving; False if little can come any more."""
@@ -59,8 +62,10 @@ class Receiving(Protocol):
 class Ended:
     """The owner of the inbox of a connection that has ended, and of which all was read."""
 
-    received = 0
     turn: Turn | None = None
+
+    def transition(self, messages: list[Frames]) -> list[Frames]:
+        return messages
 
     def pause(self) -> bool:
         return False
@@ -80,19 +85,27 @@ class Inbox:
 
     __slots__ = (
         "_allowance", "_charge", "_connection", "_crowded", "_delivered", "_dispatch", "_limit",
-        "_messages", "_owner", "_reading", "_ready", "_receiver", "_switch", "_unasked", "_waiter",
-        "count", "paused",
+        "_messages", "_out", "_owner", "_plain", "_reading", "_ready", "_receiver", "_switch",
+        "_taken", "_unasked", "_waiter", "ear", "paused", "received",
     )  # fmt: skip
 
     def __init__(
-        self, owner: Receiving, connection: Connection, switch: mailbox.Switch, limit: int
+        self,
+        owner: Receiving,
+        connection: Connection,
+        out: SendQueue,
+        switch: mailbox.Switch,
+        limit: int,
     ) -> None:
         self._owner = owner
         self._connection = connection
+        self._plain: State | None = None  # the state of a connection that is open, once announced
+        self._out = out
         self._switch = switch
         self._limit = limit  # unread bytes above which the connection stops receiving …
         self._unasked = limit  # … and above which they are counted
         self._messages: deque[Frames] | list[Frames] = EMPTY
+        self._taken = 0  # messages that were handed out
         self._receiver: Callable[[Frames | None], None] | None = None  # what they are pushed to
         self._ready: Callable[[], bool] | None = None  # whether that takes the next message
         # Gets messages before they would wait here; returns those that do.
@@ -101,43 +114,56 @@ class Inbox:
         self._waiter = mailbox.Waiter(switch)  # … waits here
         self._allowance = CREDIT  # for reading without a pause, as a sender's credit
         self._delivered = 0  # bytes that had come when the inbox was last empty
-        self._crowded = False  # more than may waits unasked, and the inbox was not empty since
+        self._crowded = False  # something is to be done when the inbox is next empty
         self._charge: UnreadCharge | None = None  # of a stranger
-        #: Messages that have come.
-        self.count = 0
+        #: Bytes that have come.
+        self.received = 0
+        #: Where to say that a trusted peer was heard.
+        self.ear = DEAF
         #: Whether the connection has stopped receiving, because so much is unread.
         self.paused = False
 
     # -- messages that come --------------------------------------------------------
 
-    def put(self, messages: list[Frames]) -> None:
-        """Hand messages to whoever reads them, or keep them; in the callback that brought them."""
+    def open(self) -> None:
+        """Take note that the handshake is done, and that it was announced."""
+        self._plain = OPEN
+
+    def receive(self, nbytes: int) -> None:
+        """Act on bytes that have come: a transport's ``buffer_updated``."""
+        connection, out = self._connection, self._out
+        messages = connection.receive(nbytes)
+        self.received += nbytes
+        out.fresh = not out.unsent
+        self.ear.heard = True
+        if connection.state is not self._plain:
+            messages = self._owner.transition(messages)
+        if not messages:
+            return
         if self._dispatch is not None:
             messages = self._dispatch(messages)
             if not messages:
                 return
-        self.count += len(messages)
-        if self._messages or len(messages) > 1:
+        if self._messages:
             self._keep(messages)
         else:
             self._messages = messages
-        reading = self._reading
-        if not reading or len(self._messages) > 1:  # a message that is waited for does not wait
-            unread = self._owner.received - self._delivered
-            if unread > self._unasked:
-                self._crowd(messages)
-        if reading:
+        if self._reading:
             try:
                 self._waiter.hand_over()  # runs the reader: 2,200 instructions cheaper
             except BaseException as exc:  # SystemExit: uvloop would only log it
                 self._switch.loop.call_soon(_raise, exc)
+            if not self._messages:
+                return
         else:
             self._waiter.touch()
+        if self.received - self._delivered > self._unasked:
+            self._crowd(messages)
 
     def _crowd(self, messages: list[Frames]) -> None:
         """Act on more unread bytes than may wait unasked, of which these are the last."""
         self._crowded = True
-        unread, refusal = self._owner.received - self._delivered, ""
+        unread, refusal = self.received - self._delivered, ""
         if self._charge is not None:
             try:
                 unread = self._charge.add(unread, len(messages) + sum(map(len, messages)))
@@ -155,27 +181,24 @@ class Inbox:
         self._messages += messages
 
     def _take(self) -> Frames:
-        """Return the first message that waits."""
+        """Return the first of several messages that wait, or the only one."""
         waiting = self._messages
-        if isinstance(waiting, deque) and len(waiting) > 1:
-            return waiting.popleft()
-        self._messages = EMPTY
-        return waiting[0]
-
-    def _emptied(self) -> None:
-        """Act on the last message having been handed out."""
-        self._delivered = self._owner.received
-        if self._crowded:
-            self._relax()
-        if self._connection.state is CLOSED:
-            self.part()
+        self._taken += 1
+        if len(waiting) == 1:
+            self._messages = EMPTY
+            return waiting[0]
+        if not isinstance(waiting, deque):
+            self._messages = waiting = deque(waiting)
+        return waiting.popleft()
 
     def _relax(self) -> None:
-        """Take note that nothing waits."""
+        """Do what was put off until nothing waits."""
         self._crowded = False
         if self._charge is not None:
             self._charge.release()
         self.resume()
+        if self._connection.state is CLOSED:
+            self.part()
 
     def _pause(self) -> None:
         self.paused = self._owner.pause()
@@ -185,29 +208,35 @@ class Inbox:
     async def read(self) -> Frames:
         """Return the next message, as `Channel.read` does."""
         if self._reading:
-            raise self.misused()
-        if self._messages:
+            raise self._misused()
+        waiting = self._messages
+        if waiting:
             if not self._switch.runs():
-                raise self.misused()
+                raise self._misused()
             if self._allowance < 0:
                 await self._give_way()
-        while not self._messages:
-            state = self._connection.state
-            if state is not OPEN and state is not MUTE:
+                waiting = self._messages
+        while not waiting:
+            if self._connection.state is not OPEN and self._connection.state is not MUTE:
                 raise self._connection.closed_error()
             self._reading = True
             try:
                 await self._waiter
             except RuntimeError as exc:  # that of another loop
-                raise self.misused() from exc
+                raise self._misused() from exc
             finally:
                 self._reading = self._waiter.waiting = False
-        message = self._take()
-        if self._messages:
+            waiting = self._messages
+        if len(waiting) > 1:
+            message = self._take()
             self._allowance -= TOLL + len(message[-1])
-        else:
-            self._emptied()
-        return message
+            return message
+        self._messages = EMPTY  # as `_take` does
+        self._taken += 1
+        self._delivered = self.received
+        if self._crowded:
+            self._relax()
+        return waiting[0]
 
     async def _give_way(self) -> None:
         """Let others run, without letting another reader in."""
@@ -243,7 +272,7 @@ class Inbox:
     ) -> None:
         """Hand each message to a function, as `Channel.push` does."""
         if self._reading or not self._switch.runs():
-            raise self.misused()
+            raise self._misused()
         self._receiver = receiver
         self._ready = ready
         turn = self._owner.turn
@@ -264,12 +293,12 @@ class Inbox:
             receiver = self._receiver
             if receiver is None:
                 return messages[index:]
-            self.count += 1
+            self._taken += 1
             try:  # `_notify`, without the call
                 copy_context().run(receiver, message)
             except (Exception, CancelledError) as exc:
                 self._owner.receiver_failed(exc)
-        self._delivered = self._owner.received
+        self._delivered = self.received
         return []
 
     def _notify(self, message: Frames | None) -> None:
@@ -319,12 +348,12 @@ class Inbox:
             and not (turn is None or turn.lane.closed or self._messages)
             and (self._ready is None or self._ready())
         ):  # nearly always; what follows would do the same
-            self.count += 1
+            self._taken += 1
             try:
                 copy_context().run(receiver, messages[0])
             except (Exception, CancelledError) as exc:
                 self._owner.receiver_failed(exc)
-            self._delivered = self._owner.received
+            self._delivered = self.received
             return []
         if self._receiver is None:
             if turn is not None and turn.lane.closed:
@@ -341,14 +370,13 @@ class Inbox:
                 return []
             if not self._is_ready():
                 return messages[index:]
-            self.count += 1
+            self._taken += 1
             self._notify(message)
-        self._delivered = self._owner.received
+        self._delivered = self.received
         return []
 
     def _wait_in_turn(self, turn: Turn, messages: list[Frames]) -> None:
         """Have messages wait for their turn."""
-        self.count += len(messages)
         self._keep(messages)
         self._crowd(messages)
         turn.wait()
@@ -369,12 +397,17 @@ class Inbox:
             self._notify(self._take())
         if self._messages:
             return
-        self._delivered = self._owner.received
+        self._delivered = self.received
         self._relax()
         if self._connection.state is CLOSED:
             self.announce_end()
 
     # -- what others ask -----------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """How many messages have come."""
+        return self._taken + len(self._messages)
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -423,15 +456,11 @@ class Inbox:
         """Let go of the connection, which would be a cycle, once nothing waits any more."""
         if not self._messages and self._receiver is None:
             self._owner = Ended()
+        else:
+            self._crowded = True
 
-    def misused(self) -> LocalProtocolError:
-        """Return the error for a call from another loop, or while another task reads."""
-        ends = f"{self._connection.local} -> {self._connection.peer}"
-        if self._switch is NOWHERE:
-            return LocalProtocolError(f"{ends} belongs to {owner(None)}")
-        if not self._switch.runs():
-            return LocalProtocolError(f"{ends} belongs to {owner(self._switch.loop)}")
-        return LocalProtocolError(f"another task is reading from {ends}")
+    def _misused(self) -> LocalProtocolError:
+        return misused(self._connection, self._switch)
 
     def disown(self) -> None:
         """Leave the waiting reader to the process that this one was forked from."""

@@ -29,8 +29,9 @@ BEATS = 4
 class Watched(Protocol):
     """A connection, as its keepalive sees it."""
 
-    #: Bytes that have come.
-    received: int
+    @property
+    def received(self) -> int:
+        """Bytes that have come."""
 
     def is_receiving(self) -> bool:
         """Return whether bytes would be received if they came."""

@@ -10,10 +10,17 @@ copied here.
 
 import asyncio
 from collections import deque
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
+from .._frames import Frames
+from .._loops.loop_state import NOWHERE, LoopState
 from .._wire.budget import Budget
+from .._wire.connection import Connection
+from .._wire.states import OPEN
 from .byte_stream import GATHERS, Buffer, ByteStream
+from .misuse import misused
+from .pace import CREDIT, TOLL
 
 __all__ = ["JOIN", "SendQueue", "Sending", "is_borrowed"]
 
@@ -48,13 +55,13 @@ class Sending(Protocol):
     def ends(self) -> str:
         """Both addresses, for errors."""
 
-    def expect_open(self) -> None:
-        """Raise CommClosedError unless messages can be sent."""
+    def check(self, frames: Frames) -> None:
+        """Compare a message with what the peer accepts: MessageError, or Unsettled."""
 
     def send_failed(self, exc: OSError) -> None:
         """Act on a stream that takes no more bytes."""
 
-    def soon(self, function: Any) -> None:
+    def soon(self, function: Callable[[], None]) -> None:
         """Call a function in the loop's next turn; a stranger's is metered."""
 
     def overdraw(self, why: str) -> None:
@@ -68,13 +75,13 @@ class Nobody:
     full = False
     high_water = 0
 
-    def expect_open(self) -> None:
+    def check(self, frames: Frames) -> None:
         pass
 
     def send_failed(self, exc: OSError) -> None:
         pass
 
-    def soon(self, function: Any) -> None:
+    def soon(self, function: Callable[[], None]) -> None:
         pass
 
     def overdraw(self, why: str) -> None:
@@ -90,18 +97,27 @@ class SendQueue:
     """Sends what it is given, in order, into a stream."""
 
     __slots__ = (
-        "_borrowed", "_gone", "_loop", "_owner", "_parked", "_queue", "_scheduled", "_send",
-        "_stream", "_tail", "_waiters", "brim", "fresh", "posted", "taken", "unsent",
+        "_borrowed", "_connection", "_credit", "_gone", "_loop", "_owner", "_parked", "_posted",
+        "_queue", "_scheduled", "_send", "_short", "_spent", "_stream", "_switch", "_tail",
+        "_waiters", "brim", "count", "fresh", "taken", "unsent",
     )  # fmt: skip
 
     #: What a full stream is given at a time.
     park = PARK
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, stream: ByteStream, owner: Sending) -> None:
-        self._loop = loop
+    def __init__(
+        self, state: LoopState, stream: ByteStream, connection: Connection, owner: Sending
+    ) -> None:
+        self._loop = state.loop
+        self._switch = state.switch  # says whether the loop is running here
         self._stream = stream
         self._send = stream.send
+        self._connection = connection
         self._owner = owner
+        # A message costs its bytes and a toll; these count messages and bytes at once.
+        self._credit = CREDIT  # what may be spent until the next pause
+        self._spent = 0  # what was spent until the last one
+        self._short = JOIN  # bytes of a message that need not be compared with the peer's limits
         self._queue = EMPTY
         self._tail: bytearray | None = None  # the queue's last entry, if it is ours to extend
         self._parked = 0  # bytes that the stream keeps until it is not full
@@ -109,6 +125,7 @@ class SendQueue:
         self._gone = 0  # bytes of the queue's first entry that were sent, if that keeps them
         self._borrowed = 0  # buffers of the queue whose memory is a caller's
         self._waiters = NOBODY  # writers, and how many bytes have to be taken before each goes on
+        self._posted = 0  # bytes that were given to `post`, or dropped from messages
         #: Unsent bytes from which on small messages are not just added.
         self.brim = JOIN
         #: Whether nothing is queued and nothing was sent in this turn of the loop: then the next
@@ -118,41 +135,82 @@ class SendQueue:
         self.unsent = 0
         #: Bytes that it has taken, of those that were queued.
         self.taken = 0
-        #: Bytes that were given to `post`, or dropped from messages: for the statistics.
-        self.posted = 0
+        #: Messages that were sent, or queued.
+        self.count = 0
 
     # -- messages ------------------------------------------------------------------
 
-    def send(self, message: bytes | memoryview) -> None:
-        """Send a short message: now, or with others of its turn."""
-        if self.fresh:
+    def send(self, frames: Frames) -> int:
+        """Send a message, now or with others of its turn, as `Channel.send` does."""
+        if not self._switch.runs():
+            raise misused(self._connection, self._switch)
+        connection = self._connection
+        if connection.state is not OPEN:
+            raise connection.closed_error()
+        buffers = connection.encode(frames)
+        first = buffers[0]
+        nbytes = len(first)
+        if self.fresh and len(buffers) == 1 and nbytes < self._short:
+            # `_put` and `flush` would do the same; this is nearly every message's way
             self.fresh = False
             try:
-                sent = self._send(message)
+                sent = self._send(first)
             except BlockingIOError:
                 sent = 0
             except OSError as exc:
                 self._owner.send_failed(exc)
-                return
-            if sent != len(message):
-                self._keep_rest(message, sent)
-        elif self._tail is not None and len(self._tail) < JOIN:
-            self._tail += message
-            self.unsent += len(message)
+                sent = nbytes
+            if sent != nbytes:
+                self._keep_rest(first, sent)
+        elif (
+            self._tail is not None
+            and len(buffers) == 1
+            and nbytes < self._short
+            and len(self._tail) < JOIN
+        ):
+            # again what `_put` would do: a short message behind others of its turn
+            self._tail += first
+            self.unsent += nbytes
             if self.unsent >= self.brim:
-                self._fill(message)
-        elif self._admit(len(message)):
-            self._put([message])
+                self._fill(first)
+        elif self._is_to_queue(frames, buffers):
+            nbytes = self._put(buffers)
         else:
-            self.send(message)  # there was room once the queue was flushed
-
-    def send_long(self, buffers: list[bytes | memoryview]) -> int:
-        """Send a message of several buffers, or a long one; return its bytes."""
-        nbytes = sum(map(len, buffers))
-        if self._admit(nbytes):
-            return self._put(buffers)
-        self.send(buffers[0])  # short, after all
+            return self.send(frames)
+        self.count += 1
+        self._credit = credit = self._credit - nbytes - TOLL
+        if credit < 0:  # as always after a message with a large frame
+            self._owner.full = True
         return nbytes
+
+    def _is_to_queue(self, frames: Frames, buffers: list[bytes | memoryview]) -> bool:
+        """Check a message, and count it; False if it goes another way after all."""
+        if not self._short:  # the first one
+            self._introduce()
+            return False
+        nbytes = sum(map(len, buffers))
+        if len(buffers) > 1 or nbytes >= self._short:
+            self._owner.check(frames)
+        return self._admit(nbytes)  # if not, there was room once the queue was flushed
+
+    def expect_terms(self) -> None:
+        """Say what else this side accepts in front of the first message: the peer hears it."""
+        self._short = 0
+
+    def _introduce(self) -> None:
+        """Do so, and take note of what the peer is sure to accept."""
+        connection = self._connection
+        verdict = connection.verdict()
+        if verdict:
+            self.put_ahead(verdict)
+        terms = connection.terms
+        self._short = JOIN if terms is None else max(1, min(JOIN, *(t.short for t in terms)))
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that the stream has taken, of messages and of all else."""
+        spent = self._spent + CREDIT - self._credit
+        return spent - TOLL * self.count + self._posted - self.unsent
 
     def _admit(self, nbytes: int) -> bool:  # noqa: ARG002 - for a stranger's
         """Count a message before it is queued; False if it can be sent now."""
@@ -202,23 +260,23 @@ class SendQueue:
 
     def post(self, buffers: list[bytes | memoryview]) -> None:
         """Send what is no message of the user's, behind what is queued."""
-        self.posted += self._put(buffers)
+        self._posted += self._put(buffers)
         self.flush()
 
     def put_off(self, buffers: list[bytes | memoryview]) -> None:
         """Queue such bytes, for somebody else to flush."""
         self._scheduled = True
-        self.posted += self._put(buffers)
+        self._posted += self._put(buffers)
 
     def put_ahead(self, buffers: list[bytes | memoryview]) -> None:
         """Queue such bytes in front of a message that follows at once, and may take them along."""
         if not self.unsent:  # a queue of its own would take a kilobyte
             data = b"".join(buffers)
             sent = self._stream.send_ahead(data)
-            self.posted += sent
+            self._posted += sent
             buffers = [data[sent:]] if sent < len(data) else []
         if buffers:
-            self.posted += self._put(buffers)
+            self._posted += self._put(buffers)
 
     def offer(self) -> None:
         """Give the stream what it takes of the front of the queue, and leave the rest."""
@@ -337,6 +395,8 @@ class SendQueue:
         Returns early when the connection ends. Cancelled, it leaves no buffer of a caller in the
         queue.
         """
+        self._spent += CREDIT - self._credit
+        self._credit = CREDIT
         high, low = self._water(high, low)
         if self._borrowed:
             await self.sent(0)
@@ -380,6 +440,10 @@ class SendQueue:
             self._gone = 0
         self._queue = deque(bytes(buffer) if is_borrowed(buffer) else buffer for buffer in queue)
 
+    def disown(self) -> None:
+        """Leave what is queued to the process that this one was forked from."""
+        self._switch = NOWHERE
+
     def drop(self) -> None:
         """Forget what is queued and let every writer go: nothing is sent any more."""
         self._owner = Nobody()
@@ -388,7 +452,7 @@ class SendQueue:
         self._tail = None
         self._parked = 0
         self.fresh = False
-        self.posted -= self.unsent
+        self._posted -= self.unsent
         self.unsent = self._gone = 0
         for waiter in self._waiters:
             if not waiter.done() and not self._loop.is_closed():
