@@ -18,10 +18,10 @@ from statistics import median
 from typing import Any
 
 import distributed_comm as dc
-from distributed_comm.bench import certificates, workloads
-from distributed_comm.bench.processes import pinning
-from distributed_comm.bench.systems import ours
-from distributed_comm.bench.workloads import Batch, roundtrip
+from distributed_comm.bench import _certificate, _workloads
+from distributed_comm.bench._processes import pinning
+from distributed_comm.bench._systems import ours
+from distributed_comm.bench._workloads import Batch, roundtrip
 
 OPTIONS = dc.CommOptions(timeouts=dc.Timeouts(keepalive=4))
 CROWD = 50  # that connect, or close, at once
@@ -29,7 +29,7 @@ CROWD = 50  # that connect, or close, at once
 
 async def serve(transport: str) -> None:
     """Answer everybody, until stdin ends."""
-    handle = partial(workloads.serve, roundtrip, ours)
+    handle = partial(_workloads.serve, roundtrip, ours)
     async with ours.listen(transport, "small", handle, OPTIONS) as address:
         print(address, flush=True)
         await asyncio.to_thread(sys.stdin.read)
@@ -110,7 +110,7 @@ def main() -> None:
         become(args.side, args)
         return
     if args.transport == "tls":
-        certificates.publish()
+        _certificate.publish()
     show(run(), args.transport, args.idle)
 
 

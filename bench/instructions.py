@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distributed_comm.bench import certificates, workloads
+from distributed_comm.bench import _certificate, _workloads
 
 ROOT = Path(__file__).parents[1]
 COUNTS = {"roundtrip": (300, 2300), "rpc": (300, 2300), "concurrent": (1280, 6400)}
@@ -53,7 +53,7 @@ def start(
 ) -> Iterator[Worker]:
     """Run a worker under callgrind, which writes its profile when the context ends."""
     command = ["valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={profile}"]
-    command += [sys.executable, "-m", "distributed_comm.bench.worker", role, system]
+    command += [sys.executable, "-m", "distributed_comm.bench._worker", role, system]
     command += ["--transport", transport]
     environment = {**os.environ, **PATIENCE, **KEY, **QUIET, "PYTHONHASHSEED": "0"}
     if strangers:
@@ -79,7 +79,7 @@ def count(
     ):
         address = server.answer()[workload]
         client.answer()
-        batch = {"count": number, "concurrency": workloads.load(workload).SPEC.concurrency}
+        batch = {"count": number, "concurrency": _workloads.load(workload).SPEC.concurrency}
         client.order({"workload": workload, "address": address, "batch": batch})
         client.answer()
     return {role: total(profile) for role, profile in profiles.items()}
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--strangers", action="store_true", help="neither side trusts the other")
     args = parser.parse_args()
     if args.transport == "tls":
-        certificates.publish()
+        _certificate.publish()
     # On one core the sides alternate strictly, and the counts repeat to within 0.1 %.
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(f"{'system':20}{'client':>10}{'server':>10}{'both':>10}{'ratio':>8}")

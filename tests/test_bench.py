@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import distributed_comm
-from distributed_comm.bench import processes, report, runner
-from distributed_comm.bench.results import Case, Result
-from distributed_comm.bench.runner import Effort
-from distributed_comm.bench.workloads import Sample
+from distributed_comm.bench import _processes, _report, _runner
+from distributed_comm.bench._results import Case, Result
+from distributed_comm.bench._runner import Effort
+from distributed_comm.bench._workloads import Sample
 
 COMMAND = [sys.executable, "-m", "distributed_comm.bench"]
 SHORT = ["--seconds", "0.01", "--rounds", "1"]
@@ -102,7 +102,7 @@ def test_tls(tmp_path: Path) -> None:
 @needs_proc
 def test_memory() -> None:
     case = Case("memory", "distributed_comm", "tcp", 64 * 2**20)
-    with processes.start(["distributed_comm"], "tcp") as stage:
+    with _processes.start(["distributed_comm"], "tcp") as stage:
         grown = stage.measure(case, 1).figure
     assert 60 < grown < 100
 
@@ -239,7 +239,7 @@ ROW = [Case("oneway", system, "tcp", None) for system in "ab"]
 def test_systems_take_turns() -> None:
     stage, steps = Clockwork(), []
     effort = Effort(seconds=0.4, rounds=3)
-    results = runner.measure(stage, ROW, effort, steps.append)
+    results = _runner.measure(stage, ROW, effort, steps.append)
     assert stage.runs[-6:] == [
         *[("a", 400), ("b", 200)],
         *[("b", 200), ("a", 400)],
@@ -254,9 +254,9 @@ def test_ratios() -> None:
         Result(Case("oneway", system, "tcp", None), "1/s", (figure,), figure, 1.5, None)
         for system, figure in [("socket", 400), ("uvloop", 100), ("distributed_comm", 200)]
     )
-    line = dict(zip(report.COLUMNS, report.cells(ours, [floor, bare, ours]), strict=True))
+    line = dict(zip(_report.COLUMNS, _report.cells(ours, [floor, bare, ours]), strict=True))
     assert line["/ socket"] == "0.50"
     assert line["/ uvloop"] == "2.00"
     assert (line["p50 µs"], line["p99 µs"]) == ("1.5", "")
-    alone = dict(zip(report.COLUMNS, report.cells(ours, [ours]), strict=True))
+    alone = dict(zip(_report.COLUMNS, _report.cells(ours, [ours]), strict=True))
     assert alone["/ socket"] == ""

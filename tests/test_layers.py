@@ -27,8 +27,8 @@ TASKS = {
 
 #: Imports elsewhere than at the top of their file, "module: target", and the reason of each.
 EXCEPTIONS = {
-    "bench.systems: import_module()": "a library is loaded where it is measured",
-    "bench.workloads: import_module()": "so is a workload, in its own process",
+    "bench._systems: import_module()": "a library is loaded where it is measured",
+    "bench._workloads: import_module()": "so is a workload, in its own process",
     "registry: import_module()": "a backend is loaded on first use",
     "_tls.security: import_module()": "cryptography is an extra, and takes 100 ms",
     "registry: importlib.metadata.entry_points": "12 ms, for schemes from outside alone",

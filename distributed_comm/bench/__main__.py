@@ -9,12 +9,20 @@ import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from distributed_comm.bench import plot, processes, report, results, runner, systems, workloads
-from distributed_comm.bench.runner import Effort
+from distributed_comm.bench import (
+    _plot,
+    _processes,
+    _report,
+    _results,
+    _runner,
+    _systems,
+    _workloads,
+)
+from distributed_comm.bench._runner import Effort
 
 NORMAL = Effort(seconds=0.3, rounds=7)
 QUICK = Effort(seconds=0.1, rounds=3)
-USUAL = [name for name in workloads.NAMES if workloads.load(name).SPEC.usual]
+USUAL = [name for name in _workloads.NAMES if _workloads.load(name).SPEC.usual]
 
 
 def main() -> int:
@@ -22,23 +30,25 @@ def main() -> int:
     args = parse()
     effort = QUICK if args.quick else NORMAL
     effort = Effort(args.seconds or effort.seconds, args.rounds or effort.rounds)
-    print(report.headline(results.conditions(processes.pinning())), flush=True)
+    print(_report.headline(_results.conditions(_processes.pinning())), flush=True)
     try:
-        with processes.start(args.systems, args.transport) as stage:
-            rows = runner.plan(stage, args.workload, args.transport)
+        with _processes.start(args.systems, args.transport) as stage:
+            rows = _runner.plan(stage, args.workload, args.transport)
             steps = sum(len(row) for row in rows) * (1 + effort.rounds)
-            with report.progress(steps) as step:
-                measured = [runner.measure(stage, row, effort, step) for row in rows]
-    except processes.WorkerError as exc:
+            with _report.progress(steps) as step:
+                measured = [_runner.measure(stage, row, effort, step) for row in rows]
+    except _processes.WorkerError as exc:
         print(exc, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    report.show(measured)
+    _report.show(measured)
     if args.json:
-        results.save(args.json, [result for row in measured for result in row], processes.pinning())
+        _results.save(
+            args.json, [result for row in measured for result in row], _processes.pinning()
+        )
     if args.plot:
-        plot.save(args.plot, measured)
+        _plot.save(args.plot, measured)
     return 0
 
 
@@ -50,26 +60,26 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add(
         "--workload",
-        type=_some_of(workloads.NAMES),
+        type=_some_of(_workloads.NAMES),
         default=USUAL,
         metavar="A,B",
-        help=f"some of {', '.join(workloads.NAMES)} (default: {','.join(USUAL)})",
+        help=f"some of {', '.join(_workloads.NAMES)} (default: {','.join(USUAL)})",
     )
     add(
         "--systems",
-        type=_some_of(systems.MODULES),
-        default=systems.USUAL,
+        type=_some_of(_systems.MODULES),
+        default=_systems.USUAL,
         metavar="A,B",
-        help=f"some of {', '.join(systems.MODULES)} (default: {','.join(systems.USUAL)})",
+        help=f"some of {', '.join(_systems.MODULES)} (default: {','.join(_systems.USUAL)})",
     )
-    add("--transport", default="tcp", choices=systems.TRANSPORTS, help="(default: tcp)")
+    add("--transport", default="tcp", choices=_systems.TRANSPORTS, help="(default: tcp)")
     add("--quick", action="store_true", help="shorter and fewer runs, for a first impression")
     add("--rounds", type=int, help=f"runs of each case (default: {NORMAL.rounds})")
     add("--seconds", type=float, help=f"duration of a run (default: {NORMAL.seconds})")
     add("--json", type=_new_file, metavar="FILE", help="keep every figure in this file")
     add("--plot", type=_new_file, metavar="FILE.png", help="draw the ratios (with matplotlib)")
     args = parser.parse_args()
-    if args.plot and not plot.AVAILABLE:
+    if args.plot and not _plot.AVAILABLE:
         parser.error("--plot needs matplotlib")
     return args
 

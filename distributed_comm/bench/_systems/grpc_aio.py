@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import msgpack
 
-from distributed_comm.bench.systems import Handler, add
+from distributed_comm.bench._systems import Handler, add
 
 TRANSPORTS = frozenset({"tcp"})
 KINDS = frozenset({"call"})

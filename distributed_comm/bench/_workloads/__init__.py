@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from distributed_comm.bench.systems import Comm, System
+from distributed_comm.bench._systems import Comm, System
 
 NAMES = ("roundtrip", "oneway", "bandwidth", "connect", "memory", "rpc", "concurrent", "fanin")
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from distributed_comm.bench.results import Case, Result
-from distributed_comm.bench.systems import BARE, FLOOR
+from distributed_comm.bench._results import Case, Result
+from distributed_comm.bench._systems import BARE, FLOOR
 
 try:
     import rich.console

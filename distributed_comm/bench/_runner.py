@@ -7,9 +7,9 @@ two, and the one that begins is another one in each round.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from distributed_comm.bench import workloads
-from distributed_comm.bench.processes import Stage
-from distributed_comm.bench.results import Case, Result
+from distributed_comm.bench import _workloads
+from distributed_comm.bench._processes import Stage
+from distributed_comm.bench._results import Case, Result
 
 GROWTH = 8
 ENOUGH = 0.25
@@ -31,7 +31,7 @@ def plan(stage: Stage, names: Iterable[str], transport: str) -> list[Row]:
         [Case(name, system, transport, size, spec.concurrency) for system in able]
         for name in names
         if (able := [system for system in stage.addresses if name in stage.addresses[system]])
-        for spec in [workloads.load(name).SPEC]
+        for spec in [_workloads.load(name).SPEC]
         for size in spec.sizes
     ]
 
@@ -42,7 +42,7 @@ def measure(stage: Stage, row: Row, effort: Effort, step: Callable[[Case], None]
     for case in row:
         step(case)
         counts[case] = calibrate(stage, case, effort.seconds)
-    samples: dict[Case, list[workloads.Sample]] = {case: [] for case in row}
+    samples: dict[Case, list[_workloads.Sample]] = {case: [] for case in row}
     for turn in range(effort.rounds):
         first = turn % len(row)
         for case in [*row[first:], *row[:first]]:
@@ -53,7 +53,7 @@ def measure(stage: Stage, row: Row, effort: Effort, step: Callable[[Case], None]
 
 def calibrate(stage: Stage, case: Case, seconds: float) -> int:
     """The number of messages that take about so many seconds; measuring it warms up, too."""
-    fixed = workloads.load(case.workload).SPEC.count
+    fixed = _workloads.load(case.workload).SPEC.count
     if fixed is not None:
         return fixed
     count = 1

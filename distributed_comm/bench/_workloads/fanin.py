@@ -2,10 +2,10 @@
 
 import asyncio
 
-from distributed_comm.bench.systems import System
-from distributed_comm.bench.workloads import Batch, Connect, Sample, Spec
-from distributed_comm.bench.workloads.concurrent import together
-from distributed_comm.bench.workloads.rpc import serve
+from distributed_comm.bench._systems import System
+from distributed_comm.bench._workloads import Batch, Connect, Sample, Spec
+from distributed_comm.bench._workloads.concurrent import together
+from distributed_comm.bench._workloads.rpc import serve
 
 __all__ = ["SPEC", "drive", "serve"]
 

@@ -3,8 +3,8 @@
 from functools import partial
 
 import distributed_comm as dc
-from distributed_comm.bench.systems import ours
-from distributed_comm.bench.systems.ours import KINDS, item, nbytes, run
+from distributed_comm.bench._systems import ours
+from distributed_comm.bench._systems.ours import KINDS, item, nbytes, run
 
 __all__ = ["KINDS", "TRANSPORTS", "connect", "item", "listen", "nbytes", "run"]
 

@@ -1,6 +1,6 @@
 """One side of one system in a process of its own, which obeys the runner.
 
-``python -m distributed_comm.bench.worker server|client SYSTEM``. Orders come in on stdin and
+``python -m distributed_comm.bench._worker server|client SYSTEM``. Orders come in on stdin and
 answers go out on stdout, a line of JSON each. A worker that is ready says at which address it
 serves each workload, if any. A client answers ``{"workload": …, "address": …, "batch": …}`` with
 the fields of a `Sample`, or with ``{"error": …}``. The order ``null`` ends a worker properly; the
@@ -19,28 +19,28 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from distributed_comm.bench import systems, workloads
-from distributed_comm.bench.systems import System
-from distributed_comm.bench.workloads import Batch
+from distributed_comm.bench import _systems, _workloads
+from distributed_comm.bench._systems import System
+from distributed_comm.bench._workloads import Batch
 
 Orders = asyncio.Queue[dict[str, Any] | None]
 
 
 def main() -> None:
     """Become the side that the command line says, until told to stop."""
-    parser = argparse.ArgumentParser(prog="python -m distributed_comm.bench.worker")
+    parser = argparse.ArgumentParser(prog="python -m distributed_comm.bench._worker")
     parser.add_argument("role", choices=("server", "client"))
-    parser.add_argument("system", choices=tuple(systems.MODULES))
+    parser.add_argument("system", choices=tuple(_systems.MODULES))
     parser.add_argument("--transport", default="tcp")
     parser.add_argument("--cpu", type=int, help="the only core to run on")
     args = parser.parse_args()
     if args.cpu is not None:
         os.sched_setaffinity(0, {args.cpu})  # first: threads inherit it
     try:
-        system = systems.load(args.system)
+        system = _systems.load(args.system)
     except ImportError as exc:
         parser.exit(1, f"{args.system} is not installed: {exc}\n")
-    serves = (args.role == "client") == (args.transport in systems.IN_ONE_PROCESS)
+    serves = (args.role == "client") == (args.transport in _systems.IN_ONE_PROCESS)
     system.run(_work(system, args.transport if serves else None))
 
 
@@ -56,7 +56,7 @@ async def _work(system: System, transport: str | None) -> None:
 
 
 async def _obey(system: System, order: dict[str, Any]) -> dict[str, Any]:
-    workload = workloads.load(order["workload"])
+    workload = _workloads.load(order["workload"])
     connect = partial(system.connect, order["address"], workload.SPEC.kind)
     return asdict(await workload.drive(system, connect, Batch(**order["batch"])))
 
@@ -66,11 +66,11 @@ async def _listening(system: System, transport: str | None) -> AsyncIterator[dic
     """Serve every workload that the system can run; the value is their addresses."""
     async with AsyncExitStack() as stack:
         addresses = {}
-        for name in workloads.NAMES:
-            workload = workloads.load(name)
+        for name in _workloads.NAMES:
+            workload = _workloads.load(name)
             kind = workload.SPEC.kind
             if kind in system.KINDS and transport in system.TRANSPORTS:
-                serve = partial(workloads.serve, workload, system)
+                serve = partial(_workloads.serve, workload, system)
                 listening = system.listen(transport, kind, serve)
                 addresses[name] = await stack.enter_async_context(listening)
         yield addresses

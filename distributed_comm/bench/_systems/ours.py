@@ -5,8 +5,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import distributed_comm as dc
-from distributed_comm.bench import certificates, payloads
-from distributed_comm.bench.systems import Handler, ObjectComm, add
+from distributed_comm.bench import _certificate, _payloads
+from distributed_comm.bench._systems import Handler, ObjectComm, add
 
 ADDRESSES = {
     "tcp": "tcp://127.0.0.1:0",
@@ -21,18 +21,18 @@ run = dc.run
 
 
 def item(size: int | None) -> Any:
-    return payloads.MESSAGE if size is None else {"data": payloads.array(size)}
+    return _payloads.MESSAGE if size is None else {"data": _payloads.array(size)}
 
 
 def nbytes(item: Any) -> int:
-    return payloads.nbytes(item["data"])
+    return _payloads.nbytes(item["data"])
 
 
 @asynccontextmanager
 async def listen(
     transport: str, kind: str, serve: Handler, options: dc.CommOptions | None = None
 ) -> AsyncIterator[str]:
-    security = certificates.security() if transport == "tls" else None
+    security = _certificate.security() if transport == "tls" else None
     if kind == "call":
         server = dc.Server({"add": add}, security=security, options=options)
         async with server:
@@ -49,7 +49,7 @@ async def listen(
 
 async def connect(address: str, kind: str, options: dc.CommOptions | None = None) -> Any:
     # Under callgrind everything takes fifty times as long.
-    security = certificates.security() if address.startswith("tls:") else None
+    security = _certificate.security() if address.startswith("tls:") else None
     if kind == "call":
         return Caller(dc.rpc(address, timeout=600, security=security, options=options))
     comm = await dc.connect(address, timeout=600, security=security, options=options)

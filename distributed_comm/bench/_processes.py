@@ -16,9 +16,9 @@ from threading import Timer
 from types import TracebackType
 from typing import Any
 
-from distributed_comm.bench import certificates
-from distributed_comm.bench.results import Case
-from distributed_comm.bench.workloads import Batch, Sample
+from distributed_comm.bench import _certificate
+from distributed_comm.bench._results import Case
+from distributed_comm.bench._workloads import Batch, Sample
 
 ANSWER_SECONDS = 120
 STOP_SECONDS = 5
@@ -29,11 +29,11 @@ class WorkerError(Exception):
 
 
 class Worker:
-    """A child process that takes and gives lines of JSON (see `distributed_comm.bench.worker`)."""
+    """A child process that takes and gives lines of JSON (see `distributed_comm.bench._worker`)."""
 
     def __init__(self, role: str, system: str, transport: str, key: str, cpu: int | None) -> None:
         self._name = f"the {role} of {system}"
-        command = [sys.executable, "-m", "distributed_comm.bench.worker", role, system]
+        command = [sys.executable, "-m", "distributed_comm.bench._worker", role, system]
         command += ["--transport", transport]
         if cpu is not None:
             command += ["--cpu", str(cpu)]
@@ -111,7 +111,7 @@ def start(systems: Sequence[str], transport: str) -> Iterator[Stage]:
     """
     cpus = pinning() or {}
     if transport == "tls":
-        certificates.publish()
+        _certificate.publish()
     key = secrets.token_hex()  # of this run: arrays go as pickles, and nobody else's are opened
     with ExitStack() as stack:
         servers, clients = (

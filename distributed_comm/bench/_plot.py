@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from distributed_comm.bench.report import label
-from distributed_comm.bench.results import Result
-from distributed_comm.bench.systems import FLOOR
+from distributed_comm.bench._report import label
+from distributed_comm.bench._results import Result
+from distributed_comm.bench._systems import FLOOR
 
 try:
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ know that everything arrived, and others do not.
 import asyncio
 from time import perf_counter_ns as clock
 
-from distributed_comm.bench.systems import Comm, System
-from distributed_comm.bench.workloads import Batch, Connect, Sample, Spec
+from distributed_comm.bench._systems import Comm, System
+from distributed_comm.bench._workloads import Batch, Connect, Sample, Spec
 
 SPEC = Spec(kind="small", unit="1/s")
 

@@ -11,8 +11,8 @@ from distributed.comm import connect as connect_comm
 from distributed.comm import listen as listen_comm
 from distributed.protocol import to_serialize
 
-from distributed_comm.bench import certificates, payloads
-from distributed_comm.bench.systems import Handler, ObjectComm, add
+from distributed_comm.bench import _certificate, _payloads
+from distributed_comm.bench._systems import Handler, ObjectComm, add
 
 ADDRESSES = {"tcp": "tcp://127.0.0.1:0", "tls": "tls://127.0.0.1:0", "inproc": "inproc://"}
 TRANSPORTS = frozenset(ADDRESSES)
@@ -23,16 +23,16 @@ run = uvloop.run
 
 def item(size: int | None) -> Any:
     # Without the wrapper an array would be pickled inside the message and copied once more.
-    return payloads.MESSAGE if size is None else {"data": to_serialize(payloads.array(size))}
+    return _payloads.MESSAGE if size is None else {"data": to_serialize(_payloads.array(size))}
 
 
 def nbytes(item: Any) -> int:
-    return payloads.nbytes(item["data"])
+    return _payloads.nbytes(item["data"])
 
 
 @asynccontextmanager
 async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str]:
-    context = certificates.listening(transport)
+    context = _certificate.listening(transport)
     if kind == "call":
         async with core.Server({"add": add}, needs_workdir=False) as server:
             await server.listen(ADDRESSES[transport], ssl_context=context)
@@ -50,7 +50,7 @@ async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str
 
 
 async def connect(address: str, kind: str) -> Any:
-    context = certificates.connecting(address.partition(":")[0])
+    context = _certificate.connecting(address.partition(":")[0])
     if context is not None:
         context.check_hostname = False  # Dask does not
     if kind == "call":

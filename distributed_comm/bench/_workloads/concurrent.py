@@ -3,9 +3,9 @@
 import asyncio
 from time import perf_counter
 
-from distributed_comm.bench.systems import Caller, System
-from distributed_comm.bench.workloads import Batch, Connect, Sample, Spec
-from distributed_comm.bench.workloads.rpc import call, serve
+from distributed_comm.bench._systems import Caller, System
+from distributed_comm.bench._workloads import Batch, Connect, Sample, Spec
+from distributed_comm.bench._workloads.rpc import call, serve
 
 __all__ = ["SPEC", "drive", "serve", "together"]
 

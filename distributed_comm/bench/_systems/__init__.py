@@ -12,9 +12,9 @@ T = TypeVar("T")
 
 MODULES = {
     "distributed_comm": "ours",
-    "busy_poll": "ours_polling",
-    "socket": "sockets",
-    "uvloop": "bare",
+    "busy_poll": "ours_busy_poll",
+    "socket": "blocking_sockets",
+    "uvloop": "uvloop_protocol",
     "dask": "dask_comm",
     "dask_asyncio": "dask_asyncio",
     "grpc": "grpc_aio",

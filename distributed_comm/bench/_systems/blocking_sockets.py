@@ -13,21 +13,21 @@ from contextlib import asynccontextmanager, suppress
 from struct import Struct
 from typing import Any
 
-from distributed_comm.bench import payloads, places
-from distributed_comm.bench.systems import Comm, Handler
+from distributed_comm.bench import _bare_sockets, _payloads
+from distributed_comm.bench._systems import Comm, Handler
 
 TRANSPORTS = frozenset({"tcp", "unix"})
 KINDS = frozenset({"small", "bulk"})
 
 NUMBERS = Struct("<QQ")
-MESSAGE = payloads.encode(payloads.MESSAGE)
+MESSAGE = _payloads.encode(_payloads.MESSAGE)
 
 run = asyncio.run
-nbytes = payloads.nbytes
+nbytes = _payloads.nbytes
 
 
 def item(size: int | None) -> Any:
-    return MESSAGE if size is None else payloads.array(size)
+    return MESSAGE if size is None else _payloads.array(size)
 
 
 class Small:
@@ -76,7 +76,7 @@ class Bulk:
         self._sock.sendall(item)
 
     async def read(self) -> Any:
-        return self._fill(payloads.fresh(self._size))
+        return self._fill(_payloads.fresh(self._size))
 
     def _fill(self, buffer: Any) -> Any:
         view = memoryview(buffer)
@@ -111,13 +111,13 @@ async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str
                 work = serve(COMMS[kind](_tuned(sock)))
                 threading.Thread(target=asyncio.run, args=(work,), daemon=True).start()
 
-    with places.listen(transport) as listening:
+    with _bare_sockets.listen(transport) as listening:
         threading.Thread(target=accept, daemon=True).start()
-        yield places.address(listening)
+        yield _bare_sockets.address(listening)
 
 
 async def connect(address: str, kind: str) -> Comm:
-    return COMMS[kind](_tuned(places.connect(address)))
+    return COMMS[kind](_tuned(_bare_sockets.connect(address)))
 
 
 def _tuned(sock: socket.socket) -> socket.socket:

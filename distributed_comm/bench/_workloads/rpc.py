@@ -2,8 +2,8 @@
 
 from time import perf_counter_ns as clock
 
-from distributed_comm.bench.systems import Caller, Comm, System
-from distributed_comm.bench.workloads import Batch, Connect, Sample, Spec
+from distributed_comm.bench._systems import Caller, Comm, System
+from distributed_comm.bench._workloads import Batch, Connect, Sample, Spec
 
 SPEC = Spec(kind="call", unit="1/s", usual=False)
 

@@ -2,7 +2,7 @@
 
 from asyncio import run
 
-from distributed_comm.bench.systems.dask_comm import (
+from distributed_comm.bench._systems.dask_comm import (
     KINDS,
     TRANSPORTS,
     connect,

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 
-from distributed_comm.bench.systems import Comm, System
-from distributed_comm.bench.workloads import Batch, Connect, Sample, Spec
+from distributed_comm.bench._systems import Comm, System
+from distributed_comm.bench._workloads import Batch, Connect, Sample, Spec
 
 SPEC = Spec(kind="bulk", unit="MiB", sizes=(2**30,), count=1, usual=False)
 

@@ -12,8 +12,8 @@ from statistics import median
 from typing import Any
 
 import distributed_comm
-from distributed_comm.bench import payloads, workloads
-from distributed_comm.bench.workloads import Sample
+from distributed_comm.bench import _payloads, _workloads
+from distributed_comm.bench._workloads import Sample
 
 SCHEMA = 1
 """Raised when a field of the file changes its meaning; new fields do not count."""
@@ -49,7 +49,7 @@ class Result:
         runs = tuple(sample.figure for sample in samples)
         return cls(
             case=case,
-            unit=workloads.load(case.workload).SPEC.unit,
+            unit=_workloads.load(case.workload).SPEC.unit,
             runs=runs,
             median=median(runs),
             p50_us=_median_or_none(sample.p50_us for sample in samples),
@@ -83,7 +83,7 @@ def conditions(pinned: dict[str, int] | None) -> dict[str, Any]:
         "pinned": pinned,
         "kernels": distributed_comm.kernels,
         "loop": "uvloop" if versions["uvloop"] else "asyncio",
-        "arrays": "bytes" if payloads.np is None else "numpy",
+        "arrays": "bytes" if _payloads.np is None else "numpy",
         "versions": {
             "distributed_comm": distributed_comm.__version__,
             **versions,

@@ -1,8 +1,8 @@
 """Arrays one way, and an acknowledgement of the last: gigabytes (10^9) a second."""
 
-from distributed_comm.bench.systems import Comm, System
-from distributed_comm.bench.workloads import Batch, Connect, Sample, Spec
-from distributed_comm.bench.workloads.oneway import transfer
+from distributed_comm.bench._systems import Comm, System
+from distributed_comm.bench._workloads import Batch, Connect, Sample, Spec
+from distributed_comm.bench._workloads.oneway import transfer
 
 SPEC = Spec(kind="bulk", unit="GB/s", sizes=(64 * 2**10, 2**20, 64 * 2**20))
 

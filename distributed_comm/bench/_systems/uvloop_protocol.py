@@ -14,8 +14,8 @@ from typing import Any, cast
 import msgpack
 import uvloop
 
-from distributed_comm.bench import certificates, payloads, places
-from distributed_comm.bench.systems import Comm, Handler, add
+from distributed_comm.bench import _bare_sockets, _certificate, _payloads
+from distributed_comm.bench._systems import Comm, Handler, add
 
 TRANSPORTS = frozenset({"tcp", "tls", "unix"})
 KINDS = frozenset({"small", "bulk", "call"})
@@ -25,11 +25,11 @@ LONG_LENGTH = Struct("<Q")
 NUMBERS = Struct("<QQ")
 
 run = uvloop.run
-nbytes = payloads.nbytes
+nbytes = _payloads.nbytes
 
 
 def item(size: int | None) -> Any:
-    return payloads.MESSAGE if size is None else payloads.array(size)
+    return _payloads.MESSAGE if size is None else _payloads.array(size)
 
 
 class Link(asyncio.BaseProtocol):
@@ -130,7 +130,7 @@ class Bulk(Link, asyncio.BufferedProtocol):
         if self._rest.nbytes:
             return
         if self._buffer is self._header:
-            self._buffer = payloads.fresh(LONG_LENGTH.unpack(self._header)[0])
+            self._buffer = _payloads.fresh(LONG_LENGTH.unpack(self._header)[0])
         else:
             self._inbox.append(self._buffer)
             self._buffer = self._header
@@ -189,14 +189,15 @@ async def listen(transport: str, kind: str, serve: Handler) -> AsyncIterator[str
     def make() -> Small | Bulk:
         return LINKS[kind](answer if kind == "call" else serve)
 
-    with places.listen(transport) as sock:
+    with _bare_sockets.listen(transport) as sock:
         if transport == "unix":
             server = await loop.create_unix_server(make, sock=sock)
         else:
-            context = certificates.listening(transport)
+            context = _certificate.listening(transport)
             server = await loop.create_server(make, sock=sock, ssl=context)
         async with server:
-            yield f"tls:{places.address(sock)}" if transport == "tls" else places.address(sock)
+            address = _bare_sockets.address(sock)
+            yield f"tls:{address}" if transport == "tls" else address
 
 
 async def connect(address: str, kind: str) -> Any:
@@ -208,8 +209,8 @@ async def dial(address: str, kind: str) -> Any:
     link: Small | Bulk
     transport, _, port = address.rpartition(":")
     if port.isdecimal():
-        context = certificates.connecting(transport)
-        host = certificates.HOST if context else None
+        context = _certificate.connecting(transport)
+        host = _certificate.HOST if context else None
         _, link = await loop.create_connection(
             LINKS[kind], "127.0.0.1", int(port), ssl=context, server_hostname=host
         )
