@@ -13,7 +13,7 @@ from certificates import ca_text, issue, secure, texts
 from scheduling import scheduler
 
 import distributed_comm as dc
-from distributed_comm.__main__ import argument
+from distributed_comm._command import argument
 
 
 async def command(*args, environment=None):

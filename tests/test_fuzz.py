@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distributed_comm import __main__ as command
+from distributed_comm import _command as command
 from distributed_comm._calls import operations, stream_handlers
 from distributed_comm._calls import remote_errors as calls
 from distributed_comm._kernels import address_py, blocks, frame0

@@ -22,7 +22,7 @@ from peers import DASK_HELLO, LOOPBACK, dial_raw, frame_up, pack, pair
 from test_command import command
 
 import distributed_comm as dc
-from distributed_comm.__main__ import Printer
+from distributed_comm._command import Printer
 from distributed_comm._envelope import ERROR, REPLY
 from distributed_comm._logs import BYTES, LINES, Log, StrangersLog
 from distributed_comm._serialize import families

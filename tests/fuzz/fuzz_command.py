@@ -8,7 +8,7 @@ from unittest import mock
 
 from msgpack import packb
 
-from distributed_comm import __main__ as command
+from distributed_comm import _command as command
 from distributed_comm import registry
 from distributed_comm._envelope import END, ERROR, EXTRA, ITEM, OWN, REPLY
 from distributed_comm.core import Comm, Connector, HandleComm, Listener
