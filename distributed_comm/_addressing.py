@@ -4,6 +4,8 @@ These are the functions of the address kernel themselves, since a Python call ar
 would cost more than the work in it. ``_kernels/address_py.py`` says what they do.
 """
 
+from typing import TYPE_CHECKING
+
 from ._kernels import address as kernel
 
 __all__ = [
@@ -14,11 +16,20 @@ __all__ = [
     "unparse_host_port",
 ]
 
-parse_address = kernel.parse_address
-unparse_address = kernel.unparse_address
-normalize_address = kernel.normalize_address
-parse_host_port = kernel.parse_host_port
-unparse_host_port = kernel.unparse_host_port
+if TYPE_CHECKING:  # a name that is only assigned has no declared type
+    from ._kernels.address_py import (
+        normalize_address,
+        parse_address,
+        parse_host_port,
+        unparse_address,
+        unparse_host_port,
+    )
+else:
+    normalize_address = kernel.normalize_address
+    parse_address = kernel.parse_address
+    parse_host_port = kernel.parse_host_port
+    unparse_address = kernel.unparse_address
+    unparse_host_port = kernel.unparse_host_port
 
 for _name in __all__:
     # A pickle names the function's module, and its reader may have the other kernel.

@@ -22,7 +22,7 @@ from ._serialize.encode import dumps, plain_length
 from ._serialize.offload import Lengthy
 from ._serialize.settings import DumpOptions, LoadOptions, check_choice
 from ._serialize.tags import MARK
-from .core import Admit, Channel, Comm, Enveloped, Receiver, Unsettled
+from .core import Admit, Channel, Comm, Enveloped, OwnHeads, Receiver, Unsettled
 from .errors import CommClosedError, LocalProtocolError, MessageError
 from .options import Limits
 
@@ -56,8 +56,8 @@ class ChannelComm(Comm):
     ) -> None:
         self.channel = channel
         self.closed = channel.closed  # type: ignore[method-assign] # one call less
-        self.enveloped = channel.enveloped
-        self.own_heads = None
+        self.enveloped: bool = channel.enveloped
+        self.own_heads: OwnHeads | None = None
         self._dump_options = _dump_options(
             trusted=trusted,
             typed=channel.typed,

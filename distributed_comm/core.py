@@ -1,7 +1,7 @@
 """The contracts: what a Channel, a Comm, a Connector and a Listener promise.
 
 A *Channel* moves lists of frames between two endpoints; byte transports supply one. A
-*Comm* moves Python objects; `comms.ChannelComm` makes one out of a Channel, and a backend
+*Comm* moves Python objects; `ChannelComm` makes one out of a Channel, and a backend
 whose transport needs no bytes supplies its own. A Channel never refers to its Comm.
 """
 
@@ -17,10 +17,9 @@ from ._wire.peer_limits import Unsettled
 from .errors import CommClosedError, MessageError, UnserializableError, UntrustedError
 
 __all__ = [
-    "Admission", "Admit", "Channel", "Comm", "Connector", "Enveloped", "HandleComm", "Listener",
-    "Receiver", "Unsettled",
+    "Admission", "Admit", "Channel", "Comm", "ConnectionEnd", "Connector", "Enveloped", "Frames",
+    "HandleComm", "Listener", "OwnHeads", "Receiver", "Unsettled",
 ]  # fmt: skip
-
 
 #: Called with a message, an exception or None, and perhaps an Admission: see `Comm.push`.
 Receiver = Callable[..., None]

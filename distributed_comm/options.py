@@ -7,10 +7,10 @@ from functools import cache
 __all__ = ["CommOptions", "Limits", "Timeouts", "default_options"]
 
 #: Seconds; a loop that polls takes all of a core.
-LONGEST_POLL = 1.0
+_LONGEST_POLL = 1.0
 
-KIB = 1024
-MIB = 1024 * KIB
+_KIB = 1024
+_MIB = 1024 * _KIB
 
 
 @cache
@@ -19,7 +19,7 @@ def _half_the_memory() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, OSError, ValueError):
-        return 4096 * MIB
+        return 4096 * _MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +32,17 @@ class Limits:
 
     message: int | None = field(default_factory=_half_the_memory)
     frames: int = 65_536
-    hello: int = 4 * KIB
-    untrusted_header: int = 16 * MIB  # frame 0, whose decoding multiplies its size
+    hello: int = 4 * _KIB
+    untrusted_header: int = 16 * _MIB  # frame 0, whose decoding multiplies its size
     untrusted_depth: int = 512
     untrusted_growth: int = 96  # times the bytes of a message: what may be made of it
     untrusted_work: int = 10_000_000  # steps of about 2 ns for which decoding it may block others
     #: Held for all untrusted peers of a listener together: what they have sent that nobody has
     #: read, what becomes of it while it is decoded, and replies that they have not read.
-    untrusted_memory: int = 256 * MIB
-    high_water: int = 1 * MIB  # unsent bytes above which write() waits …
-    low_water: int = 256 * KIB  # … until they are fewer than this
-    undelivered: int = 1 * MIB  # received and not read; more, and reading pauses
+    untrusted_memory: int = 256 * _MIB
+    high_water: int = 1 * _MIB  # unsent bytes above which write() waits …
+    low_water: int = 256 * _KIB  # … until they are fewer than this
+    undelivered: int = 1 * _MIB  # received and not read; more, and reading pauses
     handshakes: int = 1_024  # connections of one listener in their handshake …
     connections: int = 10_000  # … and in all, above which accepting pauses
     #: Connections of strangers, handshakes included. At this number the one that has been idle
@@ -86,9 +86,9 @@ class CommOptions:
     busy_poll: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.busy_poll <= LONGEST_POLL:
+        if not 0 <= self.busy_poll <= _LONGEST_POLL:
             raise ValueError(
-                f"busy_poll={self.busy_poll!r}, expected seconds, from 0 to {LONGEST_POLL}"
+                f"busy_poll={self.busy_poll!r}, expected seconds, from 0 to {_LONGEST_POLL}"
             )
 
 

@@ -11,9 +11,9 @@ from .core import Connector, HandleComm, Listener
 __all__ = ["Backend", "get_backend"]
 
 #: The entry points by which a distribution announces a backend: its scheme, and its class.
-GROUP = "distributed_comm.backends"
+_GROUP = "distributed_comm.backends"
 #: Scheme -> module and class; nobody else can take one of these schemes.
-BUILT_IN = {
+_BUILT_IN = {
     "inproc": ("distributed_comm._transports.inproc", "InProcBackend"),
     "sentinel": ("distributed_comm._transports.sentinel", "SentinelBackend"),
     "tcp": ("distributed_comm._transports.tcp", "TCPBackend"),
@@ -60,9 +60,9 @@ class Backend(ABC):
 @cache
 def get_backend(scheme: str) -> Backend:
     """Return the backend of a scheme; ValueError lists the known ones."""
-    if scheme not in BUILT_IN:
+    if scheme not in _BUILT_IN:
         return _load_from_outside(scheme)
-    module, name = BUILT_IN[scheme]
+    module, name = _BUILT_IN[scheme]
     backend: Backend = getattr(import_module(module), name)()
     return backend
 
@@ -70,9 +70,9 @@ def get_backend(scheme: str) -> Backend:
 def _load_from_outside(scheme: str) -> Backend:
     from importlib.metadata import entry_points  # noqa: PLC0415 - takes 12 ms
 
-    outside = entry_points(group=GROUP)
+    outside = entry_points(group=_GROUP)
     if scheme not in outside.names:
-        known = ", ".join(sorted({*BUILT_IN, *outside.names}))
+        known = ", ".join(sorted({*_BUILT_IN, *outside.names}))
         raise ValueError(f"unknown scheme {brief(scheme)}, expected one of: {known}")
     backend: Backend = outside[scheme].load()()
     return backend

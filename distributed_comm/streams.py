@@ -20,14 +20,14 @@ from .core import Comm
 
 __all__ = ["Server", "connect", "read", "rpc", "write"]
 
-SCHEME = "sentinel"
+_SCHEME = "sentinel"
 #: Seconds until connecting is given up.
-TIMEOUT = 3
+_TIMEOUT = 3
 
 
-async def connect(ip: str, port: int, timeout: float = TIMEOUT, **arguments: Any) -> Comm:
+async def connect(ip: str, port: int, timeout: float = _TIMEOUT, **arguments: Any) -> Comm:
     """Open a stream to a server; no ip is this machine. ``arguments`` are those of `connect`."""
-    return await connect_comm(address_of((ip, port), None, None, SCHEME), timeout, **arguments)
+    return await connect_comm(address_of((ip, port), None, None, _SCHEME), timeout, **arguments)
 
 
 async def read(stream: Comm, deserializers: Any = None) -> Any:
@@ -46,7 +46,7 @@ class Server(server.Server):
     A second argument by position is ``max_buffer_size``, as it was in that generation.
     """
 
-    _scheme = SCHEME
+    _scheme = _SCHEME
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Server(server.Server):
 class rpc(client.rpc):  # noqa: N801 - the name that Dask gave it
     """An `rpc` that calls over such streams: ``rpc(ip="127.0.0.1", port=8888)``."""
 
-    _scheme = SCHEME
+    _scheme = _SCHEME
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class rpc(client.rpc):  # noqa: N801 - the name that Dask gave it
         ip: str | None = None,
         port: int | None = None,
         addr: Address | None = None,
-        timeout: float | None = TIMEOUT,
+        timeout: float | None = _TIMEOUT,
         **arguments: Any,
     ) -> None:
         super().__init__(

@@ -71,4 +71,4 @@ class CertifiedBackend(TLSBackend):
 
 @pytest.fixture
 def certified(monkeypatch):
-    monkeypatch.setitem(registry.BUILT_IN, "certified", (__name__, "CertifiedBackend"))
+    monkeypatch.setitem(registry._BUILT_IN, "certified", (__name__, "CertifiedBackend"))

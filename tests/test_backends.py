@@ -62,7 +62,7 @@ def announce(tmp_path, monkeypatch):
     def announce(*lines: str) -> None:
         folder = tmp_path / "announced-1.0.dist-info"
         folder.mkdir()
-        content = "\n".join([f"[{registry.GROUP}]", *lines])
+        content = "\n".join([f"[{registry._GROUP}]", *lines])
         (folder / "entry_points.txt").write_text(content)
         monkeypatch.syspath_prepend(tmp_path)
 

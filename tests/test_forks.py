@@ -192,7 +192,7 @@ from peers import check_echo, echo, pair
 from test_forks import open_sockets
 from distributed_comm import registry
 
-registry.BUILT_IN["certified"] = ("schemes", "CertifiedBackend")
+registry._BUILT_IN["certified"] = ("schemes", "CertifiedBackend")
 files = []
 
 async def live_on():

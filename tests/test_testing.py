@@ -12,7 +12,7 @@ from distributed_comm.testing import _expect as expecting
 
 @pytest.fixture(autouse=True)
 def _faulty(monkeypatch):
-    monkeypatch.setitem(registry.BUILT_IN, "faulty", ("faults", "FaultyBackend"))
+    monkeypatch.setitem(registry._BUILT_IN, "faulty", ("faults", "FaultyBackend"))
     yield
     while Sound.made:
         Sound.made.pop().abort()

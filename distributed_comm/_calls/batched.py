@@ -50,14 +50,14 @@ class BatchedSend:
         limit: int = 10_000,
         limit_bytes: int = 16 * 1024 * 1024,
     ) -> None:
-        self.interval = parse_interval(interval)
+        self.interval: float = parse_interval(interval)
         self.serializers = serializers
         self.limit = limit
         self.limit_bytes = limit_bytes
         self.comm: Comm | None = None
-        self.message_count = 0
-        self.batch_count = 0
-        self.byte_count = 0
+        self.message_count: int = 0
+        self.batch_count: int = 0
+        self.byte_count: int = 0
         self._buffer: deque[Any] = deque()
         self._sizes: deque[int] = deque()  # about how many bytes each of them has
         self._batch = BATCH  # bytes of a list; less, if the receiver takes less

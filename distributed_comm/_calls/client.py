@@ -55,14 +55,14 @@ class rpc(Remote):  # noqa: N801 - the name that Dask gave it
                 limit, deserialize, timeout=timeout, connection_args=connection_args, **arguments
             )
         super().__init__(self._own, address, serializers, deserializers)
-        self.status = Status.running
+        self.status: Status = Status.running
 
     def close_comms(self) -> "list[asyncio.Future[Any]]":
         """Close the comms, also those of calls under way; later calls open new ones.
 
         Returns what may be awaited.
         """
-        return self._own.drop(reason="its rpc was told to close its comms")
+        return self._own._drop(reason="its rpc was told to close its comms")
 
     close_streams = close_comms
 
@@ -104,7 +104,7 @@ class _OneComm(ConnectionPool):
             self._begin(loop)
         return self._plan
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """Let nobody use the comm, which remains the parent's."""
         self._loop = None
         self._plan.here = NOWHERE.runs

@@ -32,7 +32,7 @@ class Listening:
     def __init__(
         self, deserialize: bool, arguments: dict[str, Any], contact_host: str | None
     ) -> None:
-        self.status = Status.init
+        self.status: Status = Status.init
         self.deserialize = deserialize
         self._arguments = arguments  # those of `listen` …
         self._contact_host = contact_host  # … but for this one, which `connect` does not know

@@ -77,7 +77,7 @@ class ConnectionPool:
     ) -> None:
         if limit < 1:
             raise ValueError(f"limit={limit}, expected at least 1")
-        self.status = Status.running
+        self.status: Status = Status.running
         self.serializers = serializers
         self.deserializers = deserializers
         self._arguments = {
@@ -105,11 +105,10 @@ class ConnectionPool:
         switch = NOWHERE if loop is None else state_of(loop).switch
         self._loop = loop
         self._plan = plan = Plan(self.limit, self._discard, switch.runs)
-        #: ``take(addr)`` returns an idle comm, None where there is none; ``reuse(addr, comm)``
-        #: takes it back, a closed one too; ``reuse_sound`` one that has just carried a reply.
-        self.take = plan.take
-        self.reuse = plan.put_back
-        self.reuse_sound = plan.put_back_sound
+        #: ``_take(addr)`` returns an idle comm, None if there is none; ``_reuse_sound(addr, comm)``
+        #: takes back one that has just carried a reply. Attributes, for each call uses both.
+        self._take = plan.take
+        self._reuse_sound = plan.put_back_sound
         self._acquiring: dict[str, set[Acquisition]] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         return plan
@@ -139,7 +138,7 @@ class ConnectionPool:
             comm.abort()
         return plan
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """Begin anew in the child, and keep what the parent had: its end would disturb that."""
         self._inherited = self._inherited, self._plan, self._acquiring, self._tasks
         self._begin(None)
@@ -218,6 +217,10 @@ class ConnectionPool:
         arguments = self._arguments if timeout is None else {**self._arguments, "timeout": timeout}
         return await connect(addr, **arguments)
 
+    def reuse(self, addr: str, comm: Comm) -> None:
+        """Take back a comm that `connect` returned, open or closed, for others to use."""
+        self._plan.put_back(addr, comm)
+
     def collect(self) -> None:
         """Close the comms that nobody uses."""
         self._settle().collect()
@@ -229,7 +232,7 @@ class ConnectionPool:
         """
         self._give_up(addr, reason)
 
-    def drop(self, addr: str | None = None, reason: str = "") -> "list[asyncio.Future[Any]]":
+    def _drop(self, addr: str | None = None, reason: str = "") -> "list[asyncio.Future[Any]]":
         """Give up every comm to an address, or all: the idle, the busy, those being opened.
 
         Returns what may be awaited until they are closed.
@@ -249,7 +252,7 @@ class ConnectionPool:
             self._reasons[comm] = reason
             comm.abort()
 
-    def reason(self, comm: Comm) -> str | None:
+    def _reason(self, comm: Comm) -> str | None:
         """Return why a comm that was in use has been given up, None where it has not."""
         return self._reasons.get(comm)
 

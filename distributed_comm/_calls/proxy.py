@@ -34,21 +34,20 @@ class Comms(Protocol):
     deserializers: Iterable[str] | None
 
     @property
-    def take(self) -> Callable[[str], Comm | None]:
+    def _take(self) -> Callable[[str], Comm | None]:
         """Returns one that is idle, None where there is none."""
 
-    @property
-    def reuse(self) -> Callable[[str, Comm], None]:
-        """Takes one back, open or closed."""
+    def reuse(self, addr: str, comm: Comm) -> None:
+        """Take one back, open or closed."""
 
     @property
-    def reuse_sound(self) -> Callable[[str, Comm], None]:
+    def _reuse_sound(self) -> Callable[[str, Comm], None]:
         """Takes one back that has just carried a reply."""
 
     async def connect(self, addr: str) -> Comm:
         """Return one, when it can be had."""
 
-    def reason(self, comm: Comm) -> str | None:
+    def _reason(self, comm: Comm) -> str | None:
         """Return why one in use was given up, None where it was not."""
 
 
@@ -159,7 +158,7 @@ class Method:
         answer: bytes | None = None  # the head of the answer
         result = error = None  # its value, and why it could not be opened
         try:
-            comm = pool.take(address) or await pool.connect(address)
+            comm = pool._take(address) or await pool.connect(address)
             if comm.enveloped:
                 rest = comm.send(arguments, serializers, head)
             else:
@@ -180,7 +179,7 @@ class Method:
                 pool.reuse(address, comm)
             raise
         if answer == REPLY and error is None and not close:
-            pool.reuse_sound(address, comm)
+            pool._reuse_sound(address, comm)
             return result
         try:
             if close:
@@ -191,7 +190,7 @@ class Method:
 
     def _note(self, exc: CommClosedError, comm: Comm | None) -> None:
         """Say of which call this is the end, and why the pool gave the comm up, if it did."""
-        reason = self._pool.reason(comm) if comm is not None else None
+        reason = self._pool._reason(comm) if comm is not None else None
         why = f": {reason}" if reason else ""
         exc.add_note(f"while calling {self._op!r} of {self._address}{why}")
 

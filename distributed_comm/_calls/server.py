@@ -53,6 +53,8 @@ class Server(Listening):
     calls of `rpc`, of `connect`.
     """
 
+    status: Status  # once more: a checker would infer it from what is assigned here
+
     def __init__(
         self,
         handlers: Mapping[str, Handler] | Iterable[Handler] | None = None,
@@ -76,17 +78,17 @@ class Server(Listening):
             "connection_stream": self.handle_stream,
             **name_handlers(handlers or {}),
         }
-        self.blocked_handlers = list(blocked_handlers or ())
-        self.stream_handlers = dict(stream_handlers or {})
+        self.blocked_handlers: list[str] = list(blocked_handlers or ())
+        self.stream_handlers: dict[str, Handler] = dict(stream_handlers or {})
         expect_no_items(self.stream_handlers)
         self._trusted_ops = self._check_ops(trusted_ops)
-        self.id = f"{type(self).__name__}-{uuid.uuid4()}"
+        self.id: str = f"{type(self).__name__}-{uuid.uuid4()}"
         if max_buffer_size is not None:
             arguments["options"] = limited(arguments.get("options"), max_buffer_size)
         arguments["connection_args"] = connection_args
         super().__init__(deserialize, arguments, contact_host)
         #: Calls to other servers: ``await server.rpc(address).add(x=1, y=2)``.
-        self.rpc = ConnectionPool(
+        self.rpc: ConnectionPool = ConnectionPool(
             connection_limit, deserialize, serializers, deserializers, timeout=timeout,
             **arguments,
         )  # fmt: skip
@@ -251,7 +253,7 @@ class Server(Listening):
             self._signals[number] = signal.getsignal(number)
         forks.watch(self)
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In a child, let the signals of `close_on` end it: they would close its parent's server.
 
         The loop of the parent hears of signals by a descriptor, which the child shares.
@@ -290,12 +292,12 @@ class Server(Listening):
             return comm.close()
         if self.status is Status.init:
             self.status = Status.running
-        serving = Serving(self, comm, self._operations)
+        serving = Serving(comm, self._operations, self._forget)
         self._servings.add(serving)
         serving.start()
         return None
 
-    def forget(self, serving: Serving) -> None:
+    def _forget(self, serving: Serving) -> None:
         """Take note that a connection has ended."""
         if serving in self._servings:
             self._servings.discard(serving)
@@ -341,6 +343,7 @@ class Server(Listening):
         return self.rpc.active
 
     def get_connection_counters(self) -> dict[str, int]:
+        """Return how many comms are open, and in use, to this server and from it."""
         return {
             "incoming_comms_open": self.incoming_comms_open,
             "incoming_comms_active": self.incoming_comms_active,

@@ -10,8 +10,9 @@ When the server closes, what has been received is answered, and what comes later
 """
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from .._envelope import ERROR
 from .._loops.loop_state import state_of
@@ -33,24 +34,22 @@ LAST_WORDS = 0.1
 LINGER = 0.02
 
 
-class Owner(Protocol):
-    """What a connection asks of its server."""
-
-    def forget(self, serving: "Serving") -> None:
-        """Take note that the connection has ended and no call runs on it."""
-
-
 class Serving(Answering):
-    """One connection; `call` is the one under way, `task` answers one that has to wait."""
+    """One connection; `call` is the one under way, `task` answers one that has to wait.
+
+    ``forget(self)`` is called once the connection has ended and no call runs on it.
+    """
 
     __slots__ = (
-        "_admit", "_due", "_ends_at", "_expired", "_held", "_limit", "_owner", "_pump",
+        "_admit", "_due", "_ends_at", "_expired", "_forget", "_held", "_limit", "_pump",
         "_stopped", "_why",
     )  # fmt: skip
 
-    def __init__(self, owner: Owner, comm: Comm, operations: Operations) -> None:
+    def __init__(
+        self, comm: Comm, operations: Operations, forget: Callable[["Serving"], None]
+    ) -> None:
         super().__init__(comm, operations)
-        self._owner = owner
+        self._forget = forget
         if not self._trusted:
             comm.ask_before_evicting(self._is_in_use)
         self._admit = operations.admit[self._trusted]
@@ -186,7 +185,7 @@ class Serving(Answering):
         if self.task is None:
             self.comm.abort()
             self.expire()
-            self._owner.forget(self)
+            self._forget(self)
         elif self._streaming:  # anything else may finish what it does
             # Not at once: a task that has not begun would not even clean up.
             asyncio.get_running_loop().call_soon(self._cut_stream)

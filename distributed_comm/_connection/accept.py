@@ -135,7 +135,7 @@ class SocketListener(Listener):
                 channel.abort()
         self._log.flush()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """Leave the loop to the parent, and the sockets as well if they were accepting.
 
         If they were only bound, they are this process's, too, which may start the listener.

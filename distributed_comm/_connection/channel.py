@@ -570,7 +570,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         else:
             self.stream.abort()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """Disown the connection: its socket and its loop's selector are the parent's."""
         self._thread = forks.ELSEWHERE
         self._switch = NOWHERE

@@ -31,7 +31,7 @@ making = threading.RLock()
 class Forkable(Protocol):
     """What wants to know, in the child, that it is the parent's."""
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """Note it; nothing may be touched that both processes share."""
 
 
@@ -49,7 +49,7 @@ def _after_in_child() -> None:
     for sock in _owned:
         let_go(sock)
     for connection in _watched:
-        connection.forked()
+        connection._forked()
 
 
 def let_go(sock: socket.socket) -> None:

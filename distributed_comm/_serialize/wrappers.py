@@ -30,7 +30,7 @@ class Wrapper:
     __slots__ = ("data",)
 
     def __init__(self, data: Any) -> None:
-        self.data = data
+        self.data: Any = data
         if not made:
             made.append(True)
 
@@ -70,8 +70,8 @@ class Unopened:
     __slots__ = ("frames", "header")
 
     def __init__(self, header: dict[str, Any], frames: Frames) -> None:
-        self.header = header
-        self.frames = frames
+        self.header: dict[str, Any] = header
+        self.frames: Frames = frames
         if not made:
             made.append(True)
 

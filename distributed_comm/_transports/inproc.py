@@ -288,7 +288,7 @@ class InProcListener(Listener):
         if self._loop is not None and self._loop.is_closed():
             self.stop()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """In the child nobody listens."""
         self.stop()
         self._thread = forks.ELSEWHERE

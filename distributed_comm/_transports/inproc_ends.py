@@ -147,7 +147,7 @@ class End:
         self.dropped += len(self.box.inbox)
         self.box.inbox.clear()
 
-    def forked(self) -> None:
+    def _forked(self) -> None:
         """Disown the connection: its loops are the parent's."""
         self.box.thread = forks.ELSEWHERE
         self.box.plain = False

@@ -80,8 +80,8 @@ class UnixListener(SocketListener):
                 with suppress(OSError):
                     os.rmdir(self._folder)
 
-    def forked(self) -> None:
-        super().forked()
+    def _forked(self) -> None:
+        super()._forked()
         if self._place is not None:
             self._place.disown()
             self._place = None

@@ -27,7 +27,7 @@ class Budget:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = RLock()  # a destructor may come in between
-        self.used = 0
+        self.used: int = 0
 
     @property
     def left(self) -> int:

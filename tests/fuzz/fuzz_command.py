@@ -107,7 +107,7 @@ def check(data: bytes) -> None:
     Hostile.ours = bool(draws.number(2))
     Hostile.messages = [_answer(draws) for _ in range(1 + draws.number(3))]
     nbytes = sum(map(size, Hostile.messages))
-    with mock.patch.dict(registry.BUILT_IN, {"hostile": (__name__, "Hostile")}), short_logs():
+    with mock.patch.dict(registry._BUILT_IN, {"hostile": (__name__, "Hostile")}), short_logs():
         status, out, err = spend(nbytes, lambda: _run(arguments))
     assert status in {0, 1}
     assert len(out) < MULTIPLE * nbytes + AMPLE, f"{len(out)} characters for {nbytes} bytes"
