@@ -24,59 +24,135 @@ def _half_the_memory() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a connection accepts and keeps, in bytes unless the name says otherwise.
+    """What a connection accepts and keeps, in bytes unless a field says otherwise.
 
-    ``message=None`` means no cap. A peer's numbers are compared with these before
-    anything is allocated.
+    What a peer announces is compared with these before anything is allocated. The fields that
+    begin with ``untrusted_`` are for peers that are not trusted; the others are for everybody.
+
+    One message:
+
+    ``message``
+        The longest message, also after decompression. A longer one closes the connection with a
+        RemoteProtocolError; one that only decompression makes longer is a MessageError of its
+        `read`. Half of this machine's memory by default, None for no limit.
+    ``frames``
+        How many frames a message may have; more close the connection. 65,536 by default.
+    ``hello``
+        The longest message of a handshake; a longer one closes the connection. 4 KiB by default.
+
+    One message of an untrusted peer; what exceeds these is a MessageError of its `read`, and the
+    connection stays open:
+
+    ``untrusted_header``
+        The length of its frame 0 and of the headers of its objects, together. Decoding multiplies
+        their size. 16 MiB by default.
+    ``untrusted_depth``
+        How many levels of containers may be nested. 512 by default.
+    ``untrusted_growth``
+        How many times its own bytes it may take in memory once decoded, and 0.75 MiB more.
+        96 by default, which is msgpack's worst case.
+    ``untrusted_work``
+        For how many steps, of about 2 ns each, decoding may keep other threads from running.
+        10 million by default, about 20 ms.
+
+    All untrusted peers of one listener together; a comm that was dialled counts for itself:
+
+    ``untrusted_memory``
+        What they have sent and nobody has read, what becomes of it while it is decoded, and
+        replies that they have not read. A connection that would exceed it by what it sends is
+        closed; a reply that would is refused with a MessageError. 256 MiB by default.
+
+    What waits on one connection:
+
+    ``high_water``, ``low_water``
+        `write` waits if more bytes than ``high_water`` are unsent, until no more than
+        ``low_water`` are. 1 MiB and 256 KiB by default.
+    ``undelivered``
+        Above so many bytes that were received and not read, nothing more is received until the
+        reader has caught up, so the peer has to wait. 1 MiB by default.
+
+    Numbers of connections of one listener:
+
+    ``handshakes``
+        How many may be in their handshake. At this number the one that has taken longest is
+        closed for the next one. 1,024 by default.
+    ``connections``
+        How many there may be. At this number an untrusted one that is idle is closed for the next
+        one; if there is none, accepting pauses, and new ones wait in the system's backlog. 10,000
+        by default.
+    ``untrusted_connections``
+        How many there may be of untrusted peers, handshakes included. At this number the one that
+        has been idle longest is closed for the next one. None, the default, is half of
+        ``connections``.
     """
 
     message: int | None = field(default_factory=_half_the_memory)
     frames: int = 65_536
     hello: int = 4 * _KIB
-    untrusted_header: int = 16 * _MIB  # frame 0, whose decoding multiplies its size
+    untrusted_header: int = 16 * _MIB
     untrusted_depth: int = 512
-    untrusted_growth: int = 96  # times the bytes of a message: what may be made of it
-    untrusted_work: int = 10_000_000  # steps of about 2 ns for which decoding it may block others
-    #: Held for all untrusted peers of a listener together: what they have sent that nobody has
-    #: read, what becomes of it while it is decoded, and replies that they have not read.
+    untrusted_growth: int = 96
+    untrusted_work: int = 10_000_000
     untrusted_memory: int = 256 * _MIB
-    high_water: int = 1 * _MIB  # unsent bytes above which write() waits …
-    low_water: int = 256 * _KIB  # … until they are fewer than this
-    undelivered: int = 1 * _MIB  # received and not read; more, and reading pauses
-    handshakes: int = 1_024  # connections of one listener in their handshake …
-    connections: int = 10_000  # … and in all, above which accepting pauses
-    #: Connections of strangers, handshakes included. At this number the one that has been idle
-    #: longest is closed for the next one. None means half of ``connections``.
+    high_water: int = 1 * _MIB
+    low_water: int = 256 * _KIB
+    undelivered: int = 1 * _MIB
+    handshakes: int = 1_024
+    connections: int = 10_000
     untrusted_connections: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """How long things may take, in seconds; ``math.inf`` for as long as they like."""
+    """How long things may take, in seconds; ``math.inf`` for as long as they like.
 
-    connect: float = 30.0  # connect() in all, retries and handshake included
-    handshake: float = 10.0  # a listener's patience with a silent dialler
-    close: float = 5.0  # flushing and saying goodbye
-    #: A message has begun and nothing more comes; or a stranger takes nothing of its replies.
+    ``connect``
+        `connect` in all, with its retries and handshakes; then it raises an OSError that says why
+        the last attempt failed. 30 s by default.
+    ``handshake``
+        The handshake of a connection that a listener has accepted; then it is closed. 10 s by
+        default.
+    ``close``
+        What `close` takes to send what is unsent and to say goodbye; then what is left is
+        dropped. 5 s by default.
+    ``gap``
+        A peer that sends nothing inside a message for so long is disconnected. So is an untrusted
+        one that takes nothing of its replies, or does not say which of its limits apply. 60 s by
+        default.
+    ``keepalive``
+        If nothing has come for so long, a ping is sent. If the peer's system has acknowledged
+        nothing of what was sent for so long (known on Linux), the connection is closed as lost.
+        20 s by default.
+    ``idle``
+        An untrusted peer that has dialled in, and has no call, stream or message under way for so
+        long, is disconnected. 600 s by default.
+    """
+
+    connect: float = 30.0
+    handshake: float = 10.0
+    close: float = 5.0
     gap: float = 60.0
-    keepalive: float = 20.0  # nothing comes: a ping; nothing is acknowledged: the end
-    idle: float = 600.0  # a stranger that dialled in has no call, stream or message under way
+    keepalive: float = 20.0
+    idle: float = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommOptions:
     """Everything about a connection that has a default.
 
-    ``compression`` is the codec by which long frames may be compressed on their way to another
-    host (``lz4``, ``zstd``, ``snappy`` or ``zlib``, where installed and the peer has it, too),
-    "auto" for the best of them, None for none.
-
-    ``relayed=True`` believes the proof of a key that came through NAT, a tunnel or a proxy,
-    where it may come through somebody else just as well (see docs/security.md).
-
-    ``busy_poll`` is for how many seconds behind each message sent or received the loop looks
-    at its sockets without sleeping, at most 1. Between two idle cores 50e-6 makes round trips
-    some times as fast; it takes a core on each side, which has to be there.
+    ``compression``
+        The codec by which long frames may be compressed on their way to another host: ``lz4``,
+        ``zstd``, ``snappy`` or ``zlib``, if it is installed here and the peer has it, too. "auto",
+        the default, is the best of them; None is for no compression.
+    ``limits``, ``timeouts``
+        A `Limits` and a `Timeouts`; their defaults by default.
+    ``relayed``
+        Whether to believe the proof of a key that came through NAT, a tunnel or a proxy. It may
+        come through somebody else just as well (see docs/security.md), so the default is False.
+    ``busy_poll``
+        For how many seconds after each message the loop looks at its sockets without sleeping, at
+        most 1. Between two idle cores 50e-6 makes round trips some times as fast; it takes a core
+        on each side, which has to be there. 0, the default, is not at all.
     """
 
     compression: str | None = "auto"

@@ -22,11 +22,12 @@ class Security:
 
     ``ca`` signed the certificates of those we believe; whoever has one of them is trusted, so
     it should be a CA of your own. ``cert`` and ``key`` are shown to the peer; a ``cert`` may
-    hold its key and the chain of its CAs, too. ``ciphers`` is a list in OpenSSL's format, for
-    TLS 1.2 (those of 1.3 are all fit). A listener refuses who has no certificate, unless
-    ``mutual=False``; a dialler refuses a listener whose certificate is not for the host name
-    that was dialled, or for ``server_hostname``, unless ``check_hostname=False``. With
-    ``require_encryption`` addresses whose bytes others may read are refused.
+    hold its key and the chain of its CAs, too. Versions of TLS below ``minimum_version`` are
+    refused. ``ciphers`` is a list in OpenSSL's format, for TLS 1.2 (those of 1.3 are all fit). A
+    listener refuses who has no certificate, unless ``mutual=False``; a dialler refuses a listener
+    whose certificate is not for the host name that was dialled, or for ``server_hostname``, unless
+    ``check_hostname=False``. With ``require_encryption`` addresses whose bytes others may read are
+    refused.
 
     The files are read once, by the first `connect` or `listen`. Raises ValueError then for
     what is no certificate or key, OSError for a file that cannot be read. No text is shown
