@@ -10,7 +10,7 @@ BUILT := $(VENV)/built-$(DISTRIBUTED_COMM_EXTENSIONS)
 
 build: $(BUILT)
 style: build ; PATH=$(BIN):$$PATH; ruff format --check . && ruff check . && cython-lint distributed_comm
-types: build ; $(BIN)/mypy
+types: build ; $(BIN)/mypy && $(BIN)/python .ci/check_types.py
 test:  build ; $(BIN)/pytest
 bench: build ; $(BIN)/python -m distributed_comm.bench
 soak:  build ; $(BIN)/python tests/soak.py $(or $(TIME),60)
