@@ -106,7 +106,7 @@ class ConnectionPool:
         self._loop = loop
         self._plan = plan = Plan(self.limit, self._discard, switch.runs)
         #: ``_take(addr)`` returns an idle comm, None if there is none; ``_reuse_sound(addr, comm)``
-        #: takes back one that has just carried a reply. Attributes, for each call uses both.
+        #: takes back one that has just carried a reply. Attributes, because each call uses both.
         self._take = plan.take
         self._reuse_sound = plan.put_back_sound
         self._acquiring: dict[str, set[Acquisition]] = {}
