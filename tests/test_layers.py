@@ -187,7 +187,7 @@ def test_what_only_computes_does_no_io() -> None:
 
 def test_no_class_is_a_ladder() -> None:
     """What a class does is found in few files: at most four classes of ours, itself included."""
-    for scheme in registry.BUILT_IN:
+    for scheme in registry._BUILT_IN:
         registry.get_backend(scheme)
     found = [ConnectionEnd, Connector, Listener, Backend]
     for cls in found:
