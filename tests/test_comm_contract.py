@@ -6,7 +6,7 @@ import re
 
 import pytest
 from loops import settle, until
-from peers import DASK_HELLO, GOODBYE, OUR_HELLO, TERMS, pack, pair, raw_pair
+from peers import DASK_HELLO, GOODBYE, LOOPBACK, OUR_HELLO, TERMS, pack, pair, raw_pair
 
 import distributed_comm as dc
 
@@ -18,7 +18,36 @@ def names_both(comm: dc.Comm) -> str:
     return re.escape(f"{comm.local_address} -> {comm.peer_address}")
 
 
+everywhere = pytest.mark.parametrize(
+    "place",
+    [LOOPBACK, "unix://", "sentinel://127.0.0.1:0", "certified://127.0.0.1:0", "inproc://"],
+    ids=["tcp", "unix", "sentinel", "tls", "inproc"],
+)
+
+
 # Reading
+
+
+@everywhere
+@pytest.mark.usefixtures("certified")
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "dropped"])
+def test_what_had_come_before_a_peer_was_dismissed_can_be_read(run, place, kept):
+    async def main():
+        async with pair(place) as (client, server):
+            for number in range(3):
+                await client.write(number)
+            await until(lambda: server.unread() == 3)
+            server.dismiss("enough of it", unread=kept)
+            if kept:
+                assert [await server.read() for _ in range(3)] == [0, 1, 2]
+            with pytest.raises(dc.CommClosedError, match="enough of it"):
+                await server.read()
+            with pytest.raises(dc.CommClosedError, match="enough of it"):
+                await client.read()
+            await server.close()
+            assert server.unread() == 0
+
+    run(main())
 
 
 def test_a_second_reader_is_refused_and_the_first_is_unharmed(run):

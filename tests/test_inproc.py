@@ -100,6 +100,25 @@ async def read_all(comm):
     return [message async for message in comm]
 
 
+# The end
+
+
+def test_what_had_come_can_be_read_by_an_end_that_dismissed_its_peer(run, place):
+    async def main():
+        async with pair(place) as (client, server, there):
+            for _ in range(3):
+                await there(server.write("before"))
+            await until(lambda: client.unread() == 3)
+            client.dismiss("enough of it")
+            assert [await client.read() for _ in range(3)] == ["before"] * 3
+            with pytest.raises(dc.CommClosedError, match="enough of it"):
+                await client.read()
+            with pytest.raises(dc.CommClosedError, match="enough of it"):
+                await there(server.read())
+
+    run(main())
+
+
 # Messages
 
 

@@ -176,17 +176,12 @@ class InProc(Comm):
     def abort(self) -> None:
         self._end.leave(ABORTED)
 
-    def dismiss(
-        self,
-        why: str,
-        *,
-        unread: bool = True,  # it is dropped at once
-        logged: bool = False,
-    ) -> None:
+    def dismiss(self, why: str, *, unread: bool = True, logged: bool = False) -> None:
         if not logged:
             ends = f"{self.local_address} -> {self.peer_address}"
             self.log.line(logging.WARNING, "cut a connection: %s: %s", why, ends)
-        self._end.leave(Departure(why, f"ended by the peer, which says: {why}", clean=False))
+        there = f"ended by the peer, which says: {why}"
+        self._end.leave(Departure(why, there, clean=False, readable=unread))
 
     def closed(self) -> bool:
         return self._end.over() is not None

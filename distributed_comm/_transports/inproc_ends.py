@@ -36,6 +36,7 @@ class Departure(NamedTuple):
     here: str
     there: str
     clean: bool
+    readable: bool = False  # what had come can still be read here
 
 
 CLOSED = Departure("closed by this side", "closed by the peer", clean=True)
@@ -88,11 +89,11 @@ class End:
             self.credit -= 1
             if self.credit < 0:
                 await self._give_way()
-        while self.left or not inbox:
+        while self._is_deaf() or not inbox:
             box.reading = True
             try:
                 # before the inbox: what the peer wrote before it left is there by then
-                if self.over() and (self.left or not inbox):
+                if self.over() and (self._is_deaf() or not inbox):
                     raise self.closed_error()
                 if not inbox:
                     await box
@@ -132,7 +133,12 @@ class End:
     def leave(self, how: Departure) -> None:
         """End the connection, unless this end has left already."""
         box = self.box
-        if self.left is not None or box.thread == forks.ELSEWHERE:
+        if box.thread == forks.ELSEWHERE:
+            return
+        if self.left is not None:
+            if self.left.readable and not how.readable:
+                self.left = self.left._replace(readable=False)
+                self.notify()
             return
         first = self.peer.left
         self.left = how if first is None else how._replace(here=first.there, clean=first.clean)
@@ -142,10 +148,15 @@ class End:
         self.notify()
         self.peer.notify()
 
+    def _is_deaf(self) -> bool:
+        """Whether this end has left, and reads nothing more."""
+        return self.left is not None and not self.left.readable
+
     def _clear(self) -> None:
         """Forget what nobody will read any more."""
-        self.dropped += len(self.box.inbox)
-        self.box.inbox.clear()
+        if self._is_deaf():
+            self.dropped += len(self.box.inbox)
+            self.box.inbox.clear()
 
     def _forked(self) -> None:
         """Disown the connection: its loops are the parent's."""
@@ -189,8 +200,7 @@ class End:
         self.ringing = False  # first: who comes with news from here on has to ring again
         if self.loop.is_closed():
             return
-        if self.left is not None:
-            self._clear()
+        self._clear()
         self.box.wake()
         if self.writers and (len(self.peer.box.inbox) <= LOW_WATER or self.over() is not None):
             for writer in self.writers:
