@@ -1,7 +1,7 @@
-"""Closing in order: who closes sends what is queued and a goodbye, ends its half, and waits.
+"""Closing in order: the side that closes sends what is queued and a goodbye, and ends its half.
 
-What still comes is discarded until the peer has ended, too: so nothing that was written is lost
-to a reset.
+Then it waits. What still comes is discarded until the peer has ended, too, so nothing that was
+written is lost to a reset.
 """
 
 from asyncio import AbstractEventLoop, Future
@@ -11,17 +11,17 @@ from .._loops.deadlines import Deadline
 from .byte_stream import ByteStream
 from .send_queue import SendQueue
 
-__all__ = ["Closing"]
+__all__ = ["GracefulClose"]
 
 
 class Ending(Protocol):
-    """What closing needs of the connection."""
+    """What it needs of the connection."""
 
     def abort(self) -> None:
         """Close at once."""
 
 
-class Closing:
+class GracefulClose:
     """The end of one connection, for all who wait for it."""
 
     __slots__ = ("_connection", "_loop", "_out", "_seconds", "_stream", "_waiters")
