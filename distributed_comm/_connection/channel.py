@@ -64,7 +64,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
     send: Callable[[Frames], int]  # type: ignore[assignment] # the queue's
 
     __slots__ = (
-        "__weakref__", "_announced", "_closing", "_limits", "_lost", "_opened", "_settling",
+        "__weakref__", "_closing", "_limits", "_lost", "_opened", "_settling",
         "_state", "_switch", "_thread", "_timeouts", "budget", "buffer_updated", "compression",
         "connection", "enveloped", "full", "get_buffer", "inbox", "info", "keepalive",
         "local_address", "log", "out", "peer_address", "pickle_protocol", "place", "read",
@@ -96,7 +96,6 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self._closing: GracefulClose | None = None
         self._opened = opened
         self._lost = lost
-        self._announced = False  # that the handshake is done; nothing is handed out before
         self._settling: list[asyncio.Future[None]] | None = None  # who wait to know which apply
         #: Whether the next writer has to wait.
         self.full = False
@@ -147,7 +146,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             return []
         if state in HANDSHAKE and self.info.dialled:
             self.out.flush()  # our proof: the peer may wait for it
-        if not self._announced and self.connection.remote is not None:
+        if not self.inbox.is_open and self.connection.remote is not None:
             self._open()
         if state is FAREWELL and not messages:
             self.inbox.wake()
@@ -157,7 +156,6 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         """Announce that the handshake is done, before what came behind it is delivered."""
         remote = self.connection.remote
         assert remote is not None
-        self._announced = True
         self.inbox.open()
         self._expect_step()
         if not self.info.dialled:

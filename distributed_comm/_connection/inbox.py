@@ -99,7 +99,7 @@ class Inbox:
     ) -> None:
         self._owner = owner
         self._connection = connection
-        self._plain: State | None = None  # the state of a connection that is open, once announced
+        self._plain: State | None = None  # OPEN, once that was announced
         self._out = out
         self._switch = switch
         self._limit = limit  # unread bytes above which the connection stops receiving …
@@ -126,8 +126,13 @@ class Inbox:
     # -- messages that come --------------------------------------------------------
 
     def open(self) -> None:
-        """Take note that the handshake is done, and that it was announced."""
+        """Hand messages out from now on: it was announced that the handshake is done."""
         self._plain = OPEN
+
+    @property
+    def is_open(self) -> bool:
+        """Whether that was announced."""
+        return self._plain is OPEN
 
     def receive(self, nbytes: int) -> None:
         """Act on bytes that have come: a transport's ``buffer_updated``."""
@@ -153,8 +158,8 @@ class Inbox:
                 self._waiter.hand_over()  # runs the reader: 2,200 instructions cheaper
             except BaseException as exc:  # SystemExit: uvloop would only log it
                 self._switch.loop.call_soon(_raise, exc)
-            if not self._messages:
-                return
+            if not self._messages or (self._reading and len(self._messages) == 1):
+                return  # a message that is waited for does not wait
         else:
             self._waiter.touch()
         if self.received - self._delivered > self._unasked:
