@@ -121,7 +121,7 @@ def test_the_commands_of_the_tutorial(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a signal")
 def test_the_service_of_the_tutorial_and_its_client(tmp_path):
-    assert (SERVICE[0], CLIENT[0]) == ("store.py", "_calls/client.py")
+    assert (SERVICE[0], CLIENT[0]) == ("store.py", "client.py")
     (tmp_path / "store.py").write_text(SERVICE[1])
     with service(tmp_path) as address:
         lines = run_pasted(CLIENT[1], tmp_path, address).splitlines()
