@@ -7,7 +7,7 @@ that a user sends is data, and is never taken for a request, an error or an end.
 =========  ========================================================================
 1 REQUEST  a `Request` in msgpack follows the kind; the message is a dict, the arguments
 2 REPLY    the message is the value that the function returned
-3 ERROR    the message is what `calls.pack_error` returns for the exception
+3 ERROR    the message is what `pack_error` returns for the exception
 4 ITEM     the message is one of many that the function yields
 5 END      the message is None: there are no more items
 6 OWN      the message was written by the handler to its connection, as an answer

@@ -146,8 +146,8 @@ def test_each_registered_type_has_a_sample():
     assert {sample.name for sample in samples()} >= registrations()
 
 
-#: Modules of `serialize` and `wire` that are given nothing of a stranger's: what writes, what holds
-#: options or counts, and what is only called by those in the table.
+#: Modules of `_serialize` and `_wire` that are given nothing of a stranger's: what writes, what
+#: holds options or counts, and what is only called by those in the table.
 NOT_GIVEN = {
     "_serialize": [
         "encode",

@@ -15,7 +15,7 @@ from distributed_comm import _wire as wire
 
 
 def kernels_in_use():
-    """Return all that the modules of `wire` and `serialize` call a module of _kernels."""
+    """Return all that the modules of `_wire` and `_serialize` call a module of _kernels."""
     found = [
         import_module(item.name)
         for package in (wire, serialize)

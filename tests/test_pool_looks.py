@@ -31,7 +31,7 @@ def looks(monkeypatch):
     counted = []
     look = ConnectionChannel.is_sound
     monkeypatch.setattr(
-        ConnectionChannel, "is_sound", lambda adapter: (counted.append(1), look(adapter))[1]
+        ConnectionChannel, "is_sound", lambda channel: (counted.append(1), look(channel))[1]
     )
     return counted
 

@@ -1,9 +1,9 @@
 """One call over one comm: sending the request, and opening the answer.
 
-Between our peers both are in envelopes (see `envelope`). For a Dask peer, a request is a dict:
+Between our peers both are in envelopes (see `_envelope`). For a Dask peer, a request is a dict:
 ``op`` names the function; ``reply``, ``close`` and ``serializers`` say how to answer; every
 other key is an argument. A reply is the value that the function returned, or the dict of an
-error (see `calls`). The names are Dask's, whose servers and callers understand all of it.
+error (see `remote_errors`). The names are Dask's, whose servers and callers understand all of it.
 """
 
 from collections.abc import Iterable, Mapping

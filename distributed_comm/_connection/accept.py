@@ -1,8 +1,8 @@
 """A Listener over sockets that it owns: it accepts by itself, so that it can pause.
 
 Connections in their handshake, and all of them, are bounded. A listener at a bound, or near the
-limit of file descriptors, closes the stranger that has been idle longest (see `crowd`). If there is
-none it stops accepting until there is room, and the kernel's backlog keeps who dials meanwhile.
+limit of file descriptors, closes the stranger that has been idle longest (see `eviction`). If there
+is none it stops accepting until there is room, and the kernel's backlog keeps who dials meanwhile.
 What follows the handshake is the callback's.
 """
 

@@ -68,7 +68,7 @@ class Guest(Protocol):
 
 
 class Place(kernel.Presence):
-    """Where a connection stands in a crowd. It does not refer to the connection's adapter."""
+    """Where a connection stands in a crowd. It does not refer to the connection."""
 
     __slots__ = ("in_use", "spared", "surplus")
 

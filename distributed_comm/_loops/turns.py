@@ -130,7 +130,7 @@ class Turns:
 
 
 class Connected(Protocol):
-    """What a Turn asks of the adapter, which is its protocol or stands above that."""
+    """What a Turn asks of the inbox of the connection whose turns they are."""
 
     def go_on(self) -> None:
         """Hand out messages that have waited."""
@@ -148,17 +148,17 @@ class Connected(Protocol):
 class Turn(kernel.Gauge, asyncio.BufferedProtocol):
     """Stands between the transport and the protocol of a peer that is not known to be trusted."""
 
-    __slots__ = ("_adapter", "_below", "_transport", "_turns", "waiting")
+    __slots__ = ("_below", "_inbox", "_transport", "_turns", "waiting")
 
     lane: Lane
 
-    def __init__(self, turns: Turns, adapter: Connected, *, dialled: bool) -> None:
+    def __init__(self, turns: Turns, inbox: Connected, *, dialled: bool) -> None:
         super().__init__(
             turns.shares.tally, turns.shares.own if dialled else turns.shares.handshakes
         )
         self._turns = turns
-        self._adapter: Connected | None = adapter  # until it is trusted, or gone
-        self._below: Any = None  # the protocol: the adapter, or TLS
+        self._inbox: Connected | None = inbox  # until it is trusted, or gone
+        self._below: Any = None  # the protocol: the channel, or TLS
         self._transport: asyncio.Transport
         self.waiting = False
 
@@ -180,8 +180,8 @@ class Turn(kernel.Gauge, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._turns.meter(self.lane, self._below.connection_lost, exc)
-        if self._adapter is not None and not self._adapter.unread():
-            self._adapter = None
+        if self._inbox is not None and not self._inbox.unread():
+            self._inbox = None
             self.left = True
 
     def pause_writing(self) -> None:
@@ -190,11 +190,11 @@ class Turn(kernel.Gauge, asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self._turns.meter(self.lane, self._below.resume_writing)
 
-    # -- what an adapter asks for --------------------------------------------------
+    # -- what the channel and its inbox ask for ------------------------------------
 
     def leave(self) -> None:
         """Stand there no longer: the peer is trusted, so its handshake was no stranger's."""
-        self._adapter = None
+        self._inbox = None
         self.left = True
         shares = self._turns.shares
         accepting = 0.0 if self.lane is shares.own else ACCEPTING
@@ -230,27 +230,27 @@ class Turn(kernel.Gauge, asyncio.BufferedProtocol):
         return self._turns.shares.ear
 
     def hold_back(self) -> None:
-        if self._adapter is not None:
-            self._adapter.hold_back()
+        if self._inbox is not None:
+            self._inbox.hold_back()
 
     def has_closed(self, lane: Lane) -> None:
         self._turns.has_closed(lane)
 
     def wait(self) -> None:
         """Read no more, and go on in turn."""
-        if self._adapter is not None and not self.waiting:
+        if self._inbox is not None and not self.waiting:
             self.waiting = True
             self._turns.wait(self.lane, self)
             self._set_reading(False)
 
     def go_on(self) -> None:
         """Hand out what has waited, and read again."""
-        adapter = self._adapter
+        inbox = self._inbox
         self.waiting = False
-        if adapter is None:
+        if inbox is None:
             return
-        adapter.go_on()
-        if not self.waiting and not adapter.is_paused():
+        inbox.go_on()
+        if not self.waiting and not inbox.is_paused():
             self._set_reading(True)
 
     def _set_reading(self, reading: bool) -> None:

@@ -36,5 +36,5 @@ TAG_TYPE = 0xBD - 0x100
 #: What msgpack packs as the tag; the class itself takes no negative type.
 TAG: Any = tuple.__new__(ExtType, (TAG_TYPE, b""))
 
-#: A byte that msgpack never uses, so no object's frame 0 begins with it: see `envelope`.
+#: A byte that msgpack never uses, so no object's frame 0 begins with it: see `_envelope`.
 MARK = b"\xc1"

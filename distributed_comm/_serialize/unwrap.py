@@ -23,7 +23,7 @@ def unwrap(msg: Any, options: LoadOptions) -> Any:
     """Return a message with what its wrappers hold in their place.
 
     It is the same object where there is no wrapper in it; otherwise the containers around the
-    wrappers are copied, for the writer's stay as they are. Raises what `decoding.loads` does.
+    wrappers are copied, for the writer's stay as they are. Raises what `decode.loads` does.
     """
     try:
         return _unwrap(msg, options)

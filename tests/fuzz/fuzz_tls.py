@@ -57,7 +57,7 @@ class Wire:
 
 
 class Above:
-    """What an adapter is to the layer: it gives buffers of some size, and notes what comes."""
+    """What a connection is to the stream: it gives buffers of some size, and notes what comes."""
 
     def __init__(self, size: int) -> None:
         self.received = b""

@@ -2,7 +2,7 @@
 
 | key | meaning |
 |---|---|
-| ``dtype`` | ``(0, code)``, see `dtypes`; from Dask also ``(1, pickle)`` |
+| ``dtype`` | ``(0, code)``, see `numpy_dtypes`; from Dask also ``(1, pickle)`` |
 | ``shape``, ``strides`` | of what is in the frame, in items and bytes; 0 for a repeated axis |
 | ``broadcast_to`` | the shape that the repetition gives, if there is any |
 | ``writeable`` | one bool |
