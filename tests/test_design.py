@@ -1,10 +1,18 @@
-"""The diagram of states in docs/design.md is the table in _wire/states.py."""
+"""docs/design.md draws the states and the paths that there are."""
 
+import asyncio
+import re
+import sys
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 
+from calling import LOOPBACK, serve
+
+import distributed_comm as dc
 from distributed_comm._wire.states import TRANSITIONS, State
 
+ROOT = Path(dc.__file__).parent
 PAGE = (Path(__file__).parents[1] / "docs" / "design.md").read_text()
 
 
@@ -46,3 +54,76 @@ def test_what_is_drawn_and_what_is_not():
         "    DOWN --> UP : pull",
         "    ANY --> GONE : lose",
     ]
+
+
+# -- paths ------------------------------------------------------------------------------------
+
+
+def steps(head):
+    """Return the file and the function that each numbered step of a section begins with."""
+    section = PAGE.split(f"\n## {head}\n")[1].split("\n## ")[0]
+    items = re.findall(r"^\d+\. ((?:.|\n(?!\d|\n))*)", section, re.MULTILINE)
+    placed = (re.search(r"`(\w[\w.]*)`\s+\(`([\w/]+\.py)`\)", item) for item in items)
+    return [(found[2], found[1]) for found in placed if found]
+
+
+@contextmanager
+def noting_calls():
+    """Note what is called in the package, and which coroutines go on."""
+    noted = []
+
+    def note(frame, event, _):
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(ROOT):
+            noted.append((path.relative_to(ROOT).as_posix(), frame.f_code.co_qualname))
+
+    sys.setprofile(note)
+    try:
+        yield noted
+    finally:
+        sys.setprofile(None)
+
+
+def missing(expected, noted):
+    """Return the first of the expected calls that does not come behind those before it."""
+    rest = iter(noted)
+    return next((call for call in expected if call not in rest), None)
+
+
+def test_a_message_takes_the_path_that_is_drawn(run):
+    async def main():
+        got = asyncio.get_running_loop().create_future()
+
+        async def handle(comm):
+            await comm.read()  # which says the limits, in front of the first message
+            got.set_result(await comm.read())
+            await comm.close()
+
+        async with (
+            dc.listen(LOOPBACK, handle, trusted=True) as listener,
+            await dc.connect(listener.contact_address, trusted=True) as comm,
+        ):
+            await comm.write("first")
+            with noting_calls() as noted:
+                await comm.write({"x": 1})
+                assert await got == {"x": 1}
+        path = steps("The path of one message")
+        assert len(path) == 8  # of ten: a short message does not wait, and kernels are not seen
+        assert missing(path, noted) is None
+        assert missing(path[::-1], noted)
+
+    run(main())
+
+
+def test_a_call_takes_the_path_that_is_drawn(run):
+    async def main():
+        async with serve({"op": lambda x: x}, trusted=True) as (_, remote):
+            await remote.op(x=1)
+            with noting_calls() as noted:
+                assert await remote.op(x=1) == 1
+        path = steps("The path of one call")
+        assert len(path) == 9
+        assert missing(path, noted) is None
+        assert missing(path[::-1], noted)
+
+    run(main())
