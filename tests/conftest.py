@@ -13,8 +13,7 @@ import pytest
 from hypothesis import settings
 from switching import places
 
-from distributed_comm import _kernels
-from distributed_comm import _logs as log_limits
+from distributed_comm import _kernels, _logs
 
 _home = TemporaryDirectory()  # removed when pytest ends
 os.environ |= {"DISTRIBUTED_COMM_KEY": "", "XDG_CONFIG_HOME": _home.name}
@@ -70,4 +69,4 @@ def kernels(request):
 @pytest.fixture(autouse=True, scope="class")
 def log_of_its_own():
     """Have no test miss lines because another one has just caused many."""
-    log_limits._dialled.log = log_limits.StrangersLog("that this process has dialled")
+    _logs._dialled.log = _logs.StrangersLog("that this process has dialled")

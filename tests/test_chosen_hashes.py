@@ -9,8 +9,7 @@ import pytest
 from peers import frame_up, pack, pair, raw_pair
 
 import distributed_comm as dc
-from distributed_comm._serialize import decode as decoding
-from distributed_comm._serialize import embedded as opening
+from distributed_comm._serialize import decode, embedded
 from distributed_comm._serialize.decode import loads
 from distributed_comm._serialize.encode import dumps
 from distributed_comm._serialize.settings import DumpOptions, LoadOptions
@@ -84,10 +83,10 @@ HONEST = {
 def undecoded(monkeypatch):
     """Let nothing be decoded."""
     for module, name in (
-        (decoding, "unpackb"),
-        (decoding, "decode"),
-        (decoding, "decode_dasks"),
-        (opening, "unpackb"),
+        (decode, "unpackb"),
+        (decode, "decode"),
+        (decode, "decode_dasks"),
+        (embedded, "unpackb"),
     ):
         monkeypatch.delattr(module, name)
 
@@ -109,7 +108,7 @@ def test_nor_are_a_set_and_a_map_between_our_peers(kernels, undecoded, items):
 
 @pytest.mark.parametrize("items", CRAFTED.values(), ids=CRAFTED)
 def test_a_set_of_dasks_is_not_made(kernels, monkeypatch, items):
-    monkeypatch.setattr(decoding, "set", None, raising=False)
+    monkeypatch.setattr(decode, "set", None, raising=False)
     entries = [msgpack.packb("__Set__") + b"\xc3", msgpack.packb("as-list") + array(items)]
     for order in (entries, entries[::-1]):
         with pytest.raises(MessageError, match=REFUSED):
@@ -176,7 +175,7 @@ def test_so_are_the_keys_of_a_collection(kernels, keys):
 
 
 def test_and_the_items_of_one(kernels, monkeypatch):
-    monkeypatch.setitem(opening.COLLECTIONS, "set", None)
+    monkeypatch.setitem(embedded.COLLECTIONS, "set", None)
     frames = pack_all(COLLIDING[:1300])
     header = collection("set", [{"serializer": "msgpack"}] * len(frames), frames)
     with pytest.raises(MessageError, match=REFUSED):

@@ -15,7 +15,7 @@ from peers import DASK_HELLO, GOODBYE, LOOPBACK, OUR_HELLO, dial_raw, echo, fram
 
 import distributed_comm as dc
 from distributed_comm import _kernels
-from distributed_comm._connection import eviction as crowd
+from distributed_comm._connection import eviction
 from distributed_comm._connection.eviction import GRACE, Crowd
 from distributed_comm._logs import Log
 from distributed_comm._loops import descriptors
@@ -62,7 +62,7 @@ class Guest:
 
 
 def patch_clocks(patch, clock) -> None:
-    for module in (crowd, _kernels.turns):
+    for module in (eviction, _kernels.turns):
         patch.setattr(module, "monotonic", clock)
 
 
@@ -194,23 +194,23 @@ def test_busy_strangers_leave_places_for_handshakes(clock):
 
 
 def test_of_two_crowds_of_a_loop_the_one_idle_longest_goes(clock, monkeypatch):
-    monkeypatch.setattr(crowd, "_crowds", [])
+    monkeypatch.setattr(eviction, "_crowds", [])
     loop = asyncio.new_event_loop()
     (one, first), (two, second) = crowd_of(1, clock), crowd_of(1, clock)
     for strangers in (one, two):
         strangers.begin(loop, 5)
     first[0].place.receive(1)
     clock.pass_by()
-    assert crowd.relieve(loop)
+    assert eviction.relieve(loop)
     assert (gone(first), gone(second)) == ([], [0])
-    assert crowd.relieve(loop)
-    assert not crowd.relieve(loop)
+    assert eviction.relieve(loop)
+    assert not eviction.relieve(loop)
     loop.close()
 
 
 def test_a_crowd_elsewhere_turns_nobody_away_here(clock, monkeypatch):
     """All crowds share the descriptors, so one may have to go from another listener."""
-    monkeypatch.setattr(crowd, "_crowds", [])
+    monkeypatch.setattr(eviction, "_crowds", [])
     loop = asyncio.new_event_loop()
     (one, first), (two, _) = crowd_of(6, clock), crowd_of(0, clock)
     for strangers in (one, two):
@@ -226,7 +226,7 @@ def test_a_crowd_elsewhere_turns_nobody_away_here(clock, monkeypatch):
 
 
 def test_of_crowds_of_other_loops_the_first_that_has_an_idle_one_is_asked(clock, monkeypatch):
-    monkeypatch.setattr(crowd, "_crowds", [])
+    monkeypatch.setattr(eviction, "_crowds", [])
     loops = [asyncio.new_event_loop() for _ in range(4)]
     crowds = [crowd_of(1, clock) for _ in loops]
     for (strangers, _), loop in zip(crowds, loops, strict=True):
@@ -235,17 +235,17 @@ def test_of_crowds_of_other_loops_the_first_that_has_an_idle_one_is_asked(clock,
     busy.busy = True
     ours, *others = loops
     crowds[0][0].leave(crowds[0][1][0])
-    assert not crowd.relieve(ours)
+    assert not eviction.relieve(ours)
     for _ in others:
         for loop in others:
             loop.run_until_complete(asyncio.sleep(0))
-    assert (busy.gone, idle.gone, spared.gone) == ("", crowd.SCARCE, "")
+    assert (busy.gone, idle.gone, spared.gone) == ("", eviction.SCARCE, "")
     for loop in loops:
         loop.close()
 
 
 def test_a_listener_that_was_started_before_a_fork_too_counts_once(clock, monkeypatch):
-    monkeypatch.setattr(crowd, "_crowds", [])
+    monkeypatch.setattr(eviction, "_crowds", [])
     loop = asyncio.new_event_loop()
     strangers, _ = crowd_of(0, clock)
     strangers.begin(loop, 5)
@@ -253,9 +253,9 @@ def test_a_listener_that_was_started_before_a_fork_too_counts_once(clock, monkey
     strangers.begin(loop, 5)
     monkeypatch.setattr(descriptors, "ceiling", lambda: 5 + 2 * 2)
     strangers.join(Guest("the first"))
-    assert not crowd.are_too_many()
+    assert not eviction.are_too_many()
     strangers.join(Guest("the second"))
-    assert crowd.are_too_many()
+    assert eviction.are_too_many()
     loop.close()
 
 

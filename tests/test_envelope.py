@@ -15,7 +15,7 @@ from peers import pair
 from values import HEADS, Opened, opened, values
 
 import distributed_comm as dc
-from distributed_comm import _push as pushing
+from distributed_comm import _push
 from distributed_comm._envelope import (
     END,
     ERROR,
@@ -344,8 +344,8 @@ def test_what_is_refused_is_not_decoded(run, monkeypatch):
         decoded.append(frames)
         return pushing_loads(frames, options, *rest)
 
-    pushing_loads = pushing.loads
-    monkeypatch.setattr(pushing, "loads", loads)
+    pushing_loads = _push.loads
+    monkeypatch.setattr(_push, "loads", loads)
     guarded = dc.handler(lambda x: x, require_trust=True)
 
     async def main():

@@ -13,8 +13,7 @@ from messages import Point
 from peers import pair
 
 import distributed_comm as dc
-from distributed_comm._serialize import families
-from distributed_comm._serialize import type_registry as registered
+from distributed_comm._serialize import families, type_registry
 from distributed_comm._serialize.type_registry import Types
 
 TRUSTED = (True, True)
@@ -24,9 +23,9 @@ TRUSTED = (True, True)
 def own_registrations(monkeypatch):
     """What a test registers is forgotten behind it."""
     types = Types()
-    monkeypatch.setattr(registered, "_types", types)
-    monkeypatch.setattr(registered, "find", types.find)
-    monkeypatch.setattr(registered, "find_named", types.find_named)
+    monkeypatch.setattr(type_registry, "_types", types)
+    monkeypatch.setattr(type_registry, "find", types.find)
+    monkeypatch.setattr(type_registry, "find_named", types.find_named)
     monkeypatch.setattr(families, "_families", dict(families._families))
 
 
@@ -252,7 +251,7 @@ def test_a_reader_whose_function_fails_says_so(run):
 
 def test_a_class_that_is_not_registered_at_the_reader_is_named(run, monkeypatch):
     register_box(lambda box: ({}, []))
-    monkeypatch.setattr(registered, "find_named", lambda name, imports: None)
+    monkeypatch.setattr(type_registry, "find_named", lambda name, imports: None)
     with pytest.raises(dc.MessageError, match=r"test_families\.Box', which is not registered here"):
         exchange(run, Box(1), trusted=(False, False))
 

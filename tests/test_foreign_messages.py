@@ -7,7 +7,7 @@ from calling import dial, everywhere, serve
 from loops import until
 
 import distributed_comm as dc
-from distributed_comm import _push as pushing
+from distributed_comm import _push
 from distributed_comm._envelope import EXTRA
 
 
@@ -211,7 +211,7 @@ def test_a_message_with_a_head_is_read_where_it_arrives(run, monkeypatch):
     def in_thread(*_):
         raise AssertionError("a short message is given to a thread")
 
-    monkeypatch.setattr(pushing, "in_thread", in_thread)
+    monkeypatch.setattr(_push, "in_thread", in_thread)
 
     async def main():
         board = Board()

@@ -9,13 +9,9 @@ from pathlib import Path
 import pytest
 
 from distributed_comm import _command as command
-from distributed_comm._calls import operations, stream_handlers
-from distributed_comm._calls import remote_errors as calls
+from distributed_comm._calls import operations, remote_errors, stream_handlers
 from distributed_comm._kernels import address_py, blocks, frame0
-from distributed_comm._serialize import decode as decoding
-from distributed_comm._serialize import embedded as opening
-from distributed_comm._serialize import encode as encoding
-from distributed_comm._serialize import pickles, tags
+from distributed_comm._serialize import decode, embedded, encode, pickles, tags
 from distributed_comm._tls.stream import TLSStream
 from distributed_comm._wire import hello
 from distributed_comm._wire.length_framing import LengthFraming
@@ -56,15 +52,15 @@ WRONG = {
     "blocks": (blocks, "grow", nothing),
     "command": (command, "printable", lambda text, _=0: text),
     "envelope": (operations, "_is_usual", lambda *_: True),
-    "errors": (calls, "_may_be_dict", lambda _: False),
-    "frame0": (decoding, "MessageError", KeyError),
+    "errors": (remote_errors, "_may_be_dict", lambda _: False),
+    "frame0": (decode, "MessageError", KeyError),
     "framing": (LengthFraming, "_carry_over", forget),
     "hello": (hello, "_check_nonce", nothing),
     "messages": (frame0, "scan", lambda *_: 0),
-    "objects": (encoding, "KINDS", encoding.KINDS | {set: tags.FROZENSET}),
+    "objects": (encode, "KINDS", encode.KINDS | {set: tags.FROZENSET}),
     "requests": (operations, "requires_trust", lambda _: False),
     "sentinel": (SentinelFraming, "_carry_over", forget),
-    "shards": (opening, "COLLECTIONS", {"list": tuple, "tuple": list, "set": set}),
+    "shards": (embedded, "COLLECTIONS", {"list": tuple, "tuple": list, "set": set}),
     "streams": (stream_handlers, "requires_trust", lambda _: False),
     "tls": (TLSStream, "_end", nothing),
     "types": (pickles, "check_trust", nothing),

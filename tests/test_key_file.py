@@ -9,7 +9,7 @@ from peers import LOOPBACK, echo
 from users import STRANGER, command, masking, mode, needs_root, without_keys
 
 import distributed_comm as dc
-from distributed_comm._trust import trust as security
+from distributed_comm._trust import trust
 from distributed_comm._trust.trust import find_key, key_file, make_key, read_key
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="modes and users of Unix")
@@ -32,7 +32,7 @@ def test_it_is_made_on_first_use_for_its_owner_alone(home, umask):
     assert [file.name for file in key_file().parent.iterdir()] == ["key"]
     assert len(bytes.fromhex(key_file().read_text())) == 32
     assert find_key() == key
-    security._key_of_user.cache_clear()  # as another process
+    trust._key_of_user.cache_clear()  # as another process
     assert find_key() == key
 
 
@@ -109,7 +109,7 @@ def test_one_that_another_process_has_just_made_stays(home, monkeypatch):
 @pytest.mark.parametrize("wrong", [0o640, 0o604, 0o620, 0o644, 0o660, 0o601])
 def test_one_that_others_can_read_or_write_is_refused_with_what_mends_it(home, run, wrong):
     key = find_key()
-    security._key_of_user.cache_clear()
+    trust._key_of_user.cache_clear()
     key_file().chmod(wrong)
     with pytest.raises(dc.KeyFileError) as caught:
         dc.listen(LOOPBACK, echo)
@@ -130,7 +130,7 @@ def test_one_that_others_can_read_or_write_is_refused_with_what_mends_it(home, r
 @needs_root
 def test_one_of_another_user_is_refused(home):
     find_key()
-    security._key_of_user.cache_clear()
+    trust._key_of_user.cache_clear()
     os.chown(key_file(), STRANGER, STRANGER)
     with pytest.raises(dc.KeyFileError, match=f"belongs to user {STRANGER}"):
         find_key()

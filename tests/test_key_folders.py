@@ -17,7 +17,7 @@ from users import (
 )
 
 import distributed_comm as dc
-from distributed_comm._trust import trust as security
+from distributed_comm._trust import trust
 from distributed_comm._trust.trust import find_key, key_file, make_key
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="modes and users of Unix")
@@ -190,7 +190,7 @@ def test_one_of_root_in_its_place_is_refused():
     with open_folder() as folder, without_keys(XDG_CONFIG_HOME=str(folder)):
         find_key()
         key_file().parent.chmod(0o755)
-        security._key_of_user.cache_clear()
+        trust._key_of_user.cache_clear()
         with (
             acting_as(SOMEBODY),
             pytest.raises(dc.KeyFileError, match="belongs to user 0: expected user"),

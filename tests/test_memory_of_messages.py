@@ -12,7 +12,7 @@ from loops import settle, until
 from peers import LOOPBACK
 
 import distributed_comm as dc
-from distributed_comm import _push as pushing
+from distributed_comm import _push
 from distributed_comm._loops import threads
 from distributed_comm._serialize.offload import Lengthy
 from distributed_comm._serialize.settings import LoadOptions
@@ -43,7 +43,7 @@ async def strangers(limits=None):
 def blocked(monkeypatch):
     """Let messages of strangers wait in their thread for an event."""
     go_on, begun = Event(), Event()
-    load = pushing.loads
+    load = _push.loads
 
     def loads(frames, options, *more):
         if options.most is None:
@@ -51,7 +51,7 @@ def blocked(monkeypatch):
             assert go_on.wait(20)
         return load(frames, options, *more)
 
-    monkeypatch.setattr(pushing, "loads", loads)
+    monkeypatch.setattr(_push, "loads", loads)
     yield begun, go_on
     go_on.set()
 
@@ -59,9 +59,9 @@ def blocked(monkeypatch):
 def test_a_request_that_has_to_wait_is_not_decoded_before(run, monkeypatch):
     """Its frames are counted; what they become would be counted by nobody."""
     decoded = []
-    load = pushing.loads
+    load = _push.loads
     monkeypatch.setattr(
-        pushing, "loads", lambda frames, *more: decoded.append(1) or load(frames, *more)
+        _push, "loads", lambda frames, *more: decoded.append(1) or load(frames, *more)
     )
 
     async def main():
@@ -180,7 +180,7 @@ def test_a_refusal_that_nobody_reads_is_no_error_of_the_loop(run):
 
     async def main():
         options = LoadOptions(budget=budget)
-        decoding = pushing.Decoding.begin([bytes(11)], options, Lengthy([]), None)
+        decoding = _push.Decoding.begin([bytes(11)], options, Lengthy([]), None)
         assert decoding.message.done()
         assert budget.used == 0
 

@@ -15,7 +15,7 @@ from users import (
 )
 
 import distributed_comm as dc
-from distributed_comm._trust import trust as security
+from distributed_comm._trust import trust
 from distributed_comm._trust.trust import find_key, key_file
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="modes and users of Unix")
@@ -138,7 +138,7 @@ def test_one_that_appears_behind_the_look_at_its_folders_is_not_read(file, monke
         pytest.fail(f"{path} was read")
 
     file.unlink()
-    monkeypatch.setattr(security, "read", read)
+    monkeypatch.setattr(trust, "read", read)
     with pytest.raises(dc.KeyFileError, match="No such file"):
         find_key()
 
@@ -182,7 +182,7 @@ def test_a_folder_on_its_way_that_others_can_write_to_is_refused(file, monkeypat
     monkeypatch.setenv("DISTRIBUTED_COMM_KEY_FILE", str(file.parent / "of the link/key"))
     assert find_key() == KEY
     (file.parent / folder).chmod(0o777)
-    security._key_of_user.cache_clear()
+    trust._key_of_user.cache_clear()
     with pytest.raises(dc.KeyFileError) as caught:
         find_key()
     assert f"{file.parent / folder} has mode 0777" in str(caught.value)
@@ -201,7 +201,7 @@ def test_the_folders_above_it_count_up_to_the_home_or_to_the_root(file, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert find_key() == KEY
     monkeypatch.setenv("HOME", str(tmp_path / "nothing"))
-    security._key_of_user.cache_clear()
+    trust._key_of_user.cache_clear()
     with pytest.raises(dc.KeyFileError, match="has mode 0777"):
         find_key()
 

@@ -9,7 +9,7 @@ from loops import settle, until
 from lying import post
 
 import distributed_comm as dc
-from distributed_comm import _comm as comms
+from distributed_comm import _comm
 from distributed_comm._connection.channel import ConnectionChannel
 from distributed_comm._envelope import EXTRA, NOTHING, OWN, REPLY, Request, encode_request
 
@@ -412,8 +412,8 @@ def test_a_channel_that_can_only_be_read_refuses_before_it_decodes(run, monkeypa
     def push(self, receiver, ready):
         raise NotImplementedError
 
-    comms_loads = comms.loads
-    monkeypatch.setattr(comms, "loads", loads)
+    comms_loads = _comm.loads
+    monkeypatch.setattr(_comm, "loads", loads)
     monkeypatch.setattr(ConnectionChannel, "push", push)
 
     async def main():

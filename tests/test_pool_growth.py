@@ -6,13 +6,12 @@ import sys
 import pytest
 
 import distributed_comm as dc
-from distributed_comm._calls import checkout as plan
-from distributed_comm._calls import pool, waiters
+from distributed_comm._calls import checkout, pool, waiters
 from distributed_comm._calls.waiters import MOST_PASSES
 from distributed_comm.core import Comm
 
 FEW, MANY, RATIO = 1_000, 10_000, 12
-OURS = {module.__file__ for module in (plan, pool, waiters)}
+OURS = {module.__file__ for module in (checkout, pool, waiters)}
 
 
 class Line(Comm):

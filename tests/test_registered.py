@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 
-from distributed_comm._serialize import type_registry as registered
+from distributed_comm._serialize import type_registry
 from distributed_comm._serialize.type_registry import (
     Registered,
     Types,
@@ -43,7 +43,7 @@ def entry(cls):
 def types(monkeypatch):
     """A registry of its own, which the public functions use."""
     types = Types()
-    monkeypatch.setattr(registered, "_types", types)
+    monkeypatch.setattr(type_registry, "_types", types)
     return types
 
 
@@ -147,9 +147,9 @@ def test_a_registration_is_not_safe_unless_it_says_so(types):
 
 
 def test_a_program_that_makes_classes_without_end_does_not_fill_memory(types):
-    for _ in range(registered.REMEMBERED + 10):
+    for _ in range(type_registry.REMEMBERED + 10):
         assert types.find(type("Passing", (), {})) is None
-    assert len(types._found) <= registered.REMEMBERED
+    assert len(types._found) <= type_registry.REMEMBERED
 
 
 def test_a_second_thread_waits_for_a_library_that_registers(types):
@@ -213,21 +213,21 @@ def test_dask_reads_the_header():
 
 ALONE = """
 import sys
-from distributed_comm._serialize import type_registry as registered
+from distributed_comm._serialize import type_registry
 own = "distributed_comm._serialize.types.numpy_arrays"
 libraries = {"numpy", "pyarrow", "scipy", "torch", "pandas", own}
 assert not libraries & sys.modules.keys()
-assert registered.find(dict) is None and registered.find_named("list") is None
-assert registered.find(bytes).name == "bytes"
-assert registered.find_named("os.path") is None
-assert registered.find_named("array.array", imports=False).name == "array.array"
+assert type_registry.find(dict) is None and type_registry.find_named("list") is None
+assert type_registry.find(bytes).name == "bytes"
+assert type_registry.find_named("os.path") is None
+assert type_registry.find_named("array.array", imports=False).name == "array.array"
 assert not libraries & sys.modules.keys()
-assert registered.find_named("numpy.ndarray").name == "numpy.ndarray"
+assert type_registry.find_named("numpy.ndarray").name == "numpy.ndarray"
 assert "numpy" in sys.modules and not {"pyarrow", "scipy", "torch"} & sys.modules.keys()
-assert registered.find_named("pyarrow.lib.Table", imports=False) is None
+assert type_registry.find_named("pyarrow.lib.Table", imports=False) is None
 assert "pyarrow" not in sys.modules
 import pyarrow
-assert registered.find_named("pyarrow.lib.Table", imports=False).cls is pyarrow.Table
+assert type_registry.find_named("pyarrow.lib.Table", imports=False).cls is pyarrow.Table
 """
 
 

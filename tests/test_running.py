@@ -6,7 +6,7 @@ import contextvars
 import pytest
 
 import distributed_comm as dc
-from distributed_comm import _run as running
+from distributed_comm import _run
 
 
 async def name_of_loop() -> str:
@@ -19,7 +19,7 @@ def test_it_runs_on_uvloop_where_that_is_installed():
 
 
 def test_it_runs_on_asyncio_where_uvloop_is_missing(monkeypatch):
-    monkeypatch.setattr(running, "uvloop", None)
+    monkeypatch.setattr(_run, "uvloop", None)
     assert dc.run(name_of_loop()) == "asyncio"
 
 

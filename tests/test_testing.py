@@ -7,7 +7,7 @@ from faults import FAULTS, FaultyBackend, Sound
 
 import distributed_comm as dc
 from distributed_comm import registry, testing
-from distributed_comm.testing import _expect as expecting
+from distributed_comm.testing import _expect
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,7 @@ def test_without_a_fault_every_check_passes(check, run):
 def test_each_check_finds_its_fault(check, monkeypatch):
     fault, expected = FAULTS[check.__name__]
     monkeypatch.setattr(FaultyBackend, "kind", fault)
-    monkeypatch.setattr(expecting, "PATIENCE", 0.4)
+    monkeypatch.setattr(_expect, "PATIENCE", 0.4)
     with pytest.raises(AssertionError, match=f"^expected .*{expected}"):
         dc.run(check("faulty://"))
 
@@ -39,7 +39,7 @@ def test_there_is_a_fault_for_each_check():
 def test_a_check_says_how_long_it_waited(monkeypatch):
     async def main():
         with pytest.raises(AssertionError, match=r"^expected news within 0\.01 s$"):
-            await expecting.soon(asyncio.Event().wait(), "news")
+            await _expect.soon(asyncio.Event().wait(), "news")
 
-    monkeypatch.setattr(expecting, "PATIENCE", 0.01)
+    monkeypatch.setattr(_expect, "PATIENCE", 0.01)
     dc.run(main())

@@ -13,8 +13,7 @@ from loops import settle, until
 from peers import pair
 
 import distributed_comm as dc
-from distributed_comm import _comm as comms
-from distributed_comm import _push as pushing
+from distributed_comm import _comm, _push
 from distributed_comm._loops import threads
 
 MIB = 1024**2
@@ -163,7 +162,7 @@ def test_a_write_that_is_cancelled_in_a_thread_goes_out_whole(run):
 
 def test_a_write_that_is_cancelled_before_a_thread_has_begun_is_not_sent(run, monkeypatch):
     pool = threads.Pool("test", 1)
-    monkeypatch.setattr(comms, "TRUSTED", pool)
+    monkeypatch.setattr(_comm, "TRUSTED", pool)
 
     async def main():
         opened("out", "into")
@@ -283,7 +282,7 @@ def test_a_read_that_is_cancelled_in_a_thread_loses_nothing(run):
 @pytest.mark.parametrize("turns", range(5))
 def test_a_read_that_is_cancelled_as_its_message_comes_loses_nothing(run, monkeypatch, turns):
     pool = threads.Pool("test", 1)
-    monkeypatch.setattr(pushing, "TRUSTED", pool)
+    monkeypatch.setattr(_push, "TRUSTED", pool)
 
     async def main():
         opened("out")

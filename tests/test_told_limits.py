@@ -17,7 +17,7 @@ from peers import HEARS_REASONS, LOOPBACK, OUR_HELLO, dial_raw, echo, frame_up, 
 import distributed_comm as dc
 from distributed_comm._connection.channel import ConnectionChannel
 from distributed_comm._wire import length_framing as framing
-from distributed_comm._wire import peer_limits as terms
+from distributed_comm._wire import peer_limits
 from distributed_comm._wire.control import Kind
 from distributed_comm._wire.peer_limits import Terms, accepted, excess
 
@@ -466,14 +466,14 @@ def test_a_short_message_is_never_too_much(frames, most, count, header):
 @given(st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists, max_leaves=9))
 def test_anything_is_terms_or_a_value_error(value):
     try:
-        told = terms.decode(value)
+        told = peer_limits.decode(value)
     except ValueError as exc:
         assert "in the hello, expected" in str(exc)  # noqa: PT017
     else:
-        assert terms.decode(terms.encode(told)) == told
+        assert peer_limits.decode(peer_limits.encode(told)) == told
 
 
 @pytest.mark.parametrize("message", [None, float("inf"), 2**70, 1.5e6])
 def test_any_limit_of_ours_can_be_told(message):
     told = accepted(dc.Limits(message=message))
-    assert terms.decode(terms.encode(told)) == told
+    assert peer_limits.decode(peer_limits.encode(told)) == told

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from distributed_comm._trust import trust as security
+from distributed_comm._trust import trust
 
 #: Users without an entry in passwd.
 SOMEBODY, STRANGER = 54321, 12345
@@ -51,9 +51,9 @@ def without_keys(**environment: str) -> Iterator[None]:
             patch.delenv(name, raising=False)
         for name, value in environment.items():
             patch.setenv(name, value)
-        security._key_of_user.cache_clear()
+        trust._key_of_user.cache_clear()
         yield
-        security._key_of_user.cache_clear()
+        trust._key_of_user.cache_clear()
 
 
 @contextmanager

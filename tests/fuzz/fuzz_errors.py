@@ -6,7 +6,7 @@ from typing import Any
 
 from msgpack import packb
 
-from distributed_comm._calls import remote_errors as calls
+from distributed_comm._calls import remote_errors
 from distributed_comm._calls.call import open_answer
 from distributed_comm._calls.remote_errors import is_error, pack_error, seems_error
 from distributed_comm._envelope import ERROR, REPLY
@@ -57,7 +57,7 @@ def check(data: bytes) -> None:
     except DOCUMENTED:
         return
     with no_unpickling():
-        error = spend(len(frame), lambda: calls.unpack_error(message, COMM))
+        error = spend(len(frame), lambda: remote_errors.unpack_error(message, COMM))
         _check_answer(message)
     _check_error(error)
 

@@ -85,7 +85,7 @@ async def _serve(messages: list[list[bytes]], ours: bool) -> tuple[Owner, list[A
     """Have a server answer these messages, until their sender ends the connection."""
     owner, channel = Owner(), Pretended(messages, ours=ours)
     operations = Operations(owner, frozenset({"listed"}))
-    serving = Serving(owner, comm_over(channel), operations)
+    serving = Serving(comm_over(channel), operations, owner.forget)
     serving.start()
     await channel.deliver()
     if serving.task is not None:

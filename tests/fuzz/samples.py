@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from msgpack import packb, unpackb
 
-from distributed_comm._serialize import type_registry as registered
+from distributed_comm._serialize import type_registry
 from distributed_comm._serialize.encode import dumps
 from distributed_comm._serialize.settings import DumpOptions
 from distributed_comm._serialize.tags import SERIALIZED, TAG
@@ -142,11 +142,11 @@ def registrations() -> set[str]:
     """Return the names of all registered types whose libraries are installed."""
     modules = {
         module
-        for library, modules in registered.BUILT_IN.items()
-        if library in registered.STANDARD or find_spec(library)
+        for library, modules in type_registry.BUILT_IN.items()
+        if library in type_registry.STANDARD or find_spec(library)
         for module in modules
     }
-    home = registered.__name__.rpartition(".")[0] + ".types"
+    home = type_registry.__name__.rpartition(".")[0] + ".types"
     found = (import_module(f"{home}.{module}").registrations() for module in modules)
     return {each.name for some in found for each in some}
 
@@ -162,7 +162,7 @@ def samples() -> list[Sample]:
 
 
 def _sample(obj: Any) -> Sample:
-    found = registered.find(type(obj))
+    found = type_registry.find(type(obj))
     assert found is not None
     header, frames = found.serialize(obj)
     header = unpackb(packb(header), use_list=False, strict_map_key=False)
