@@ -50,7 +50,7 @@ class Guest:
     def has_news(self) -> bool:
         return self.news
 
-    def listen_in(self, place) -> None:
+    def receive_through(self, place) -> None:
         place.framing = self
 
     def receive(self, nbytes: int) -> list:

@@ -11,7 +11,7 @@ from peers import dial_raw, pack, pair, raw_pair
 
 import distributed_comm as dc
 from distributed_comm._loops import busy_poll as polling
-from distributed_comm._loops.busy_poll import RETRY, STEP, VAIN
+from distributed_comm._loops.busy_poll import RETRY, STEP, USELESS
 from distributed_comm._loops.loop_state import state_of
 
 POLLING = dc.CommOptions(busy_poll=1.0)
@@ -175,7 +175,7 @@ def test_a_listener_polls_behind_the_hello(run, clock, nonce):
 def test_what_never_helps_is_left(run, clock):
     async def main():
         poller = state_of(asyncio.get_running_loop()).poller
-        for _ in range(VAIN):
+        for _ in range(USELESS):
             poller.poll_for_step()
             assert poller.awake
             await go_on(clock, STEP * 1.01)  # and no other step came
@@ -199,7 +199,7 @@ def test_what_never_helps_is_left(run, clock):
 def test_a_core_that_others_want_is_left_to_them(run, clock):
     async def main():
         poller = state_of(asyncio.get_running_loop()).poller
-        for _ in range(VAIN):
+        for _ in range(USELESS):
             poller.poll_for_step()
             poller.poll_for_step()
             assert poller.awake

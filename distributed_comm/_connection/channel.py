@@ -432,7 +432,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         if self.place is not None:
             self.place.in_use = in_use
 
-    def listen_in(self, place: Place) -> None:
+    def receive_through(self, place: Place) -> None:
         """Have what comes pass the place in the crowd from now on."""
         self.connection.receive_through(place)
 

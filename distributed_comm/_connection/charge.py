@@ -185,8 +185,8 @@ class ChargedSendQueue(SendQueue):
 
     # -- what is kept --------------------------------------------------------------
 
-    def _settle(self, nbytes: int) -> None:
-        super()._settle(nbytes)
+    def _count_sent(self, nbytes: int) -> None:
+        super()._count_sent(nbytes)
         self._weigh()
 
     def _copy(self) -> None:
@@ -229,13 +229,13 @@ class ChargedSendQueue(SendQueue):
         # If that is little, and no writer waits with it, the stranger only counts as `stalled`.
         if self._budget is None:
             return False
-        place = self._place()
-        self._still = self._still + 1 if place == self._seen else 0
-        self._seen = place
+        progress = self._progress()
+        self._still = self._still + 1 if progress == self._seen else 0
+        self._seen = progress
         self.stalled = self.unsent > 0 and self._still >= beats
         return self.stalled and (self.held > 0 or self.is_awaited)
 
-    def _place(self) -> tuple[int, ...]:
+    def _progress(self) -> tuple[int, ...]:
         """Return how far the peer is with what was sent to it.
 
         All of these change as it reads, but for one that reads a few bytes now and then the last

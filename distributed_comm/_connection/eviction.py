@@ -56,7 +56,7 @@ class Guest(Protocol):
     def has_news(self) -> bool:
         """Return whether bytes have arrived that were not read."""
 
-    def listen_in(self, place: "Place") -> None:
+    def receive_through(self, place: "Place") -> None:
         """Receive through ``place.receive`` from now on."""
 
     def evict(self, why: str) -> None:
@@ -137,7 +137,7 @@ class Crowd:
         place = self._move(guest, self._settled)
         place.surplus = guest.surplus
         place.stir()
-        guest.listen_in(place)
+        guest.receive_through(place)
         if self._deadline is None and self._idle < inf and self.loop is not None:
             self._deadline = Deadline(self.loop, self._idle, self._expire)
         return True

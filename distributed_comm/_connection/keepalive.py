@@ -101,7 +101,7 @@ class Keepalive:
         # At the first of these beats the bytes may just have been sent: it counts for nothing.
         unacknowledged = self._stream.is_unacknowledged(beat)
         self._unacknowledged = self._unacknowledged + 1 if unacknowledged else 0
-        self._judge(beat)
+        self._act(beat)
         gap = self._timeouts.gap
         waiting = connection.stuck(gap / beat)
         if waiting:
@@ -110,7 +110,7 @@ class Keepalive:
                 f"while {waiting} bytes waited (Timeouts.gap)"
             )
 
-    def _judge(self, beat: float) -> None:
+    def _act(self, beat: float) -> None:
         """Cut the connection, or ping the peer, where it is time to."""
         gap, keepalive = self._timeouts.gap, self._timeouts.keepalive
         if (self._unacknowledged - 1) * beat >= keepalive:

@@ -38,7 +38,7 @@ GATHER = 16
 #: own takes 760 bytes, an eighth of an idle comm.
 EMPTY: deque[Buffer] = deque()
 #: The waiting writers of whoever never had one, likewise never added to.
-NOBODY: dict[asyncio.Future[None], int] = {}
+NO_WAITERS: dict[asyncio.Future[None], int] = {}
 
 
 class Sending(Protocol):
@@ -68,7 +68,7 @@ class Sending(Protocol):
         """Cut a peer that leaves more unread than there is room for, and raise CommClosedError."""
 
 
-class Nobody:
+class Ended:
     """The owner of the queue of a connection that has ended."""
 
     ends = ""
@@ -124,7 +124,9 @@ class SendQueue:
         self._scheduled = False  # a flush is due at the end of this turn
         self._gone = 0  # bytes of the queue's first entry that were sent, if that keeps them
         self._borrowed = 0  # buffers of the queue whose memory is a caller's
-        self._waiters = NOBODY  # writers, and how many bytes have to be taken before each goes on
+        self._waiters = (
+            NO_WAITERS  # writers, and how many bytes have to be taken before each goes on
+        )
         self._posted = 0  # bytes that were given to `post`, or dropped from messages
         #: Unsent bytes from which on small messages are not just added.
         self.brim = JOIN
@@ -285,7 +287,7 @@ class SendQueue:
         except OSError:  # full, or gone: for a flush to find out
             return
         self._remove(sent)
-        self._settle(sent)
+        self._count_sent(sent)
 
     # -- the queue -------------------------------------------------------------------
 
@@ -333,7 +335,7 @@ class SendQueue:
             else:
                 share -= sent
                 self._remove(sent)
-                self._settle(sent)
+                self._count_sent(sent)
         self.fresh = not self.unsent
 
     def _transmit(self) -> int:
@@ -362,7 +364,7 @@ class SendQueue:
             self._tail = None
             self._queue = EMPTY
 
-    def _settle(self, nbytes: int) -> None:
+    def _count_sent(self, nbytes: int) -> None:
         """Count bytes as sent and wake the writers that waited for them."""
         self.unsent -= nbytes
         self.taken += nbytes
@@ -380,7 +382,7 @@ class SendQueue:
 
     def _unpark(self) -> None:
         nbytes, self._parked = self._parked, 0
-        self._settle(nbytes)
+        self._count_sent(nbytes)
 
     def resume(self) -> None:
         """Go on, since the stream is not full any more."""
@@ -410,7 +412,7 @@ class SendQueue:
         if self.unsent <= allowance:
             return
         waiter = self._loop.create_future()
-        if self._waiters is NOBODY:
+        if self._waiters is NO_WAITERS:
             self._waiters = {}
         self._waiters[waiter] = self.taken + self.unsent - allowance
         try:
@@ -446,7 +448,7 @@ class SendQueue:
 
     def drop(self) -> None:
         """Forget what is queued and let every writer go: nothing is sent any more."""
-        self._owner = Nobody()
+        self._owner = Ended()
         self._queue = EMPTY
         self._borrowed = 0
         self._tail = None

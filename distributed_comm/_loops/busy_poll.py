@@ -17,7 +17,7 @@ __all__ = ["STEP", "Poller"]
 #: Seconds for which a step of a handshake is waited for: some times what it takes.
 STEP = 200e-6
 #: Polls in vain, one after the other, after which no step is polled for …
-VAIN = 3
+USELESS = 3
 #: … but one in so many, to see whether that has changed.
 RETRY = 64
 #: The part of a poll for which the processor was somebody else's, above which it is in vain.
@@ -28,7 +28,8 @@ class Poller:
     """Keeps one loop awake."""
 
     __slots__ = (
-        "__weakref__", "_asked", "_began", "_steps", "_until", "_used", "_vain", "awake", "loop",
+        "__weakref__", "_asked", "_began", "_steps", "_until", "_used", "_useless_polls", "awake",
+        "loop",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -37,7 +38,7 @@ class Poller:
         self._until = 0.0
         self._steps = 0  # of handshakes, since it is awake
         self._began = self._used = 0.0  # when they began, by the clock and by the processor's
-        self._vain = 0  # polls in a row that were
+        self._useless_polls = 0  # polls in a row that were
         self._asked = 0
 
     def poll(self, seconds: float) -> None:
@@ -50,7 +51,7 @@ class Poller:
     def poll_for_step(self) -> None:
         """Do so for the next step of a handshake with a peer of this host."""
         self._asked += 1
-        if self._steps or self._vain < VAIN or self._asked % RETRY == 0:
+        if self._steps or self._useless_polls < USELESS or self._asked % RETRY == 0:
             if not self._steps:
                 self._began, self._used = clock(), processor_time()
             self._steps += 1
@@ -62,10 +63,10 @@ class Poller:
             return
         self.awake = False
         if self._steps:
-            self._vain = self._vain + 1 if self._was_in_vain() else 0
+            self._useless_polls = self._useless_polls + 1 if self._was_useless() else 0
             self._steps = 0
 
-    def _was_in_vain(self) -> bool:
+    def _was_useless(self) -> bool:
         """Whether no other step came behind the first, or others would have had the core."""
         took = clock() - self._began
         return self._steps == 1 or processor_time() - self._used < (1 - LOST) * took

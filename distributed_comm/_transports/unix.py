@@ -61,30 +61,30 @@ class UnixListener(SocketListener):
         if loc:
             unix.encode(loc)
         self._loc = loc
-        self._place: unix.Place | None = None
+        self._address: unix.ListenAddress | None = None
         self._folder: str | None = None  # ours alone
 
     def _bind(self) -> list[socket.socket]:
         if not self._loc:
             self._folder = tempfile.mkdtemp(prefix="distributed_comm-")
             self._loc = f"{self._folder}/socket"
-        self._place = unix.Place(self._loc)
-        return [self._place.bind()]
+        self._address = unix.ListenAddress(self._loc)
+        return [self._address.bind()]
 
     def stop(self) -> None:
         super().stop()
-        if self._place is not None:
-            self._place.leave()
-            self._place = None
+        if self._address is not None:
+            self._address.leave()
+            self._address = None
             if self._folder is not None:
                 with suppress(OSError):
                     os.rmdir(self._folder)
 
     def _forked(self) -> None:
         super()._forked()
-        if self._place is not None:
-            self._place.disown()
-            self._place = None
+        if self._address is not None:
+            self._address.disown()
+            self._address = None
 
     def _identify(self, sock: socket.socket, name: Any) -> ConnectionInfo:  # noqa: ARG002
         sock.setblocking(False)

@@ -24,7 +24,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-__all__ = ["Peer", "Place", "connect", "encode", "peer_of", "uid_is_ours"]
+__all__ = ["ListenAddress", "Peer", "connect", "encode", "peer_of", "uid_is_ours"]
 
 BACKLOG = 2048
 #: Bytes of a path, with the zero at its end: sizeof(sun_path).
@@ -102,7 +102,7 @@ def uid_is_ours(uid: int | None) -> bool:
     return uid is not None and uid == os.geteuid() and uid != NOBODY
 
 
-class Place:
+class ListenAddress:
     """Where one listener's socket is: a path with its lock, or an abstract name.
 
     A folder that does not exist is made, one level, for this user alone.

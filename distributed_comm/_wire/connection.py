@@ -327,17 +327,17 @@ class Connection:
         try:
             kind, payload = control.decode(frame)
             if kind is PROOF:
-                self._judge(payload)
+                self._check_proof(payload)
             elif not (self.remote and self.remote.says_goodbye):
                 raise ValueError("a control message that was not agreed on")
             elif kind is REASON:
                 self.complaint = printable(payload.decode(errors="replace"), SHORT)
             elif kind is TERMS:
-                self._settle(payload)
+                self._hear_terms(payload)
             elif payload:
                 raise ValueError(f"a {kind.name.lower()} with {len(payload)} bytes of payload")
             elif kind is GOODBYE:
-                self._take_leave()
+                self._hear_goodbye()
             elif kind is REFUSAL:
                 self.refused = True
                 self._move(LOST, REFUSED, FatalCommClosedError)
@@ -350,7 +350,7 @@ class Connection:
         except ValueError as exc:
             self._accuse(exc)
 
-    def _judge(self, proof: bytes) -> None:
+    def _check_proof(self, proof: bytes) -> None:
         """Compare the peer's proof, the last part of its handshake."""
         greeting, proving = self._greeting, self._proving
         if greeting is None or proving is None:
@@ -362,7 +362,7 @@ class Connection:
         self._proving = None
         self._framing.lift(*self._open(Event.PROOF, greeting))
 
-    def _settle(self, payload: bytes) -> None:
+    def _hear_terms(self, payload: bytes) -> None:
         """Take note of which terms apply to what we send."""
         if payload not in {b"\0", b"\1"}:
             raise ValueError(f"terms {payload[:8]!r}, expected one byte, 0 or 1")
@@ -370,7 +370,7 @@ class Connection:
             self.terms = (self.terms[payload[0]],)
         self.settled()
 
-    def _take_leave(self) -> None:
+    def _hear_goodbye(self) -> None:
         """Take note of the goodbye, behind which nothing may come."""
         if self._framing.unread:
             raise ValueError("bytes after the goodbye")
