@@ -12,6 +12,7 @@ from distributed_comm._connection.channel import ConnectionChannel
 from distributed_comm._connection.charge import ADVANCE
 from distributed_comm._connection.peer import ConnectionInfo
 from distributed_comm._connection.send_queue import JOIN
+from distributed_comm._logs import StrangersLog
 from distributed_comm._loops.loop_state import LoopState
 from distributed_comm._wire.budget import ALLOWANCE, Budget
 from distributed_comm._wire.states import State
@@ -100,7 +101,7 @@ class Probe(ConnectionChannel):
         self.turn = None
         self.out._switch = Running()
         self.writers = []
-        self.share(budget)
+        self.share(budget, StrangersLog("of a test"))
 
     def write(self, frames):
         """Send a message, and let it be drained, until it has to wait."""

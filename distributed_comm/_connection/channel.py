@@ -246,8 +246,9 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             self.turn.leave()
             self.turn = None
 
-    def share(self, budget: Budget) -> None:
-        """Take turns with all who are not trusted, and the memory for messages from a budget."""
+    def share(self, budget: Budget, log: Log) -> None:
+        """Take turns with all who are not trusted, memory from their budget, and use their log."""
+        self.log = log
         if self.turn is not None:
             self.turn.admit()
         self.budget = budget

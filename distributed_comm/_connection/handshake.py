@@ -70,8 +70,7 @@ def judge(channel: ConnectionChannel, trust: Trust, budget: Budget, log: Strange
     if trusted:
         channel.trust()
         return True
-    channel.log = log
-    channel.share(budget)  # also of who is refused, and may go on sending until it hears so
+    channel.share(budget, log)  # also if it is refused: until it hears so it may go on sending
     if trust.required:
         raise FatalCommClosedError(f"{REFUSAL}: {info.local} -> {info.peer}; {REMEDY}")
     return False
