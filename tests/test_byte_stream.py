@@ -1,6 +1,7 @@
 """What each byte stream has to pass, and a connection over one that is no socket."""
 
 import asyncio
+import inspect
 import socket
 from contextlib import suppress
 
@@ -11,7 +12,7 @@ from loops import until
 
 import distributed_comm as dc
 from distributed_comm._comm import ChannelComm
-from distributed_comm._connection.byte_stream import SocketStream
+from distributed_comm._connection.byte_stream import Informed, SocketStream
 from distributed_comm._connection.channel import ConnectionChannel
 from distributed_comm._connection.handshake import judge, make_channel
 from distributed_comm._connection.peer import ConnectionInfo
@@ -60,7 +61,7 @@ class Recorder(asyncio.BufferedProtocol):
     def connection_lost(self, exc):
         self.lost.set()
 
-    # what TLS tells, beside
+    # what a stream may tell, beside: `Informed`
 
     def identify(self, about, *, vouched):
         self.shaken.set()
@@ -116,6 +117,15 @@ def in_memory():
 
 
 each_stream = pytest.mark.parametrize("make", [over_tcp, over_unix, over_tls, in_memory])
+
+
+@pytest.mark.parametrize("listener", [Recorder, ConnectionChannel])
+def test_a_connection_understands_what_a_stream_may_tell(listener):
+    told = {name: method for name, method in vars(Informed).items() if name[0] != "_"}
+    assert told
+    for name, method in told.items():
+        heard = inspect.signature(getattr(listener, name))
+        assert [*heard.parameters] == [*inspect.signature(method).parameters]
 
 
 async def started(make):

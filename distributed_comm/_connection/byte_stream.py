@@ -10,12 +10,16 @@ with the loop's own transport, TLS over these, or two ends in memory.
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from .._loops import forks
+from ..errors import CommClosedError
 from . import socket_state
 
-__all__ = ["GATHERS", "Attach", "Buffer", "ByteStream", "OverSocket", "SocketStream", "receive"]
+__all__ = [
+    "GATHERS", "Attach", "Buffer", "ByteStream", "Informed", "OverSocket", "SocketStream",
+    "receive",
+]  # fmt: skip
 
 #: Whether several buffers can be sent by one system call.
 GATHERS = hasattr(socket.socket, "sendmsg")
@@ -114,6 +118,22 @@ class ByteStream(Protocol):
 
     def disown(self) -> None:
         """Leave the descriptor to the process that this one was forked from."""
+
+
+class Informed(Protocol):
+    """What a stream may tell the connection above it, beside the calls of a BufferedProtocol.
+
+    A plain socket has nothing to tell; TLS has.
+    """
+
+    def identify(self, about: dict[str, Any], *, vouched: bool) -> None:
+        """Add what the stream knows of the peer, and whether it vouches for it."""
+
+    def fail(self, why: str, cause: BaseException | None, kind: type[CommClosedError]) -> None:
+        """Close at once, because of what the peer did; what has come can be read."""
+
+    def count_ahead(self) -> None:
+        """Count `ByteStream.ahead`, which has grown, unless the bytes were queued before."""
 
 
 class OverSocket:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
-from .._connection.byte_stream import GATHERS, Attach, Buffer, OverSocket, receive
+from .._connection.byte_stream import GATHERS, Attach, Buffer, Informed, OverSocket, receive
 from ..errors import CommClosedError, TLSError
 from .errors import explain, is_plaintext
 
@@ -67,7 +67,7 @@ class TLSStream(OverSocket, asyncio.BufferedProtocol):
         self._block = block
         self._host = host
         self._wanted = context.verify_mode
-        self._protocol: Any = None  # the connection
+        self._protocol: Any = None  # the connection, which is Informed, too
         self._piece = b""  # plaintext that waits until something can be encrypted
         self._come = self._fed = 0  # bytes in the block, and how many OpenSSL has got
         self._failure: ssl.SSLError | None = None  # close_notify, too
@@ -156,7 +156,8 @@ class TLSStream(OverSocket, asyncio.BufferedProtocol):
         else:
             self._shaking = False
             about = {"peercert": self._tls.getpeercert(), "cipher": self._tls.cipher()}
-            self._protocol.identify(about, vouched=self._has_verified())
+            informed: Informed = self._protocol
+            informed.identify(about, vouched=self._has_verified())
             self._full = self.ahead > 0
             if self._full:
                 return
@@ -176,7 +177,8 @@ class TLSStream(OverSocket, asyncio.BufferedProtocol):
             alert = NOT_PLAIN
         if alert:
             self._put(alert)
-        self._protocol.fail(explain(exc, self._host), exc, TLSError)
+        informed: Informed = self._protocol
+        informed.fail(explain(exc, self._host), exc, TLSError)
 
     # -- receiving -----------------------------------------------------------------
 
