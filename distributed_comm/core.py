@@ -103,7 +103,7 @@ class ConnectionEnd(ABC):
         """Process what the system has and was not read; return whether it is open and idle then.
 
         So the end of a peer that has closed is found before a request is sent to it. It takes one
-        look that does not block. Whatever knows its end without that need not override this.
+        look that does not block. A transport that knows the end without that need not override it.
         """
         return not self.closed() and not self.unread()
 
@@ -121,7 +121,7 @@ class ConnectionEnd(ABC):
 
     @property
     def extra_info(self) -> dict[str, Any]:
-        """What else the transport knows of this connection."""
+        """Anything else that the transport knows of this connection."""
         return {}
 
     def stats(self) -> dict[str, int]:
@@ -164,7 +164,7 @@ class Channel(ConnectionEnd):
         """Return the next message.
 
         Cancelling it loses nothing. Raises CommClosedError once all that arrived was
-        read, LocalProtocolError where another task is reading.
+        read, LocalProtocolError if another task is reading.
         """
 
     def push(
@@ -247,7 +247,7 @@ class Comm(ConnectionEnd):
         Cancelling it loses nothing: the next read gets the message. Raises
         CommClosedError once all that arrived was read, MessageError for a message that
         cannot be decoded and UntrustedError for one that needs trust (the next one can
-        be read), LocalProtocolError where another task is reading.
+        be read), LocalProtocolError if another task is reading.
         """
 
     @abstractmethod
@@ -257,7 +257,8 @@ class Comm(ConnectionEnd):
         Once it returned, or was cancelled, the message may be changed without the peer
         noticing, and goes out whole. Raises CommClosedError; TypeError for an object that
         cannot be serialized, UntrustedError for one that only goes to a trusted peer;
-        MessageError for what is too long for the peer, or to wait until a stranger has read it.
+        MessageError for a message that is too long for the peer, or to wait unsent for a
+        stranger.
         """
 
     async def read_enveloped(
@@ -285,7 +286,7 @@ class Comm(ConnectionEnd):
         `read` would have raised for this one message, which comes then with its pickles
         unopened, or as None; a CommClosedError follows when the connection has ended.
         ``push(None)`` goes back to `read`, and what has not been handed over waits for it.
-        NotImplementedError where a comm can only be read.
+        NotImplementedError if a comm can only be read.
 
         With ``admit``, a message may come in an envelope: ``admit(head)`` is called before the
         message is decoded, and its result is the receiver's third argument. If the result has a
@@ -354,7 +355,7 @@ class Connector(ABC):
     async def connect(self, address: str, deserialize: bool = True, **connection_args: Any) -> Comm:
         """Dial a scheme-less address once.
 
-        Raises OSError where the peer cannot be reached now, ValueError for an address
+        Raises OSError if the peer cannot be reached now, ValueError for an address
         that is malformed.
         """
 
@@ -373,12 +374,12 @@ class Listener(ABC):
     @property
     @abstractmethod
     def contact_address(self) -> str:
-        """An address that others can dial, where ``listen_address`` is a wildcard."""
+        """An address that others can dial, also if ``listen_address`` is a wildcard."""
 
     def bind(self) -> None:
         """Take the address, so that its port is known; `start` does it otherwise.
 
-        Nothing to do where an address has no port.
+        There is nothing to do if an address has no port.
         """
         return
 
@@ -390,8 +391,8 @@ class Listener(ABC):
     def stop(self) -> None:
         """Stop accepting; established comms go on.
 
-        So does a handshake in which the peer has our hello, for its `connect` may have returned:
-        the callback may still get its comm, within `Timeouts.handshake`.
+        So does a handshake in which the peer has our hello, because its `connect` may have
+        returned: the callback may still get its comm, within `Timeouts.handshake`.
         """
 
     def __await__(self) -> Generator[Any, None, Self]:

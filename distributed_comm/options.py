@@ -15,7 +15,7 @@ _MIB = 1024 * _KIB
 
 @cache
 def _half_the_memory() -> int:
-    """Return half of this machine's memory in bytes, or 4 GiB where it cannot be asked."""
+    """Return half of this machine's memory in bytes, or 4 GiB if that is not known."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, OSError, ValueError):
@@ -40,8 +40,8 @@ class Limits:
     ``hello``
         The longest message of a handshake; a longer one closes the connection. 4 KiB by default.
 
-    One message of an untrusted peer; what exceeds these is a MessageError of its `read`, and the
-    connection stays open:
+    One message of an untrusted peer; one that exceeds these is a MessageError of its `read`, and
+    the connection stays open:
 
     ``untrusted_header``
         The length of its frame 0 and of the headers of its objects, together. Decoding multiplies
@@ -58,9 +58,9 @@ class Limits:
     All untrusted peers of one listener together; a comm that was dialled counts for itself:
 
     ``untrusted_memory``
-        What they have sent and nobody has read, what becomes of it while it is decoded, and
-        replies that they have not read. A connection that would exceed it by what it sends is
-        closed; a reply that would is refused with a MessageError. 256 MiB by default.
+        Memory for messages of theirs that nobody has read, for what these become while they are
+        decoded, and for replies that they have not read. A connection whose messages would exceed
+        it is closed; a reply that would is refused with a MessageError. 256 MiB by default.
 
     What waits on one connection:
 
@@ -170,5 +170,5 @@ class CommOptions:
 
 @cache
 def default_options() -> CommOptions:
-    """Return the options of who passes none: made once, since making them takes 3 µs."""
+    """Return the options of callers that pass none: made once, since making them takes 3 µs."""
     return CommOptions()

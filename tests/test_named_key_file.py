@@ -151,7 +151,7 @@ def test_one_that_others_can_read_is_read_with_one_warning(file, caplog, readabl
     file.chmod(readable)
     assert find_key() == find_key() == KEY
     (record,) = caplog.records
-    assert f"{file} has mode {readable:04o}: whoever can read it" in record.getMessage()
+    assert f"{file} has mode {readable:04o}: others who can read it" in record.getMessage()
 
 
 @pytest.mark.parametrize("private", [0o600, 0o400])

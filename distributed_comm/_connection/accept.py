@@ -2,8 +2,8 @@
 
 Connections in their handshake, and all of them, are bounded. A listener at a bound, or near the
 limit of file descriptors, closes the stranger that has been idle longest (see `eviction`). If there
-is none it stops accepting until there is room, and the kernel's backlog keeps who dials meanwhile.
-What follows the handshake is the callback's.
+is none it stops accepting until there is room, and the kernel's backlog keeps the others meanwhile.
+Once its handshake is done, a connection is the callback's.
 """
 
 import asyncio
@@ -53,14 +53,14 @@ PAUSE = 0.2
 SOON = 0.01
 #: Seconds between two warnings that there are as many connections as may be.
 SILENCE = 60.0
-#: What accept() raises when the machine, not the peer, is the reason.
+#: Errors of accept() for which the machine, not the peer, is the reason.
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class SocketListener(Listener):
     """Accepts connections on its sockets; subclasses bind them and make the channels."""
 
-    #: As that of the connectors that dial it.
+    #: The framing, the same as that of the connectors that dial it.
     framing: MakeFraming = LengthFraming
 
     def __init__(
@@ -103,7 +103,7 @@ class SocketListener(Listener):
     def _identify(self, sock: socket.socket, name: Any) -> ConnectionInfo:
         """Prepare an accepted socket, of which accept() gave the peer's name; return its ends.
 
-        OSError where it has gone.
+        Raises OSError if the peer has gone.
         """
 
     def bind(self) -> None:
@@ -190,12 +190,12 @@ class SocketListener(Listener):
         return False
 
     def _wait(self, evict: Callable[[str], bool], why: str) -> None:
-        """Pause until there is room; who is not idle yet may be in a moment."""
+        """Evict a stranger and pause until it is gone; if none is idle, one may be in a moment."""
         crowd = self._crowd
         self._pause(SOON if evict(why) else crowd.patience() if len(crowd) else None)
 
     def _wait_for_place(self) -> None:
-        """Pause until another connection is within the limits; say so if nobody goes for it."""
+        """Pause until another connection is within the limits; log it if there are too many."""
         self._wait(self._crowd.evict, FULL)
         now = monotonic()
         if len(self._connections) >= self._options.limits.connections and now >= self._silent_until:
@@ -261,7 +261,7 @@ class SocketListener(Listener):
         return SocketStream(sock)
 
     def _welcome(self, state: LoopState, sock: socket.socket, name: Any) -> None:
-        """Begin the handshake with whoever was accepted."""
+        """Begin the handshake on an accepted socket."""
         try:
             info = self._identify(sock, name)
         except OSError:  # it has gone already
@@ -276,7 +276,7 @@ class SocketListener(Listener):
         self._handshakes[channel] = Deadline(state.loop, COURTESY, lambda: self._greet(channel))
         self._connections.add(channel)
         if not self._trust.includes(vouched=info.vouched, proven=False, relayed=False):
-            self._crowd.join(channel)  # until it has shown that it is none of them
+            self._crowd.join(channel)  # until it has shown that it is no stranger
         starting = state.turns.metered(self._start(stream, channel), handshake=True)
         self._handling.keep(start(starting, state.loop))
 
@@ -289,7 +289,7 @@ class SocketListener(Listener):
             self._lost(channel)
 
     def _greet(self, channel: ConnectionChannel) -> None:
-        """Send our hello to one who keeps silent, and wait a while."""
+        """Send our hello to a peer that keeps silent, and give it time to answer."""
         assert self._loop is not None
         channel.greet()
         patience = self._options.timeouts.handshake - COURTESY
@@ -301,7 +301,7 @@ class SocketListener(Listener):
     # -- callbacks of the channels -------------------------------------------------
 
     def _opened(self, channel: ConnectionChannel) -> None:
-        """The handshake is done."""
+        """Hand over the comm of a connection whose handshake is done, or refuse the peer."""
         self._handshakes.pop(channel).cancel()
         if not self._starved:  # a handshake that is done frees no descriptor
             self._resume()
@@ -325,7 +325,7 @@ class SocketListener(Listener):
         self._handling.begin(comm)
 
     def _lost(self, channel: ConnectionChannel) -> None:
-        """A connection is gone, perhaps before its handshake was done."""
+        """Forget a connection that is gone, perhaps before its handshake was done."""
         self._connections.discard(channel)
         self._crowd.leave(channel)
         deadline = self._handshakes.pop(channel, None)

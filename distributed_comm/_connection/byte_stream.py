@@ -1,7 +1,7 @@
 """What a connection sends its bytes into: a socket, TLS over one, or anything else that acts so.
 
 Received bytes go the other way: a stream calls an `asyncio.BufferedProtocol`, as asyncio's
-transports do, and the connection channel is one. So a stream is whatever can do both: a socket
+transports do, and the connection channel is one. So a stream is anything that does both: a socket
 with the loop's own transport, TLS over these, or two ends in memory.
 
 `tests/test_byte_stream.py` holds what each stream has to pass.
@@ -98,7 +98,7 @@ class ByteStream(Protocol):
         """Close at once; ``protocol.connection_lost`` follows if it was started."""
 
     def drop(self) -> None:
-        """Close where no loop will: it is closed itself, or the stream was never started."""
+        """Close without the loop, which is closed itself, or has never started the stream."""
 
     def is_closing(self) -> bool:
         """Return whether it is closed, or about to be."""
@@ -226,7 +226,7 @@ class SocketStream(OverSocket):
         return receive(self.sock, protocol)
 
     def end(self) -> None:
-        self.sock.shutdown(socket.SHUT_WR)  # in this turn, where uvloop's transport takes another
+        self.sock.shutdown(socket.SHUT_WR)  # in this turn; uvloop's transport takes another
 
     def abort(self) -> None:
         self.shut()  # now, whether or not the loop has another turn

@@ -96,7 +96,9 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self._closing: GracefulClose | None = None
         self._opened = opened
         self._lost = lost
-        self._settling: list[asyncio.Future[None]] | None = None  # who wait to know which apply
+        self._settling: list[asyncio.Future[None]] | None = (
+            None  # writers that wait to know which limits apply
+        )
         #: Whether the next writer has to wait.
         self.full = False
         #: Both ends, and what is known of the peer.
@@ -227,7 +229,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         return self.out.taken > 0
 
     def identify(self, about: dict[str, Any], *, vouched: bool) -> None:
-        """Take note of what a layer below has found out about the peer."""
+        """Add what the stream below has found out about the peer."""
         self.info = self.info._replace(about={**self.info.about, **about}, vouched=vouched)
 
     def attached(self, below: asyncio.BaseProtocol) -> asyncio.BaseProtocol:
@@ -235,7 +237,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         return below if self.turn is None else self.turn.above(below)
 
     def forget_maker(self) -> None:
-        """Call ``opened`` and ``lost`` no more: whoever waited for the handshake is gone."""
+        """Call ``opened`` and ``lost`` no more: nobody waits for the handshake now."""
         self._opened = self._lost = _nobody_asks
 
     def trust(self) -> None:
@@ -295,7 +297,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             self.dismiss(f"the peer did not say which limits apply for {gap:g} s (Timeouts.gap)")
 
     def _settle(self) -> None:
-        """Let those go on who wait for the peer's word, or for the end of the connection."""
+        """Wake the writers that wait for the peer's word, or for the end of the connection."""
         waiters, self._settling = self._settling, None
         for waiter in waiters or ():
             if not waiter.done():
@@ -454,7 +456,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     @property
     def surplus(self) -> int:
-        """How many more messages were sent than received: it grows where they are published."""
+        """How many more messages were sent than received: it grows if they are published."""
         return self.out.count - self.inbox.count
 
     def evict(self, why: str) -> None:
@@ -475,7 +477,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         await self._close(last_words)
 
     def refuse(self, why: str) -> Coroutine[Any, Any, None]:
-        """Let the peer not come in, at once; what is returned tells it so, and closes."""
+        """Refuse the peer, at once; the coroutine that is returned tells it so, and closes."""
         last_words = self.connection.refuse(why)
         if self.connection.state is LEAVING:
             self.inbox.close()
@@ -555,7 +557,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         cause: BaseException | None = None,
         kind: type[CommClosedError] = CommClosedError,
     ) -> None:
-        """Take note that the connection is gone, and wake whoever waits for something."""
+        """Mark the connection as gone, and wake everybody who waits for something."""
         self.connection.lose(why, cause, kind)
         if self.keepalive is not None:
             self.keepalive.stop()

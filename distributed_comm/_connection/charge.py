@@ -3,8 +3,8 @@
 A handler's reply to a stranger waits here until it is read, and nobody makes it read. So what
 is queued for an accepted peer that is not trusted is counted before it is queued, and given back
 as the socket takes it. A message that does not fit is refused, and the connection goes on; if
-there is not even room to say so, the peer is cut. What a dialler sends was its own program's
-choice, and is not counted. The first few kilobytes are not counted either, so that a short answer
+there is not even room to say so, the peer is cut. A dialler's messages were its own program's
+choice, and are not counted. The first few kilobytes are not counted either, so that a short answer
 reaches everybody even if others have used up the budget.
 """
 
@@ -28,9 +28,9 @@ UNCOUNTED = (ALLOWANCE - SIP) // 2
 #: thousand peers that do not read still leave room for others. By default the first of them
 #: have 1 MiB each, as trusted ones do.
 SHARE = 256
-#: Bytes that are held in advance where much is left, so that not each small message is counted.
+#: Bytes that are held in advance if much is left, so that not each small message is counted.
 ADVANCE = 16 * 1024
-#: What is left of a buffer is copied, and the buffer freed, once so many times as much was sent. To
+#: Once so many times the rest of a buffer was sent, the rest is copied and the buffer freed. To
 #: copy more would cost every long message; until then all of it counts.
 LITTLE = 63
 
@@ -64,7 +64,7 @@ class UnreadCharge:
         self.held = self._parts = 0
 
     def __del__(self) -> None:
-        """Do so for messages that nobody has read, or will."""
+        """Give back what messages hold that nobody has read, or will."""
         self.release()
 
 
@@ -162,7 +162,7 @@ class ChargedSendQueue(SendQueue):
             return
         nbytes = len(last)
         assert self._tail is not None
-        del self._tail[-nbytes:]  # for it may be refused
+        del self._tail[-nbytes:]  # it may be refused
         self.unsent -= nbytes
         fits = self._admit(nbytes)
         self._put([last])

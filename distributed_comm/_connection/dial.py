@@ -26,7 +26,7 @@ from .socket_state import drop
 __all__ = ["SocketConnector"]
 
 NO_HELLO = (
-    "it is connected, and no hello came; who listens there may hang, or have as many connections "
+    "it is connected, and no hello came; the listener may hang, or have as many connections "
     "as it accepts (Limits.connections)"
 )
 
@@ -34,7 +34,7 @@ NO_HELLO = (
 class SocketConnector(Connector):
     """Dials addresses of one kind of socket; subclasses do the dialling."""
 
-    #: What cuts the bytes into messages; a subclass may name another.
+    #: The framing, which cuts bytes into messages; a subclass may name another.
     framing: MakeFraming = LengthFraming
 
     @abstractmethod
@@ -47,7 +47,7 @@ class SocketConnector(Connector):
 
     @abstractmethod
     def _identify(self, sock: socket.socket, address: str) -> ConnectionInfo:
-        """Return both its ends; OSError where it is connected no more."""
+        """Return its two ends; OSError if it is not connected any more."""
 
     async def connect(  # type: ignore[override]  # takes no other connection_args
         self,
@@ -100,7 +100,7 @@ class SocketConnector(Connector):
             trusted = await greeted
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError):
-                exc.add_note(NO_HELLO)  # for who has cancelled this because it took too long
+                exc.add_note(NO_HELLO)  # it was cancelled because it took too long, say
             greeted.cancel()  # else it may get an exception that nobody retrieves
             channel.abort()
             raise

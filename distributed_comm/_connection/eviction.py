@@ -126,7 +126,7 @@ class Crowd:
         return len(self._arriving) + len(self._settled) + len(self._parting)
 
     def join(self, guest: Guest) -> None:
-        """Take one in whose handshake begins."""
+        """Add a connection whose handshake begins."""
         guest.place = Place()
         self._move(guest, self._arriving)
 

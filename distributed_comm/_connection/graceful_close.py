@@ -1,7 +1,7 @@
 """Closing in order: the side that closes sends what is queued and a goodbye, and ends its half.
 
-Then it waits. What still comes is discarded until the peer has ended, too, so nothing that was
-written is lost to a reset.
+Then it waits. Bytes that still come are discarded until the peer has ended, too, so nothing that
+was written is lost to a reset.
 """
 
 from asyncio import AbstractEventLoop, Future
@@ -15,7 +15,7 @@ __all__ = ["GracefulClose"]
 
 
 class Ending(Protocol):
-    """What it needs of the connection."""
+    """What a graceful close needs of its connection."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -45,7 +45,7 @@ class GracefulClose:
         """Send these bytes behind what is queued, end our half, and wait for the peer's end.
 
         It takes ``seconds`` at most; then, or if it is cancelled, the connection is aborted.
-        Whoever calls it again only waits.
+        A second call only waits.
         """
         deadline = Deadline(self._loop, self._seconds, self._connection.abort)
         try:
@@ -75,7 +75,7 @@ class GracefulClose:
         await ended
 
     def done(self) -> None:
-        """Let go on who waits: the connection is gone."""
+        """Wake all callers of `run`: the connection is gone."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

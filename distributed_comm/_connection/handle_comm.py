@@ -20,7 +20,7 @@ class Handling:
         self._tasks: set[asyncio.Future[None]] = set()
 
     def begin(self, comm: Comm) -> None:
-        """Hand the comm over; it is aborted where that fails, now or later."""
+        """Hand the comm over; it is closed if its handler fails, now or later."""
         try:
             result = self._handle_comm(comm)
         except Exception as exc:
@@ -36,7 +36,7 @@ class Handling:
     async def _watch(self, handling: Awaitable[None], comm: Comm) -> None:
         try:
             await handling
-        except CommClosedError as exc:  # what connections do
+        except CommClosedError as exc:  # as connections do
             comm.log.line(logging.INFO, "the handler of %s ended: %s", comm, exc)
             comm.abort()
         except Exception as exc:
@@ -47,6 +47,6 @@ class Handling:
             raise
 
     def keep(self, task: "asyncio.Future[None]") -> None:
-        """Hold a task until it is done, for the loop itself does not."""
+        """Hold a task until it is done, because the loop itself does not."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

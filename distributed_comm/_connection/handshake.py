@@ -54,8 +54,8 @@ def judge(channel: ConnectionChannel, trust: Trust, budget: Budget, log: Strange
     If not, it takes turns with others, the memory for its messages is taken from the budget, and
     ``log`` is for what it causes.
 
-    Raises FatalCommClosedError, with one text for every reason, where trust is required of
-    the peer and it has none: the caller refuses it.
+    Raises FatalCommClosedError, with one text for every reason, if trust is required of the
+    peer and it has none: the caller refuses it.
     """
     info, proven, relayed = channel.info, channel.connection.proven, channel.connection.relayed
     trusted = trust.includes(vouched=info.vouched, proven=proven, relayed=relayed)

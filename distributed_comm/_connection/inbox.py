@@ -5,9 +5,10 @@ read; nothing in between suspends, so a cancelled read finds its message still t
 are pushed: a function gets each in that callback. A stranger's may have to wait for its turn, and
 do so here.
 
-What waits takes memory. Above a limit the connection stops receiving until all was read. A
-stranger's is taken from the budget of all strangers, but for a little, and who would exceed it is
-cut. It stays charged behind the end of the connection, for so do the messages.
+Unread messages take memory. Above a limit the connection stops receiving until all are read. A
+stranger's are charged to the budget of all strangers, but for a few kilobytes; a stranger that
+would exceed it is cut. They stay charged after the end of the connection, because they can still be
+read.
 """
 
 from asyncio import CancelledError, sleep
@@ -32,8 +33,8 @@ from .send_queue import SendQueue
 
 __all__ = ["Inbox", "Receiving"]
 
-#: The messages of whoever has none: one list for all, and never added to. A deque of its own takes
-#: 760 bytes, an eighth of an idle comm; so several messages are a deque, and one is a list.
+#: The messages of an inbox that has none: one list for all, and never added to. A deque of its own
+#: takes 760 bytes, an eighth of an idle comm; so several messages are a deque, and one is a list.
 EMPTY: list[Frames] = []
 
 
@@ -293,7 +294,7 @@ class Inbox:
         self.go_on()
 
     def _push_all(self, messages: list[Frames]) -> list[Frames]:
-        """Call the receiver; what comes after it was taken away is kept."""
+        """Call the receiver with each; return the messages that follow once it is taken away."""
         for index, message in enumerate(messages):
             receiver = self._receiver
             if receiver is None:
@@ -345,7 +346,7 @@ class Inbox:
             self._dispatch = self._take_turns
 
     def _take_turns(self, messages: list[Frames]) -> list[Frames]:
-        """Hand messages out as long as it is the turn of that; the others wait."""
+        """Hand messages out until the turn is over; the others wait."""
         turn, receiver = self._owner.turn, self._receiver
         if (
             receiver is not None
@@ -387,7 +388,7 @@ class Inbox:
         turn.wait()
 
     def go_on(self) -> None:
-        """Hand out what has waited, as long as it is the turn of that."""
+        """Hand out messages that have waited, until the turn is over."""
         turn = self._owner.turn
         if self._receiver is None:
             if self._messages and self._reading:
@@ -418,6 +419,7 @@ class Inbox:
         return len(self._messages)
 
     def unread(self) -> int:
+        """Return how many messages wait."""
         return len(self._messages)
 
     def is_paused(self) -> bool:
@@ -439,7 +441,7 @@ class Inbox:
         self._messages = EMPTY
 
     def close(self) -> None:
-        """Do so, tell a reader, and go on receiving: what still comes is discarded."""
+        """Drop what waits, wake a reader, and go on receiving: what still comes is discarded."""
         self.clear()
         self.wake()
         if self._crowded:
@@ -452,13 +454,13 @@ class Inbox:
             self._owner.resume()
 
     def end(self) -> None:
-        """Take note that nothing more comes, and wake a reader."""
+        """Wake a reader, because nothing more comes, and give back memory that nothing needs."""
         if not self._messages and self._charge is not None:
             self._charge.release()
         self.wake()
 
     def part(self) -> None:
-        """Let go of the connection, which would be a cycle, once nothing waits any more."""
+        """Forget the connection, which refers to this, once nothing waits any more."""
         if not self._messages and self._receiver is None:
             self._owner = Ended()
         else:

@@ -4,10 +4,10 @@ Strategy: nothing at all is done for a message. A few times in the shortest time
 beat, the bytes that have come are compared with those at the last one. Beats are counted and
 not seconds, so however long a loop was blocked, that is one of them.
 
-Who is cut: a peer that stopped inside a message, and one whose system is silent, that is,
-acknowledges nothing of what was sent. A *process* that is silent is not: its loop may be
+Two kinds of peer are cut: one that stopped inside a message, and one whose system is silent, that
+is, acknowledges nothing of what was sent. A *process* that is silent is not: its loop may be
 blocked, or it pauses reading, as a slow reader has to, and then sees no ping. So a ping is
-not there for its answer. It is there to have something acknowledged where nothing else is
+not there for its answer. It is there to have something acknowledged if nothing else is
 sent, and to keep the way open that bytes take, through a firewall for instance. A stranger
 whose process takes nothing of its replies is cut all the same: they are in our memory.
 """
@@ -56,7 +56,7 @@ class Watched(Protocol):
 
 
 class Keepalive:
-    """Looks after one connection from `start` on, and cuts it where its peer is gone."""
+    """Looks after one connection from `start` on, and cuts it if its peer is gone."""
 
     __slots__ = (
         "_connection", "_heard", "_heartbeat", "_silent", "_still", "_stream", "_timeouts",
@@ -111,7 +111,7 @@ class Keepalive:
             )
 
     def _act(self, beat: float) -> None:
-        """Cut the connection, or ping the peer, where it is time to."""
+        """Cut the connection, or ping the peer, if it is time to."""
         gap, keepalive = self._timeouts.gap, self._timeouts.keepalive
         if (self._unacknowledged - 1) * beat >= keepalive:
             self._connection.fail(

@@ -29,15 +29,15 @@ __all__ = ["JOIN", "SendQueue", "Sending", "is_borrowed"]
 JOIN = 64 * 1024
 #: Bytes that one connection sends before the others of the loop get their turn.
 SHARE = 1024 * 1024
-#: What a full stream is given to find out when it takes bytes again.
+#: Bytes that a full stream is given, to find out when it takes more.
 PARK = 16 * 1024
 #: Buffers of one system call.
 GATHER = 16
 
-#: The queue of whoever has nothing queued: one for all, and never added to. A deque of its
-#: own takes 760 bytes, an eighth of an idle comm.
+#: The queue of a connection that has nothing queued: one for all, and never added to. A deque of
+#: its own takes 760 bytes, an eighth of an idle comm.
 EMPTY: deque[Buffer] = deque()
-#: The waiting writers of whoever never had one, likewise never added to.
+#: The waiting writers of a connection that never had one, likewise never added to.
 NO_WAITERS: dict[asyncio.Future[None], int] = {}
 
 
@@ -131,7 +131,7 @@ class SendQueue:
         #: Unsent bytes from which on small messages are not just added.
         self.brim = JOIN
         #: Whether nothing is queued and nothing was sent in this turn of the loop: then the next
-        #: bytes leave at once. Whoever receives sets it, for an event of the socket begins a turn.
+        #: bytes leave at once. The inbox sets it, because an event of the socket begins a turn.
         self.fresh = True
         #: Bytes that the stream has not taken.
         self.unsent = 0
@@ -200,7 +200,7 @@ class SendQueue:
         self._short = 0
 
     def _introduce(self) -> None:
-        """Do so, and take note of what the peer is sure to accept."""
+        """Say what else this side accepts, and note what the peer is sure to accept."""
         connection = self._connection
         verdict = connection.verdict()
         if verdict:
@@ -266,7 +266,7 @@ class SendQueue:
         self.flush()
 
     def put_off(self, buffers: list[bytes | memoryview]) -> None:
-        """Queue such bytes, for somebody else to flush."""
+        """Queue such bytes without sending them; the next flush does."""
         self._scheduled = True
         self._posted += self._put(buffers)
 

@@ -1,7 +1,7 @@
 """What the system knows of a connected socket, and how one is closed.
 
-None of these functions waits. They take sockets of TCP and of Unix; where the system does not tell,
-they say what does no harm.
+None of these functions waits. They take sockets of TCP and of Unix; if the system does not tell,
+they give the answer that does no harm.
 """
 
 import select
@@ -18,7 +18,7 @@ except ImportError:  # Windows
 
 __all__ = ["drop", "has_left", "has_news", "is_unacknowledged", "shut", "unacknowledged"]
 
-#: What `poll` says of a peer that sends no more; where it says nothing, the end is only read.
+#: The event of `poll` for a peer that sends no more; 0 if it has none: then only a read finds out.
 GONE = getattr(select, "POLLRDHUP", 0)
 #: Of Linux's struct tcp_info: probes of a closed window that nobody answered, segments that
 #: are not acknowledged, and milliseconds since something was.
@@ -68,8 +68,8 @@ def has_news(sock: socket.socket) -> bool:
 def is_unacknowledged(sock: socket.socket, seconds: float) -> bool:
     """Return whether bytes are under way and nothing was acknowledged for so many seconds.
 
-    A peer that takes no more bytes, and says so, has nothing under way. False where the
-    system does not tell, and where the sockets are none of TCP.
+    A peer that takes no more bytes, and says so, has nothing under way. False if the
+    system does not tell, or the socket is not one of TCP.
     """
     if sys.platform != "linux":
         return False

@@ -2,10 +2,9 @@
 
 Between two processes of one host most of a short exchange goes into waking the one that
 sleeps. A loop that has something to do in its next turn does not sleep, so that is all it is
-given. It takes a core meanwhile, so where that is not asked for (`CommOptions.busy_poll`) a
-loop polls only for the steps of a handshake, and only while that helps: where the peer waits
-for this very core, no step ever comes while it is polled for, and where others compute, this
-process is made to wait itself.
+given. It takes a core meanwhile. So unless that is asked for (`CommOptions.busy_poll`), a loop
+polls only for the steps of a handshake, and only while that helps. If the peer waits for this very
+core, no step comes while it is polled for; if others compute, this process has to wait itself.
 """
 
 import asyncio
@@ -16,11 +15,11 @@ __all__ = ["STEP", "Poller"]
 
 #: Seconds for which a step of a handshake is waited for: some times what it takes.
 STEP = 200e-6
-#: Polls in vain, one after the other, after which no step is polled for …
+#: Consecutive useless polls after which no step is polled for …
 USELESS = 3
 #: … but one in so many, to see whether that has changed.
 RETRY = 64
-#: The part of a poll for which the processor was somebody else's, above which it is in vain.
+#: The part of a poll for which the processor was somebody else's, above which it is useless.
 LOST = 0.2
 
 
@@ -38,7 +37,7 @@ class Poller:
         self._until = 0.0
         self._steps = 0  # of handshakes, since it is awake
         self._began = self._used = 0.0  # when they began, by the clock and by the processor's
-        self._useless_polls = 0  # polls in a row that were
+        self._useless_polls = 0  # consecutive
         self._asked = 0
 
     def poll(self, seconds: float) -> None:
@@ -49,7 +48,7 @@ class Poller:
             self.awake = True
 
     def poll_for_step(self) -> None:
-        """Do so for the next step of a handshake with a peer of this host."""
+        """Keep the loop awake for the next step of a handshake with a peer of this host."""
         self._asked += 1
         if self._steps or self._useless_polls < USELESS or self._asked % RETRY == 0:
             if not self._steps:

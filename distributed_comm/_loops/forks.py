@@ -29,10 +29,10 @@ making = threading.RLock()
 
 
 class Forkable(Protocol):
-    """What wants to know, in the child, that it is the parent's."""
+    """An object that has to know, in the child, that it is the parent's."""
 
     def _forked(self) -> None:
-        """Note it; nothing may be touched that both processes share."""
+        """Disown what is the parent's; nothing may be touched that both processes share."""
 
 
 _owned: WeakSet[socket.socket] = WeakSet()
@@ -85,7 +85,7 @@ def own(sock: socket.socket) -> None:
 
 
 def entrust(sock: socket.socket) -> None:
-    """Leave a socket to somebody who is watched, and lets it go: an entry takes 150 bytes."""
+    """Leave a socket to an object that is watched, and lets it go: an entry takes 150 bytes."""
     _owned.discard(sock)
 
 

@@ -1,7 +1,7 @@
 """The heartbeat: all connections of a loop are looked at every few seconds, by one timer.
 
-A timer for each of them would cost 700 bytes an idle connection, where all the rest takes
-5,800, and would wake the process for every one of them.
+A timer for each of them would cost 700 bytes an idle connection, beside 5,800 for all the rest,
+and would wake the process for every one of them.
 """
 
 from asyncio import AbstractEventLoop
@@ -18,10 +18,10 @@ BATCH = 100
 
 
 class Watchful(Protocol):
-    """What wants to look after something at each beat."""
+    """A member of a heartbeat."""
 
     def look(self) -> None:
-        """Do so; what it raises is the loop's to report."""
+        """Look after something; the loop reports exceptions."""
 
 
 class Heartbeat:
@@ -50,7 +50,7 @@ class Heartbeat:
         self._members.discard(member)
 
     def _go(self) -> None:
-        if not self._members:  # not before: who connects again and again would pay each time
+        if not self._members:  # not in `leave`: each of many short connections would pay
             self._deadline = None
             return
         assert self._deadline is not None

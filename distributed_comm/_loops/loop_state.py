@@ -61,12 +61,12 @@ class LoopState:
         return self._ciphertext
 
 
-#: By the loop's identity, for a key that is the loop would keep it.
+#: By the loop's identity, because a key that is the loop would keep it.
 _known: WeakValueDictionary[int, LoopState] = WeakValueDictionary()
 
 
 def state_of(loop: AbstractEventLoop) -> LoopState:
-    """Return the state of a loop; whoever uses a part of it keeps the whole."""
+    """Return the state of a loop; a user of any part has to keep the whole."""
     state = _known.get(id(loop))
     if state is None or state.loop is not loop:
         state = _known[id(loop)] = LoopState(loop)

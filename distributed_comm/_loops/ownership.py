@@ -1,6 +1,6 @@
 """Whose something is: the event loop that it was made in, which alone may use it.
 
-For the texts of errors; what is asked for each message is `mailbox.Switch.runs`.
+For the texts of errors alone; each message asks `mailbox.Switch.runs`.
 """
 
 import asyncio

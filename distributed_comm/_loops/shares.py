@@ -31,8 +31,8 @@ IDLE = 0.02
 IDLE_GREETINGS = 0.1
 #: Seconds of debt at which a lane closes. Others wait for so long, and for one message more.
 QUANTUM = 0.005
-#: The same if no trusted peer calls and the work is light, for a look at the sockets has its price.
-#: Messages that came together are interrupted at the quantum all the same.
+#: The same if no trusted peer calls and the work is light, because a look at the sockets has its
+#: price. Messages that came together are interrupted at the quantum all the same.
 LEISURE = 0.05
 #: The same for handshakes. If no trusted peer calls, the lanes alternate by these quanta.
 GREETINGS = 0.02

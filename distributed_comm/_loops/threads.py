@@ -55,7 +55,7 @@ class Job:
     __slots__ = ("_claim", "_context", "_loop", "_work", "future")
 
     def __init__(self, work: Callable[[], Any]) -> None:
-        self._claim = Lock()  # never released: whoever has it does the work
+        self._claim = Lock()  # never released: its holder does the work
         self._context = copy_context()
         self._loop = asyncio.get_running_loop()
         self._work = work
@@ -86,6 +86,7 @@ class Job:
             return None, exc
 
     def settle(self, result: Any, error: BaseException | None) -> None:
+        """Give the future the result, or the error; in the loop's thread."""
         self._work = _nothing
         if self.future.done():  # cancelled
             return

@@ -76,7 +76,7 @@ class Turns:
         return self._tally.inside
 
     def charge(self, lane: Lane, seconds: float) -> None:
-        """Take note that a stranger has used so much."""
+        """Charge a lane the seconds that a stranger has used."""
         if self.shares.charge(lane, seconds):
             self.look_soon()
 
@@ -95,12 +95,12 @@ class Turns:
             self.look_soon()
 
     def look_soon(self) -> None:
-        """See to lanes that have closed, or where somebody waits."""
+        """Look, in the next turn of the loop, which lanes can open and who may go on."""
         if self._due is None:
             self._due = self.loop.call_soon(self._look)
 
     def _look(self) -> None:
-        """Open what may be open, and let go on who waits there."""
+        """Open the lanes that may be open, and let those go on that wait for them."""
         shares = self.shares
         self._tally.count_look()
         shares.settle(processor(), clock())

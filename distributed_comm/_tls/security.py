@@ -20,17 +20,17 @@ PEM = "-----BEGIN "
 class Security:
     """What ``tls://`` needs: each certificate and key as the path of a PEM file, or as PEM text.
 
-    ``ca`` signed the certificates of those we believe; whoever has one of them is trusted, so
-    it should be a CA of your own. ``cert`` and ``key`` are shown to the peer; a ``cert`` may
+    ``ca`` signed the certificates of those we believe; every peer with one of them is trusted,
+    so it should be a CA of your own. ``cert`` and ``key`` are shown to the peer; a ``cert`` may
     hold its key and the chain of its CAs, too. Versions of TLS below ``minimum_version`` are
     refused. ``ciphers`` is a list in OpenSSL's format, for TLS 1.2 (those of 1.3 are all fit). A
-    listener refuses who has no certificate, unless ``mutual=False``; a dialler refuses a listener
-    whose certificate is not for the host name that was dialled, or for ``server_hostname``, unless
-    ``check_hostname=False``. With ``require_encryption`` addresses whose bytes others may read are
-    refused.
+    listener refuses peers without a certificate, unless ``mutual=False``; a dialler refuses a
+    listener whose certificate is not for the host name that was dialled, or for
+    ``server_hostname``, unless ``check_hostname=False``. With ``require_encryption`` addresses
+    whose bytes others may read are refused.
 
     The files are read once, by the first `connect` or `listen`. Raises ValueError then for
-    what is no certificate or key, OSError for a file that cannot be read. No text is shown
+    a text that is no certificate or key, OSError for a file that cannot be read. No text is shown
     in any error, nor by ``repr``: it may hold a key.
     """
 
@@ -48,7 +48,7 @@ class Security:
     def temporary(cls, *, days: int = 365) -> "Security":
         """Make a certificate that is its own CA, so that peers are those who have this object.
 
-        It can be pickled, and its texts handed to other processes; whoever has the key is a
+        It can be pickled, and its texts handed to other processes; everybody with the key is a
         peer. Needs the library ``cryptography``.
         """
         try:

@@ -3,11 +3,11 @@
 Strategy: to the loop's transport the stream is the protocol, and to the connection it is what a
 plain socket is. So the connection knows nothing of it, and one over tcp pays nothing.
 
-What is received goes in small portions through a BIO of OpenSSL's, and is decrypted straight
-to where the framing wants it: the shared block, or a large frame's own memory. Until the
+Received bytes go in small portions through a BIO of OpenSSL's, and are decrypted straight to
+where the framing wants them: the shared block, or a large frame's own memory. Until the
 TLS handshake is done, the stream is full, so that our hello waits in it.
 
-What is sent is encrypted record by record and goes to the socket at once. Where that is full, the
+Sent bytes are encrypted record by record and go to the socket at once. If that is full, the
 transport gets the rest, at most AHEAD bytes; until it is gone the stream is full, too. So borrowed
 memory is free as soon as it was encrypted.
 
@@ -32,7 +32,7 @@ __all__ = ["AHEAD", "TLSStream"]
 RECORD = 16 * 1024
 #: The most that is encrypted before the socket has taken what was encrypted before.
 AHEAD = 256 * 1024
-#: What a BIO is given at once, for it never gives its memory back.
+#: Bytes that a BIO is given at once, because it never gives its memory back.
 PORTION = 32 * 1024
 #: In words of TLS, to a peer that speaks something else: a fatal alert, protocol_version.
 NOT_PLAIN = bytes.fromhex("15 03 03 00 02 02 46")

@@ -1,10 +1,11 @@
-"""The two ends of a connection inside one process: inboxes, and who waits at them.
+"""The two ends of a connection inside one process: inboxes, and those who wait at them.
 
-Strategy: whoever writes appends to the other end's inbox and wakes who waits there. The
+Strategy: a writer appends to the other end's inbox and wakes the reader there. The
 ends may belong to loops of two threads, and there is no lock: an inbox is a deque, whose
 appending and taking are atomic; of every other attribute only one thread is the writer;
-and what crosses between threads follows one rule. *Who waits first says so, then looks
-again; who has news first leaves it, then looks who waits.* One of the two sees the other.
+and what crosses between threads follows one rule. *A side that is about to wait says so, then
+looks again; a side with news leaves it, then looks whether the other waits.* One of the two sees
+the other.
 
 Between two tasks of one loop nearly every message takes the plain way, `_kernels.mailbox`.
 Whatever that refuses is done here: another loop, a full inbox, the end, an error.
@@ -127,7 +128,7 @@ class End:
         """Return how the connection ended, None while it is open."""
         peer = self.peer
         if self.far and peer.left is None and peer.loop.is_closed():
-            peer.left = LOST  # by us, for no code of its own will run any more
+            peer.left = LOST  # by us, because no code of its own will run any more
         return self.left or peer.left
 
     def leave(self, how: Departure) -> None:
@@ -196,7 +197,7 @@ class End:
                 self.loop.call_soon_threadsafe(self.wake)
 
     def wake(self) -> None:
-        """Do so in this end's thread."""
+        """Have those who wait look again; in this end's thread."""
         self.ringing = False  # first: who comes with news from here on has to ring again
         if self.loop.is_closed():
             return

@@ -52,7 +52,7 @@ OWN = {
     errno.ENOMEM: "on this machine",
     errno.EADDRNOTAVAIL: "on this machine",
 }
-#: What connect() says of a connection that is not there yet.
+#: Errors of connect() for a connection that is not there yet.
 UNDER_WAY = {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK, errno.EINTR}
 
 AddrInfo = tuple[int, tuple[object, ...]]  # family and socket address
@@ -61,7 +61,7 @@ AddrInfo = tuple[int, tuple[object, ...]]  # family and socket address
 def lookup_now(host: str, port: int, *, numeric: bool) -> list[AddrInfo]:
     """Resolve a host, which blocks unless it is a ``numeric`` address.
 
-    Raises gaierror, an OSError, where it is unknown, ValueError where it is no name.
+    Raises gaierror, an OSError, if it is unknown, ValueError if it is no name.
     """
     flags = socket.AI_NUMERICHOST if numeric else 0
     with _names(host):
@@ -99,8 +99,8 @@ def tune(sock: socket.socket) -> None:
 def unpace(sock: socket.socket) -> None:
     """Send without pacing, on a connection within this host.
 
-    Linux's BBR, where it is the system's choice, spaces packets out by timers, for the sake of
-    a network. There is none here, and it halves what goes through.
+    Linux's BBR, if it is the system's choice, spaces packets out by timers, for the sake of a
+    network. There is none here, and it halves what goes through.
     """
     if UNPACED is not None:
         with suppress(OSError):
@@ -146,7 +146,7 @@ async def dial(loop: asyncio.AbstractEventLoop, found: Sequence[AddrInfo]) -> so
                 errors.append(exc)
     finally:
         for task in trying:
-            # Cancelled, it closes its socket; it may be done already, where we were cancelled.
+            # Cancelled, it closes its socket; it may be done already, if we were cancelled.
             if not task.cancel() and task.exception() is None:
                 drop(task.result())
     raise OSError("; ".join(map(str, errors)) or "the name has no address")
@@ -209,7 +209,7 @@ async def _connect(
 def _is_itself(sock: socket.socket) -> bool:
     """Return whether a socket is connected to itself.
 
-    TCP makes such a connection where nobody listens and the port that the system chose for our
+    TCP makes such a connection if nobody listens and the port that the system chose for our
     end happens to be the one that is dialled. Our own bytes would come back as the peer's,
     and the server that should listen there could not have the port.
     """
@@ -286,7 +286,7 @@ def host_port(name: tuple[object, ...]) -> str:
 
 
 def resolve(host: str) -> str:
-    """Return an IP address of a host, IPv4 where it has one; a wildcard stays."""
+    """Return an IP address of a host, IPv4 if it has one; a wildcard stays."""
     if not host:
         return host
     try:

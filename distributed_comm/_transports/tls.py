@@ -15,7 +15,7 @@ from .tcp import TCPBackend, TCPConnector, TCPListener
 __all__ = ["TLSBackend"]
 
 SCHEME = "tls"
-#: What a context is for; those of the older protocols are for both.
+#: The use of a context; those of the older protocols are for both.
 ROLES = {ssl.PROTOCOL_TLS_CLIENT: "dialling", ssl.PROTOCOL_TLS_SERVER: "listening"}
 
 

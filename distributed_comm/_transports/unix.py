@@ -52,7 +52,7 @@ class UnixConnector(SocketConnector):
 
 
 class UnixListener(SocketListener):
-    """Listens on one path or name; on a path of its own where none is given."""
+    """Listens on one path or name; on a path of its own if none is given."""
 
     def __init__(
         self, loc: str, handle_comm: HandleComm, deserialize: bool, **trust_and_options: Any

@@ -2,7 +2,7 @@
 
 A socket in the file system outlives the process that bound it, and nothing about it says
 whether somebody still listens. So a lock lies beside it, which the kernel lets go when its
-holder ends: who has the lock may remove what is there, and nobody else does.
+holder ends: only the holder of the lock removes what is there.
 """
 
 import errno
@@ -35,7 +35,7 @@ NOBODY = 65534
 
 
 class Peer(NamedTuple):
-    """The process at the other end, as the kernel knows it; None where it does not say."""
+    """The process at the other end, as the kernel knows it; None if it does not say."""
 
     uid: int | None
     pid: int | None
@@ -70,8 +70,8 @@ def encode(loc: str) -> bytes:
 def connect(loc: str) -> socket.socket:
     """Return a connected socket; OSError names the address.
 
-    It is connected or refused at once, also where the listener has no room: then the system
-    would have a blocking caller wait, and tells no other one when there is.
+    It is connected or refused at once, also if the listener has no room: then the system would
+    have a blocking caller wait, and tells no other one when there is.
     """
     name = encode(loc)
     sock = None
@@ -103,7 +103,7 @@ def uid_is_ours(uid: int | None) -> bool:
 
 
 class ListenAddress:
-    """Where one listener's socket is: a path with its lock, or an abstract name.
+    """The address of one listener: a path with its lock, or an abstract name.
 
     A folder that does not exist is made, one level, for this user alone.
     """
@@ -115,7 +115,7 @@ class ListenAddress:
         self._mark: tuple[int, int] | None = None  # of the socket that we made
 
     def bind(self) -> socket.socket:
-        """Return a listening socket, for this user alone; OSError where somebody else listens."""
+        """Return a listening socket, for this user alone; OSError if somebody else listens."""
         if self._name.startswith(b"\0"):
             return self._listen()
         self._make_folder()

@@ -1,7 +1,7 @@
 """Which listener an address means: 127.0.0.1 is another one on each machine.
 
-A proof is bound to the listener's address as both ends see it, so that one who passes on what
-they say shows. But an address of a machine to itself looks the same on every machine, and in
+A proof is bound to the listener's address as both ends see it, so that a relay between them
+shows. But an address of a machine to itself looks the same on every machine, and in
 every network namespace; so an endpoint of that kind says where it is, too. Two ends of a true
 connection are told the same by their kernel. Others learn nothing by it: it is hashed.
 """
@@ -17,7 +17,7 @@ from .._addressing import unparse_host_port
 
 __all__ = ["ip_endpoint", "unix_endpoint"]
 
-#: What is hashed with the numbers of a kernel.
+#: A prefix that is hashed with the numbers of a kernel.
 DOMAIN = b"distributed_comm host 1\0"
 #: Linux's 5.14 number for what tells the network namespace of a socket from all others since
 #: the machine was started. It needs no /proc, and is right for a socket that was handed over.
@@ -42,7 +42,7 @@ def ip_endpoint(sock: socket.socket, name: tuple[object, ...], *, same_host: boo
 
 
 def unix_endpoint(owner: int | None) -> str:
-    """Return the same for a Unix socket: its owner, for it has other names in other mounts.
+    """Return the same for a Unix socket: its owner, because it has other names in other mounts.
 
     Of which machine, and not of which network namespace: a path leads from one to another.
     """

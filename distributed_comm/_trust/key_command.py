@@ -1,4 +1,4 @@
-"""python -m distributed_comm key: where the user's key is; it is made where there is none."""
+"""python -m distributed_comm key: where the user's key is; it is made if there is none."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Say it, and never what the key is; the value is the exit status."""
+    """Print where the key is, and never what it is; the value is the exit status."""
     argparse.ArgumentParser(prog="python -m distributed_comm key", description=__doc__).parse_args(
         argv
     )

@@ -181,7 +181,7 @@ def read(path: Path, rules: Rules) -> bytes:
         raise KeyFileError(f"the key file {path} is empty: {rules.instead}")
     if UNIX and status.st_mode & 0o044:
         logger.warning(
-            "the key file %s has mode %s: whoever can read it can run code in this process",
+            "the key file %s has mode %s: others who can read it can run code in this process",
             path, _mode(status),
         )  # fmt: skip
     return text

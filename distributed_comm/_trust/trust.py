@@ -40,7 +40,7 @@ REFUSAL = "the peer is not trusted, and require_trust=True was passed"
 
 
 class Trust(NamedTuple):
-    """Whom one side trusts: everybody or nobody where it was ``declared``, else who is proven.
+    """Whom one side trusts: everybody or nobody if that was ``declared``, else proven peers.
 
     ``relayed`` believes proofs that came through something in between.
     """
@@ -58,7 +58,7 @@ class Trust(NamedTuple):
         require_trust: bool,
         relayed: bool,
     ) -> "Trust":
-        """Find the key, where one is of use; ValueError for what contradicts itself."""
+        """Find the key, if one is of use; ValueError for arguments that contradict each other."""
         if require_trust and trusted is False:
             raise ValueError("require_trust=True and trusted=False: expected one of them")
         found = None if trusted is False else find_key(key)
@@ -80,7 +80,7 @@ class Trust(NamedTuple):
 
 
 def find_key(given: str | bytes | None = None) -> bytes | None:
-    """Return the key of the HMAC, None where there is none; KeyFileError for an unsafe file.
+    """Return the key of the HMAC, None if there is none; KeyFileError for an unsafe file.
 
     ``given`` goes before the environment, and that before the user's file. Empty means none.
     """
@@ -167,5 +167,5 @@ def _home() -> Path | None:
     """Return the home if it is a folder; HOME, even a useless one, replaces the entry in passwd."""
     home = os.environ.get("HOME") if os.name != "nt" else None
     if home is None:
-        home = os.path.expanduser("~")  # "~" where the user has no entry
+        home = os.path.expanduser("~")  # "~" if the user has no entry
     return Path(home) if os.path.isabs(home) and os.path.isdir(home) else None

@@ -35,7 +35,7 @@ class Budget:
         return self._limit - self.used
 
     def change(self, by: int) -> None:
-        """Hold so many bytes more, or less; ValueError where that is too much."""
+        """Hold so many bytes more, or less; ValueError if that is too much."""
         with self._lock:
             if by > 0 and self.used + by > self._limit:
                 raise ValueError(
@@ -58,7 +58,7 @@ class Hold:
         self._held = 0
 
     def change(self, by: int) -> None:
-        """Hold so many bytes more; ValueError where that is too much. Less is for `release`."""
+        """Hold so many bytes more; ValueError if that is too much. Less is for `release`."""
         if by > 0:
             self._budget.change(by)
             self._held += by

@@ -57,7 +57,7 @@ REFUSED = f"the peer does not trust this side, and has require_trust=True: {REME
 
 
 class Layer(Protocol):
-    """What stands between a connection and its framing, and hands on what that returns."""
+    """Stands between a connection and its framing, and hands on the messages."""
 
     framing: Framing
 
@@ -124,8 +124,8 @@ class Connection:
         self.said = False
         #: Called when the peer has said which of its limits apply.
         self.settled: Callable[[], None] = _nobody_waits
-        #: Called with the bytes that a control message asks for, and with our proof; set by
-        #: whoever sends.
+        #: Called with the bytes that a control message asks for, and with our proof; set by the
+        #: channel, which sends them.
         self.respond: Callable[[list[bytes | memoryview]], None] = _ignore
         #: Return the bytes of a message's frames as buffers; for an open connection.
         self.encode = self._framing.encode
@@ -145,7 +145,7 @@ class Connection:
         return self.encode([encode_hello(local_hello(self._codecs, terms=accepted(self._limits)))])
 
     def close(self) -> list[bytes | memoryview]:
-        """Close our side; return the bytes of the goodbye, where one is to be said."""
+        """Close our side; return the bytes of the goodbye, if one is to be said."""
         said = self.goodbye() if self.state in {OPEN, FAREWELL} else []
         self._move(CLOSE, "closed by this side", clean=True)
         return said
@@ -180,7 +180,7 @@ class Connection:
             self._move(LOST, why, kind, cause)
 
     def reason(self, why: str) -> list[bytes | memoryview]:
-        """Return the bytes that say why we end the connection; none to who understands none."""
+        """Return the bytes that say why we end the connection; none if the peer knows none."""
         if self.remote is None or not self.remote.hears_reasons:
             return []
         return self.encode([control.encode_reason(why)])
@@ -202,7 +202,7 @@ class Connection:
             self.respond(verdict)
 
     def verdict(self) -> list[bytes | memoryview]:
-        """Return the bytes that say which of our limits apply, once; whoever sends adds them.
+        """Return the bytes that say which of our limits apply, once; the sender adds them.
 
         They go in front of our first message, or answer a question. So a peer that has received
         anything knows them. If it had to ask while it does not read, it might wait for ever.
@@ -240,13 +240,13 @@ class Connection:
         return None if self.remote is None else self.remote.best_codec(self._codecs)
 
     def goodbye(self) -> list[bytes | memoryview]:
-        """Return the bytes of a goodbye, for an open connection; none to who knows none."""
+        """Return the bytes of a goodbye, for an open connection; none if the peer knows none."""
         if self.remote is None or not self.remote.says_goodbye:
             return []
         return self.encode([control.encode(GOODBYE)])
 
     def ping(self) -> list[bytes | memoryview]:
-        """Return the bytes of a ping, for an open connection; none to who knows no pings."""
+        """Return the bytes of a ping, for an open connection; none if the peer knows none."""
         if self.remote is None or not self.remote.says_goodbye:
             return []
         return self.encode([control.encode(PING)])
@@ -286,7 +286,7 @@ class Connection:
         return self._expect_proof(self._framing.go_on())
 
     def _receive_proof(self, nbytes: int) -> list[Frames]:
-        """Do so while the peer's proof has not come, which is obeyed like other control."""
+        """Receive while the peer's proof has not come, which is obeyed like other control."""
         return self._expect_proof(self._framing.receive(nbytes))
 
     def _expect_proof(self, messages: list[Frames]) -> list[Frames]:
@@ -477,7 +477,7 @@ class Connection:
         return None if self._clean else self.closed_error()
 
     def closed_error(self) -> CommClosedError:
-        """Return the exception for whoever uses the connection after its end."""
+        """Return the exception for those who use the connection after its end."""
         kind, cause = self._failure
         why, clean = self._why, self._clean
         if not why and self.state is FAREWELL:

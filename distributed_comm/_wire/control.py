@@ -19,11 +19,11 @@ class Kind(IntEnum):
     """What a control message says."""
 
     GOODBYE = 1  # nothing follows: the end of stream after this lost nothing
-    PING = 2  # answered by a pong, where it is read, so that bytes go both ways
+    PING = 2  # answered by a pong once it is read, so that bytes go both ways
     PONG = 3
     PROOF = 4  # of holding the key, 32 bytes, right behind the hello (see `proof`)
-    REFUSAL = 5  # nothing follows: who sends this requires trust, and has none
-    ASK = 6  # which of the limits in the hello apply to who sends this
+    REFUSAL = 5  # nothing follows: the sender requires trust in us, and has none
+    ASK = 6  # which of the limits in the hello apply to the sender of this
     TERMS = 7  # the answer: one byte, 0 for those of strangers, 1 for those of trusted peers
     REASON = 8  # why the connection is about to end, as text
 

@@ -67,7 +67,7 @@ class Hello(NamedTuple):
 
     @property
     def nonce(self) -> bytes | None:
-        """What a proof has to be made with; None where the side has no key."""
+        """The random bytes that a proof has to be made with; None if the side has no key."""
         return None if self.capabilities is None else self.capabilities.get("nonce")
 
     @property

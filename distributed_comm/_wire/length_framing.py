@@ -2,7 +2,7 @@
 
 Strategy: bytes are received into a scratch block that all connections of a loop share,
 so nothing of it may outlive `receive`. The kernel copies whole messages out of it, which
-is all that small messages ever see. What is left at the end of a chunk is one incomplete
+is all that small messages ever see. The rest at the end of a chunk is one incomplete
 message: a short one is carried over to the next chunk, and a long one is put together
 frame by frame, a large frame in its own memory, into which the rest is received directly.
 
@@ -249,7 +249,7 @@ class LengthFraming:
         self._rest(messages)
 
     def _begin(self, size: int) -> None:
-        """Make room for a large frame, or for a large header where no lengths are known."""
+        """Make room for a large frame, or for a large header if no lengths are known."""
         start, end = self._offset, self._end
         filled = end - start
         room = max(2 * filled, self._eager)

@@ -19,7 +19,7 @@ NAMES = (
 )
 #: The first byte of an envelope's head, a frame in front of the message's own.
 MARK = b"\xc1"
-#: How many of them there are; what a later version may add behind them is ignored.
+#: How many limits there are; a later version may add some behind them, which are ignored.
 NUMBERS = 3
 #: No limit can be larger; larger numbers in a hello stand for this.
 MOST = (1 << 63) - 1

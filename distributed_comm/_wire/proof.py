@@ -1,8 +1,8 @@
 """The proof that a peer holds our key, without sending it: an HMAC of both hellos.
 
 Each hello carries a nonce, so no proof is worth anything on another connection; and the
-address of the listener as that side sees it, so that one who passes messages on between two
-of our connections shows. The proof of a dialler is not that of a listener, so none can be
+address of the listener as that side sees it, so that a relay between two of our connections
+shows. The proof of a dialler is not that of a listener, so none can be
 sent back to its maker. It says who the peer is, and nothing of the bytes that follow.
 
     proof = HMAC-SHA256(key, role, length and bytes of the dialler's hello, of the listener's)
@@ -23,7 +23,7 @@ __all__ = ["DIALLER", "LISTENER", "REMEDY", "SIZE", "Proving", "Role", "derive"]
 SIZE = 32
 #: What is hashed with a secret, so that its hash is of use for nothing else.
 DOMAIN = b"distributed_comm proof 1\0"
-#: What to do where a proof is wanted and none was believed. One text for every reason.
+#: What to do if a proof is wanted and none was believed. One text for every reason.
 REMEDY = (
     "both sides need the same key (key=, $DISTRIBUTED_COMM_KEY, or the key file of one user), "
     "and nothing in between that passes on what they say (see docs/security.md)"

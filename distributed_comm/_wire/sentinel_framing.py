@@ -2,7 +2,7 @@
 
 Strategy: bytes are received into a scratch block that all connections of a loop share,
 so nothing of it may outlive `receive`. The kernel looks at each received byte once: it
-finds the end of a message and takes out, in place, what kept the sentinel out of it. So
+finds the end of a message and takes out, in place, the bytes that kept the sentinel out. So
 a message that is whole in a chunk is unpacked where it lies. Of a longer one all that has
 to be known is how much of a sentinel the bytes so far end with.
 
@@ -206,13 +206,13 @@ class SentinelFraming:
             self._carry += begun
 
     def _compare(self, size: int, whole: bool) -> None:
-        """Raise ValueError where a message is not as long as it states."""
+        """Raise ValueError if a message is not as long as it states."""
         if size > self._stated or (whole and size < self._stated):
             more = "" if whole else " or more"
             raise ValueError(f"a message of {size} bytes{more} that states {self._stated}")
 
     def _begin(self, begun: bytearray | memoryview) -> None:
-        """Go on in a block, where the longest frame is aligned as malloc aligns."""
+        """Go on in a block, in which the longest frame is aligned as malloc aligns."""
         longest = self._lengths.index(max(self._lengths))
         before = PRELUDE + 8 * len(self._lengths) + sum(self._lengths[:longest])
         self._lead = lead = -before % 16

@@ -26,7 +26,7 @@ class State(Enum):
 
 #: Names of their own: before Python 3.12 looking up an enum's member takes a failed lookup.
 EXPECT_HELLO, EXPECT_PROOF, OPEN, MUTE, FAREWELL, LEAVING, LEFT, CLOSED = State
-#: Where it is not known yet who the peer is.
+#: The states in which it is not known yet who the peer is.
 HANDSHAKE = frozenset({EXPECT_HELLO, EXPECT_PROOF})
 
 
@@ -47,8 +47,8 @@ class Event(Enum):
 
 HELLO, PROVING_HELLO, PROOF, GOODBYE, CLOSE, BROKEN, END, LOST = Event
 
-#: What is not here is a protocol error of the peer, where it is a message of it; the others are in
-#: it for every state.
+#: A message of the peer's that is not here for a state is a protocol error. The other events are
+#: here for every state.
 TRANSITIONS = {
     (EXPECT_HELLO, HELLO): OPEN,
     (EXPECT_HELLO, PROVING_HELLO): EXPECT_PROOF,
