@@ -334,6 +334,21 @@ def test_statistics_count_bytes_and_messages_both_ways(run, kernels):
     run(main())
 
 
+@everywhere
+@pytest.mark.usefixtures("certified")
+def test_statistics_have_the_same_keys_over_every_transport(run, place):
+    async def main():
+        async with pair(place) as (client, _):
+            assert set(client.stats()) == {
+                "bytes_received",
+                "bytes_sent",
+                "messages_received",
+                "messages_sent",
+            }
+
+    run(main())
+
+
 def test_statistics_do_not_count_what_was_never_sent(run):
     async def main():
         async with raw_pair() as (_, comm):

@@ -35,6 +35,14 @@ def test_one_kernel_is_used_everywhere(kernels):
     assert addressing.parse_address is address.parse_address
 
 
+def test_both_twins_have_every_name():
+    kernels = [getattr(_kernels, name) for name in _kernels.__all__]
+    for chosen in filter(lambda kernel: isinstance(kernel, ModuleType), kernels):
+        name = chosen.__name__.rpartition("_")[0]
+        pure = import_module(f"{name}_py")
+        assert not [name for name in pure.__all__ if not hasattr(chosen, name)], name
+
+
 @given(st.booleans())
 def test_hypothesis_accepts_it(kernels, value):
     assert (kernels, value) in product({"pure", _kernels.kind}, [True, False])

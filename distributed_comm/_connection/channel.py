@@ -96,9 +96,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self._closing: GracefulClose | None = None
         self._opened = opened
         self._lost = lost
-        self._settling: list[asyncio.Future[None]] | None = (
-            None  # writers that wait to know which limits apply
-        )
+        self._settling: list[asyncio.Future[None]] | None = None  # writers, until limits are known
         #: Whether the next writer has to wait.
         self.full = False
         #: Both ends, and what is known of the peer.
