@@ -11,7 +11,7 @@ from .._addressing import parse_host_port, unparse_host_port
 from .._connection.accept import SocketListener
 from .._connection.dial import SocketConnector
 from .._connection.peer import ConnectionInfo
-from .._trust import hosts
+from .._trust import host_identity
 from ..core import Connector, HandleComm, Listener
 from ..registry import Backend
 from . import ip_sockets as ip
@@ -35,7 +35,7 @@ def identify(
     return ConnectionInfo(
         local=f"{scheme}://{ip.host_port(ours)}",
         peer=f"{scheme}://{ip.host_port(theirs)}",
-        endpoint=hosts.ip_endpoint(sock, theirs if dialled else ours, same_host=same_host),
+        endpoint=host_identity.ip_endpoint(sock, theirs if dialled else ours, same_host=same_host),
         dialled=dialled,
         same_host=same_host,
     )

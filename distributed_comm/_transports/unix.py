@@ -13,7 +13,7 @@ from typing import Any
 from .._connection.accept import SocketListener
 from .._connection.dial import SocketConnector
 from .._connection.peer import ConnectionInfo
-from .._trust import hosts
+from .._trust import host_identity
 from ..core import Connector, HandleComm, Listener
 from ..registry import Backend
 from . import ip_sockets as ip
@@ -33,7 +33,7 @@ def identify(sock: socket.socket, loc: str, *, dialled: bool) -> ConnectionInfo:
     return ConnectionInfo(
         local=us if dialled else listener,
         peer=listener if dialled else them,
-        endpoint=hosts.unix_endpoint(owner),
+        endpoint=host_identity.unix_endpoint(owner),
         dialled=dialled,
         same_host=True,
         vouched=unix.uid_is_ours(peer.uid),

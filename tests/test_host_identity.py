@@ -13,7 +13,7 @@ import pytest
 from peers import LOOPBACK
 
 import distributed_comm as dc
-from distributed_comm._trust import hosts
+from distributed_comm._trust import host_identity
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
 KEY = {"key": "that of both machines"}
@@ -22,7 +22,7 @@ KEY = {"key": "that of both machines"}
 @pytest.fixture(autouse=True)
 def forgetful():
     """Nothing that one test made of this machine is kept for the next."""
-    caches = hosts._digest, hosts._boot, hosts._network_of_process
+    caches = host_identity._digest, host_identity._boot, host_identity._network_of_process
     yield [cache.cache_clear() for cache in caches]
     for cache in caches:
         cache.cache_clear()
@@ -30,7 +30,7 @@ def forgetful():
 
 def endpoint(host, *, same_host=False):
     with socket.socket() as sock:
-        return hosts.ip_endpoint(sock, (host, 8786), same_host=same_host)
+        return host_identity.ip_endpoint(sock, (host, 8786), same_host=same_host)
 
 
 # What it says
@@ -59,31 +59,31 @@ def test_another_address_says_so_only_where_both_ends_have_it(host):
 
 @on_linux
 def test_what_the_machine_is_told_by_cannot_be_read_from_it(monkeypatch):
-    said = endpoint("127.0.0.1") + hosts.unix_endpoint(1)
-    assert hosts._boot().decode() not in said
-    assert hosts._boot().decode().partition("-")[0] not in said
-    here = hosts.unix_endpoint(1)
-    hosts._digest.cache_clear()
-    monkeypatch.setattr(hosts, "_boot", lambda: b"another")
-    assert hosts.unix_endpoint(1) != here
-    assert hosts.unix_endpoint(1).startswith("uid 1 ")
+    said = endpoint("127.0.0.1") + host_identity.unix_endpoint(1)
+    assert host_identity._boot().decode() not in said
+    assert host_identity._boot().decode().partition("-")[0] not in said
+    here = host_identity.unix_endpoint(1)
+    host_identity._digest.cache_clear()
+    monkeypatch.setattr(host_identity, "_boot", lambda: b"another")
+    assert host_identity.unix_endpoint(1) != here
+    assert host_identity.unix_endpoint(1).startswith("uid 1 ")
 
 
 @on_linux
 def test_a_kernel_that_does_not_tell_of_sockets_tells_of_processes(monkeypatch):
-    monkeypatch.setattr(hosts, "SO_NETNS_COOKIE", 9999)
+    monkeypatch.setattr(host_identity, "SO_NETNS_COOKIE", 9999)
     namespace = os.stat("/proc/self/ns/net")
     with socket.socket() as sock:
-        assert hosts._network(sock) == f"{namespace.st_dev} {namespace.st_ino}".encode()
+        assert host_identity._network(sock) == f"{namespace.st_dev} {namespace.st_ino}".encode()
 
 
 def test_a_system_that_tells_nothing_is_as_good_as_any_other(monkeypatch, run):
     def tells_nothing(*_):
         raise FileNotFoundError
 
-    monkeypatch.setattr(hosts, "SO_NETNS_COOKIE", 9999)
-    monkeypatch.setattr(hosts, "stat", tells_nothing)
-    monkeypatch.setattr(hosts.Path, "read_bytes", tells_nothing)
+    monkeypatch.setattr(host_identity, "SO_NETNS_COOKIE", 9999)
+    monkeypatch.setattr(host_identity, "stat", tells_nothing)
+    monkeypatch.setattr(host_identity.Path, "read_bytes", tells_nothing)
     assert run(who_trusts(LOOPBACK)) == (True, True)
 
 
@@ -112,7 +112,7 @@ def test_two_ends_on_two_machines_do_not_believe_each_other_and_say_why(
     assert run(who_trusts(address)) == (True, True)
     assert caplog.records == []
     numbers = itertools.count()
-    monkeypatch.setattr(hosts, "_network", lambda sock: b"%d" % next(numbers))
+    monkeypatch.setattr(host_identity, "_network", lambda sock: b"%d" % next(numbers))
     assert run(who_trusts(address)) == (False, False)
     texts = [record.getMessage() for record in caplog.records]
     assert len(texts) == 2
