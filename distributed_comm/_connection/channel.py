@@ -45,7 +45,7 @@ __all__ = ["BusyChannel", "ConnectionChannel"]
 MANY = 64 * 1024
 #: How often `is_sound` receives at most. A peer that has left has sent a goodbye and its end, and
 #: perhaps a few pings; one that goes on sending is alive.
-LOOKS = 4
+RECEIVES = 4
 FORKED = "it belongs to the process that this was forked from"
 
 
@@ -399,7 +399,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
     def _take_in(self) -> None:
         """Do what the transport does when its loop finds something to receive."""
         try:
-            for _ in range(LOOKS):
+            for _ in range(RECEIVES):
                 if self.connection.state is not OPEN or self.inbox:
                     return
                 if not self.stream.take_in(self):

@@ -27,7 +27,7 @@ UNCOUNTED = (ALLOWANCE - SIP) // 2
 #: A writer waits once its unsent bytes exceed one part in so many of what is left, so that a
 #: thousand peers that do not read still leave room for others. By default the first of them
 #: have 1 MiB each, as trusted ones do.
-SHARE = 256
+FRACTION = 256
 #: Bytes that are held in advance if much is left, so that not each small message is counted.
 ADVANCE = 16 * 1024
 #: Once so many times the rest of a buffer was sent, the rest is copied and the buffer freed. To
@@ -138,7 +138,7 @@ class ChargedSendQueue(SendQueue):
         assert budget is not None
         waiting = self._kept() + nbytes
         if waiting > self.held + UNCOUNTED:
-            held = waiting + min(ADVANCE, budget.left // SHARE)
+            held = waiting + min(ADVANCE, budget.left // FRACTION)
             try:
                 budget.change(held - self.held)
             except ValueError as exc:
@@ -152,7 +152,7 @@ class ChargedSendQueue(SendQueue):
 
     def _water(self, high: int, low: int) -> tuple[int, int]:
         if self._budget is not None:  # the less is left, the sooner a writer waits
-            high = min(high, max(UNCOUNTED // 2, self._budget.left // SHARE))
+            high = min(high, max(UNCOUNTED // 2, self._budget.left // FRACTION))
             low = min(low, high // 4)
         return high, low
 

@@ -28,7 +28,7 @@ __all__ = ["JOIN", "SendQueue", "Sending", "is_borrowed"]
 #: for the end of the turn.
 JOIN = 64 * 1024
 #: Bytes that one connection sends before the others of the loop get their turn.
-SHARE = 1024 * 1024
+TURN_BYTES = 1024 * 1024
 #: Bytes that a full stream is given, to find out when it takes more.
 PARK = 16 * 1024
 #: Buffers of one system call.
@@ -319,7 +319,7 @@ class SendQueue:
     def flush(self) -> None:
         """Send until the queue is empty, the stream full, or the turn's share used up."""
         self._scheduled = False
-        share = SHARE
+        share = TURN_BYTES
         while self._queue and not self._parked:
             if share <= 0:
                 self._scheduled = True
