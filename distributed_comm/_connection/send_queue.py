@@ -124,9 +124,8 @@ class SendQueue:
         self._scheduled = False  # a flush is due at the end of this turn
         self._gone = 0  # bytes of the queue's first entry that were sent, if that keeps them
         self._borrowed = 0  # buffers of the queue whose memory is a caller's
-        self._waiters = (
-            NO_WAITERS  # writers, and how many bytes have to be taken before each goes on
-        )
+        # writers, and how many bytes have to be taken before each goes on
+        self._waiters = NO_WAITERS
         self._posted = 0  # bytes that were given to `post`, or dropped from messages
         #: Unsent bytes from which on small messages are not just added.
         self.brim = JOIN
