@@ -14,10 +14,13 @@ from distributed_comm._connection.peer import ConnectionInfo
 from distributed_comm._connection.send_queue import JOIN
 from distributed_comm._logs import StrangersLog
 from distributed_comm._loops.loop_state import LoopState
+from distributed_comm._wire import hello
 from distributed_comm._wire.budget import ALLOWANCE, Budget
+from distributed_comm._wire.peer_limits import accepted
 from distributed_comm._wire.states import State
 
 from .connecting import OURS, connect
+from .hostile import honest
 
 KIB, MIB = 1024, 1024 * 1024
 BUDGET = 2 * MIB
@@ -219,6 +222,27 @@ def test_a_message_that_does_not_fit_is_refused_and_a_short_one_behind_it_goes_o
     one.send([b"so I say"])
     assert one.connection.state is State.OPEN
     assert budget.used == BUDGET
+
+
+def test_a_message_that_may_be_too_long_for_the_peer_is_refused_where_nothing_is_left():
+    """It is compared with what the peer accepts, so it does not go the way of short ones."""
+    budget = Budget(BUDGET)
+    terms = accepted(dc.Limits(frames=100))
+    one = Probe(budget, connect(honest([hello.encode(hello.local_hello(terms=terms))])))
+    one.out.expect_terms()
+    one.stream.room = 100_000
+    budget.change(BUDGET)
+    one.send([b"short"])
+    one.out.fresh = True  # as in another turn
+    many = [bytes(60)] * 90
+    with pytest.raises(dc.MessageError, match="all untrusted peers together"):
+        one.afford(many)
+    with pytest.raises(dc.MessageError, match="all untrusted peers together"):
+        one.send(many)
+    budget.change(-BUDGET)
+    one.afford(many)
+    assert one.send(many) > 5_000
+    assert one.connection.state is State.OPEN
 
 
 def test_who_leaves_even_short_messages_unread_is_cut_where_nothing_is_left():

@@ -523,6 +523,8 @@ def test_a_stranger_that_was_idle_is_not_cut_for_what_has_just_been_queued(run):
     async def main():
         async with pair(options=HASTY) as (client, server):
             channel = server.channel
+            await server.write("the terms go in front of this")
+            await client.read()
             for _ in range(20):
                 channel.keepalive.look()
             channel.out.fresh = False  # as behind a message of the same turn

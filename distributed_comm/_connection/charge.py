@@ -80,7 +80,7 @@ class ChargedSendQueue(SendQueue):
         self._budget: Budget | None = None  # of all strangers, if the peer is one …
         self.held = 0  # … and how much of it this one has
         self._promised = 0  # bytes of messages that are being encoded
-        self._seen: object = None  # how far the peer was at the last beat …
+        self._seen: object = None  # how far the peer was at the last beat, if anything waited …
         self._still = 0  # … and for how many it has been there
         self.charged = False
         self.stalled = False
@@ -97,7 +97,7 @@ class ChargedSendQueue(SendQueue):
     # -- before a message is queued ------------------------------------------------
 
     def reserve(self, nbytes: int) -> None:
-        if self._budget is not None and (nbytes >= JOIN or not self.fresh):
+        if self._budget is not None and not self._goes_at_once(nbytes):
             self._admit(nbytes)
 
     def promise(self, nbytes: int) -> None:
@@ -114,7 +114,7 @@ class ChargedSendQueue(SendQueue):
             self.flush()  # what waits for the end of the turn; it raises nothing …
             if self._connection.state is not OPEN:  # … but may find the connection gone
                 raise self._connection.closed_error()
-            if self.fresh and nbytes < JOIN:
+            if self._goes_at_once(nbytes):
                 return False
             refusal = self._take(nbytes)
         if refusal is None:
@@ -128,6 +128,10 @@ class ChargedSendQueue(SendQueue):
             f"a message of {nbytes} bytes does not fit into the memory for what untrusted "
             f"peers have not read: {refusal} ({self._owner.ends})"
         )
+
+    def _goes_at_once(self, nbytes: int) -> bool:
+        """Return whether `send` would not queue a message of so many bytes."""
+        return self.fresh and nbytes < (self._short or JOIN)
 
     def _take(self, nbytes: int) -> str | None:
         """Count so many bytes beside what is kept; return why that cannot be.
@@ -229,10 +233,10 @@ class ChargedSendQueue(SendQueue):
         # If that is little, and no writer waits with it, the stranger only counts as `stalled`.
         if self._budget is None:
             return False
-        progress = self._progress()
+        progress = self._progress() if self.unsent else None  # nobody has to take anything
         self._still = self._still + 1 if progress == self._seen else 0
         self._seen = progress
-        self.stalled = self.unsent > 0 and self._still >= beats
+        self.stalled = progress is not None and self._still >= beats
         return self.stalled and (self.held > 0 or self.is_awaited)
 
     def _progress(self) -> tuple[int, ...]:
