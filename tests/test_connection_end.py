@@ -104,6 +104,22 @@ def test_after_a_failed_send_the_rest_is_read_until_the_end():
     assert connection.closed_error().__cause__ is cause
 
 
+def test_a_goodbye_is_an_end_in_order_before_the_end_of_the_stream():
+    connection = connect(OURS, GOODBYE)
+    assert connection.state is State.FAREWELL
+    assert connection.loss() is None
+    connection.end()
+    assert connection.loss() is None
+
+
+def test_nor_does_a_goodbye_make_good_what_could_not_be_sent():
+    connection = connect(OURS)
+    connection.stop_sending(BrokenPipeError("gone"))
+    assert feed(connection, GOODBYE) == []
+    assert connection.state is State.FAREWELL
+    assert str(connection.loss()) == "sending failed: gone" + ENDS
+
+
 # -- the first reason -----------------------------------------------------------------------
 
 

@@ -472,9 +472,10 @@ class Connection:
         """Return why what we have sent may not have arrived; None if nothing says so."""
         if self.state in HANDSHAKE or self.state is OPEN:
             return None
-        if self._clean and self.complaint:  # we had closed, and it has not ended in order
+        clean = self._clean or (self.state is FAREWELL and not self._why)
+        if clean and self.complaint:  # we had closed, and it has not ended in order
             return CommClosedError(f"{self.complaint}: {self.local} -> {self.peer}")
-        return None if self._clean else self.closed_error()
+        return None if clean else self.closed_error()
 
     def closed_error(self) -> CommClosedError:
         """Return the exception for those who use the connection after its end."""
