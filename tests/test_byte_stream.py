@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import socket
+import time
 from contextlib import suppress
 
 import pytest
@@ -22,6 +23,7 @@ from distributed_comm._tls.stream import TLSStream
 from distributed_comm._trust.trust import Trust
 from distributed_comm._wire.budget import Budget
 from distributed_comm._wire.length_framing import LengthFraming
+from distributed_comm._wire.states import FAREWELL, MUTE
 
 from .certificates import secure
 from .pipes import pipe
@@ -323,6 +325,44 @@ def test_any_room_in_the_pipe_gives_the_same_messages(room, sizes):
         await writing
 
     asyncio.run(main())
+
+
+def test_closing_does_not_wait_where_nothing_can_be_sent_any_more(run):
+    """The peer has said goodbye, and takes nothing: nothing has to be sent, and nothing comes."""
+
+    async def main():
+        streams = pipe()
+        ours, theirs = await connect_over(streams)
+        channel = ours.channel
+        await theirs.write("so that all is said")
+        await ours.read()
+        theirs.channel.out.post(theirs.channel.connection.goodbye())
+        await until(lambda: channel.connection.state is FAREWELL)
+        streams[0].sends = False
+        began = time.perf_counter()
+        await ours.close()
+        assert time.perf_counter() - began < dc.Timeouts().close / 2
+        theirs.abort()
+
+    run(main())
+
+
+def test_who_waits_for_the_limits_goes_on_where_nothing_can_be_sent_any_more(run):
+    async def main():
+        streams = pipe()
+        options = dc.CommOptions(limits=dc.Limits(untrusted_header=1000))
+        ours, theirs = await connect_over(streams, options)
+        theirs.channel.stream.pause()
+        writing = asyncio.ensure_future(ours.write(bytes(2000)))
+        await until(lambda: ours.channel._settling)
+        ours.channel.send_failed(BrokenPipeError("gone"))
+        with pytest.raises(dc.CommClosedError, match="sending failed: gone"):
+            await writing
+        assert ours.channel.connection.state is MUTE
+        ours.abort()
+        theirs.abort()
+
+    run(main())
 
 
 def test_a_slow_reader_of_a_pipe_slows_its_writer(run):

@@ -96,7 +96,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         self._closing: GracefulClose | None = None
         self._opened = opened
         self._lost = lost
-        self._settling: list[asyncio.Future[None]] | None = None  # writers, until limits are known
+        self._settling: set[asyncio.Future[None]] | None = None  # writers, until limits are known
         #: Whether the next writer has to wait.
         self.full = False
         #: Both ends, and what is known of the peer.
@@ -284,8 +284,8 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         gap = self._timeouts.gap
         waiter = self._state.loop.create_future()
         if self._settling is None:
-            self._settling = []
-        self._settling.append(waiter)
+            self._settling = set()
+        self._settling.add(waiter)
         connection.settled = self._settle
         self.out.post(connection.ask())
         try:
@@ -293,6 +293,9 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
                 await waiter
         except TimeoutError:
             self.dismiss(f"the peer did not say which limits apply for {gap:g} s (Timeouts.gap)")
+        finally:
+            if self._settling is not None:
+                self._settling.discard(waiter)
 
     def _settle(self) -> None:
         """Wake the writers that wait for the peer's word, or for the end of the connection."""
@@ -326,6 +329,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
         """Stop sending; what had arrived stays readable, and reading finds the end."""
         self.connection.stop_sending(exc)
         self.out.drop()
+        self._settle()
         if self.connection.state is CLOSED:
             self._abort_stream()
 
@@ -561,6 +565,7 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             self.keepalive.stop()
             self.keepalive = None
         self.out.drop()
+        self.out.part()
         self.inbox.end()
         self._settle()
 

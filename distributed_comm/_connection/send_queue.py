@@ -447,7 +447,6 @@ class SendQueue:
 
     def drop(self) -> None:
         """Forget what is queued and let every writer go: nothing is sent any more."""
-        self._owner = Ended()
         self._queue = EMPTY
         self._borrowed = 0
         self._tail = None
@@ -458,3 +457,7 @@ class SendQueue:
         for waiter in self._waiters:
             if not waiter.done() and not self._loop.is_closed():
                 waiter.set_result(None)
+
+    def part(self) -> None:
+        """Let go of the connection, which would be a cycle: it has ended."""
+        self._owner = Ended()
