@@ -349,6 +349,23 @@ def test_statistics_have_the_same_keys_over_every_transport(run, place):
     run(main())
 
 
+@pytest.mark.parametrize("closing", [False, True], ids=["aborted", "closed"])
+def test_statistics_count_messages_that_nobody_has_read(run, closing):
+    async def main():
+        async with pair() as (client, server):
+            for number in range(3):
+                await client.write(number)
+            await until(lambda: server.unread() == 3)
+            if closing:
+                await asyncio.gather(server.close(), client.close())
+            else:
+                server.abort()
+            assert server.unread() == 0
+            assert server.stats()["messages_received"] == 3
+
+    run(main())
+
+
 def test_statistics_do_not_count_what_was_never_sent(run):
     async def main():
         async with raw_pair() as (_, comm):

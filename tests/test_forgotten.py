@@ -8,11 +8,12 @@ import sys
 import weakref
 
 import pytest
-from loops import LOOPS, settle
+from loops import LOOPS, settle, until
 from peers import LOOPBACK
 
 import distributed_comm as dc
 from distributed_comm._transports import ip_sockets as sockets
+from distributed_comm._wire.states import CLOSED
 
 
 async def talk(address):
@@ -52,6 +53,63 @@ def test_a_comm_of_a_task_that_connected(run):
                 del comm
                 await settle()
                 assert forgotten() is None
+            finally:
+                gc.enable()
+
+    run(main())
+
+
+async def leave_alone(comm):
+    pass
+
+
+async def read_one(comm):
+    await comm.read()
+
+
+async def read_all(comm):
+    for _ in range(3):
+        await comm.read()
+
+
+async def close(comm):
+    await comm.close()
+
+
+async def abort(comm):
+    comm.abort()
+
+
+async def push(comm):
+    comm.push(lambda *_: None)
+
+
+BUSY = dc.CommOptions(busy_poll=1e-5)
+
+
+@pytest.mark.parametrize("options", [None, BUSY], ids=["", "busy"])
+@pytest.mark.parametrize("last", [leave_alone, read_one, read_all, close, abort, push])
+@pytest.mark.parametrize("address", [LOOPBACK, "unix://"])
+def test_a_comm_whose_peer_has_left_messages_and_gone(run, address, last, options):
+    """Whatever becomes of the messages: what waits refers to no connection."""
+
+    async def main():
+        comms = []
+        arguments = {"trusted": True, "options": options}
+        async with dc.listen(address, comms.append, **arguments) as listener:
+            async with await dc.connect(listener.contact_address, **arguments) as client:
+                for number in range(3):
+                    await client.write(number)
+                await until(lambda: comms and comms[0].unread() == 3)
+            await until(lambda: comms[0].channel.connection.state is CLOSED)
+            forgotten = [weakref.ref(comms[0].channel), weakref.ref(client.channel)]
+            gc.collect()
+            gc.disable()
+            try:
+                await last(comms.pop())
+                del client
+                await settle()
+                assert [each() for each in forgotten] == [None, None]
             finally:
                 gc.enable()
 

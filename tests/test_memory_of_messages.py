@@ -9,10 +9,11 @@ from threading import Event, current_thread
 import pytest
 from calling import dial, serve
 from loops import settle, until
-from peers import LOOPBACK
+from peers import HEARS_REASONS, LOOPBACK, dial_raw, frame_up
 
 import distributed_comm as dc
 from distributed_comm import _push
+from distributed_comm._connection.eviction import Crowd
 from distributed_comm._loops import threads
 from distributed_comm._serialize.offload import Lengthy
 from distributed_comm._serialize.settings import LoadOptions
@@ -183,6 +184,31 @@ def test_a_refusal_that_nobody_reads_is_no_error_of_the_loop(run):
         decoding = _push.Decoding.begin([bytes(11)], options, Lengthy([]), None)
         assert decoding.message.done()
         assert budget.used == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("why", ["refused", "turned away", "aborted"])
+def test_what_came_right_behind_the_hello_of_one_that_did_not_stay_is_given_back(
+    run, monkeypatch, why
+):
+    """Nobody will read it; and no collection of cycles is waited for."""
+    trust = {"key": b"k" * 32, "require_trust": True} if why == "refused" else {"trusted": False}
+    if why == "turned away":
+        monkeypatch.setattr(Crowd, "settle", lambda *_: False)
+
+    async def main():
+        async with dc.listen(LOOPBACK, lambda comm: comm.abort(), **trust) as listener:
+            gc.disable()
+            try:
+                async with dial_raw(listener) as raw:
+                    await raw.send(HEARS_REASONS + 3 * frame_up(bytes(20 * KIB)))
+                    await raw.is_cut()
+                    assert listener._budget.used == 0
+                await until(lambda: not listener._connections)
+                assert listener._budget.used == 0
+            finally:
+                gc.enable()
 
     run(main())
 

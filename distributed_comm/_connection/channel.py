@@ -32,7 +32,7 @@ from .byte_stream import ByteStream
 from .charge import ChargedSendQueue
 from .eviction import Place
 from .graceful_close import GracefulClose
-from .inbox import Inbox
+from .inbox import RECEIVER_FAILED, Inbox
 from .keepalive import Keepalive
 from .misuse import misused
 from .peer import ConnectionInfo
@@ -361,8 +361,8 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
 
     def receiver_failed(self, exc: BaseException) -> None:
         log = self.log or of_trusted()
-        log.report(self._state.loop, "the receiver of messages failed", exc)
-        self.abort("the receiver of messages failed")
+        log.report(self._state.loop, RECEIVER_FAILED, exc)
+        self.abort(RECEIVER_FAILED)
 
     def pause(self) -> bool:
         """Stop receiving, unless the peer has left: then little can come, and the end."""
@@ -644,6 +644,11 @@ class BusyChannel(ConnectionChannel):
         nbytes = self.out.send(frames)
         self._state.poller.poll(self._patience)
         return nbytes
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.send = self.out.send  # that of this class would be a cycle
+        self.buffer_updated = self.inbox.receive  # type: ignore[method-assign]
 
     def _receive(self, nbytes: int) -> None:
         self.inbox.receive(nbytes)

@@ -11,7 +11,7 @@ would exceed it is cut. They stay charged after the end of the connection, becau
 read.
 """
 
-from asyncio import CancelledError, sleep
+from asyncio import AbstractEventLoop, CancelledError, sleep
 from collections import deque
 from collections.abc import Callable
 from contextvars import copy_context
@@ -19,6 +19,7 @@ from typing import Protocol
 
 from .._frames import Frames
 from .._kernels import mailbox
+from .._logs import of_trusted
 from .._loops.loop_state import NOWHERE
 from .._loops.shares import DEAF
 from .._loops.turns import Turn
@@ -31,11 +32,12 @@ from .misuse import misused
 from .pace import CREDIT, TOLL
 from .send_queue import SendQueue
 
-__all__ = ["Inbox", "Receiving"]
+__all__ = ["RECEIVER_FAILED", "Inbox", "Receiving"]
 
 #: The messages of an inbox that has none: one list for all, and never added to. A deque of its own
 #: takes 760 bytes, an eighth of an idle comm; so several messages are a deque, and one is a list.
 EMPTY: list[Frames] = []
+RECEIVER_FAILED = "the receiver of messages failed"
 
 
 class Receiving(Protocol):
@@ -61,9 +63,12 @@ class Receiving(Protocol):
 
 
 class Ended:
-    """The owner of the inbox of a connection that has ended, and of which all was read."""
+    """The owner of the inbox of a connection that has ended."""
 
     turn: Turn | None = None
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self._loop = loop
 
     def transition(self, messages: list[Frames]) -> list[Frames]:
         return messages
@@ -78,7 +83,7 @@ class Ended:
         pass
 
     def receiver_failed(self, exc: BaseException) -> None:
-        pass
+        of_trusted().report(self._loop, RECEIVER_FAILED, exc)
 
 
 class Inbox:
@@ -106,7 +111,7 @@ class Inbox:
         self._limit = limit  # unread bytes above which the connection stops receiving …
         self._unasked = limit  # … and above which they are counted
         self._messages: deque[Frames] | list[Frames] = EMPTY
-        self._taken = 0  # messages that were handed out
+        self._taken = 0  # messages that were handed out, or dropped
         self._receiver: Callable[[Frames | None], None] | None = None  # what they are pushed to
         self._ready: Callable[[], bool] | None = None  # whether that takes the next message
         # Gets messages before they would wait here; returns those that do.
@@ -158,7 +163,7 @@ class Inbox:
             try:
                 self._waiter.hand_over()  # runs the reader: 2,200 instructions cheaper
             except BaseException as exc:  # SystemExit: uvloop would only log it
-                self._switch.loop.call_soon(_raise, exc)
+                self._waiter.switch.loop.call_soon(_raise, exc)  # also in a child that it forked
             if not self._messages or (self._reading and len(self._messages) == 1):
                 return  # a message that is waited for does not wait
         else:
@@ -313,6 +318,7 @@ class Inbox:
             copy_context().run(self._receiver, message)
         except (Exception, CancelledError) as exc:  # that of a future in it: nobody cancels us
             self._owner.receiver_failed(exc)
+            self.clear()
 
     def _is_ready(self) -> bool:
         """Whether the receiver takes the next message; if not, it asks for that later."""
@@ -437,8 +443,10 @@ class Inbox:
     # -- the end -------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Drop what waits, which nobody will read."""
+        """Drop what waits, which nobody will read, and what still comes."""
+        self._taken += len(self._messages)
         self._messages = EMPTY
+        self._dispatch = _discard
 
     def close(self) -> None:
         """Drop what waits, wake a reader, and go on receiving: what still comes is discarded."""
@@ -460,9 +468,9 @@ class Inbox:
         self.wake()
 
     def part(self) -> None:
-        """Forget the connection, which refers to this, once nothing waits any more."""
-        if not self._messages and self._receiver is None:
-            self._owner = Ended()
+        """Forget the connection, which refers to this, once nothing waits for its turn."""
+        if self._owner.turn is None or not (self._messages or self._receiver):
+            self._owner = Ended(self._waiter.switch.loop)
         else:
             self._crowded = True
 
@@ -473,6 +481,10 @@ class Inbox:
         """Leave the waiting reader to the process that this one was forked from."""
         self._switch = NOWHERE
         self._reading = True  # so that a read looks no further
+
+
+def _discard(_: list[Frames]) -> list[Frames]:
+    return []
 
 
 def _raise(exc: BaseException) -> None:
