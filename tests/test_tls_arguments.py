@@ -9,7 +9,7 @@ import warnings
 import pytest
 from certificates import secure
 from loops import needs_proc, until
-from peers import echo
+from peers import dial_raw, echo
 
 import distributed_comm as dc
 from distributed_comm._tls import security as encryption
@@ -101,3 +101,28 @@ def test_a_context_of_a_server_is_used_for_the_role_that_it_is_for(run):
                 dials.listen(LOOPBACK, unheard_of=1)
 
     run(main())
+
+
+def test_a_context_that_fails_for_who_is_accepted_leaves_no_socket(run, monkeypatch):
+    """A context may be changed at any time; the error is the loop's to report."""
+
+    def fail(*_, **__):
+        raise ssl.SSLError("no cipher is left")
+
+    async def main():
+        loop, reported = asyncio.get_running_loop(), []
+        handler = loop.get_exception_handler()
+        loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        async with dc.listen(LOOPBACK, echo, security=secure()) as listener:
+            monkeypatch.setattr(ssl.SSLContext, "wrap_bio", fail)
+            async with dial_raw(listener) as raw:
+                async with asyncio.timeout(SECONDS):
+                    assert await raw.is_cut()
+            assert [type(each) for each in reported] == [ssl.SSLError]
+        loop.set_exception_handler(handler)
+
+    gc.disable()
+    try:
+        run(main())
+    finally:
+        gc.enable()

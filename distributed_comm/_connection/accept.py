@@ -267,7 +267,11 @@ class SocketListener(Listener):
         except OSError:  # it has gone already
             drop(sock)
             return
-        stream = self._stream(state, sock)
+        try:
+            stream = self._stream(state, sock)
+        except BaseException:
+            drop(sock)
+            raise
         channel = make_channel(
             state, stream, info, self._trust, self._options, self.framing,
             self._opened, self._lost,
