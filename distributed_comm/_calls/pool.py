@@ -2,7 +2,7 @@
 
 Who calls takes a comm, or opens one, and brings it back when the reply has come. A call that
 was cancelled, or lost its connection, brings back a comm that is closed, which nobody is
-given again. Who gets which comm is decided in `checkout`.
+given again. `checkout` decides which caller gets which.
 
 A pool belongs to one event loop at a time, as its comms do. In another loop, or in a child of its
 process, it begins anew with an empty plan, and comms of the old one do not count any more. While

@@ -1,10 +1,11 @@
 """One connection that a server answers: its requests one by one, in order.
 
 Strategy: messages are pushed, so a request arrives in the callback that received its bytes,
-and is mostly answered there (see `dispatch`), without a task switch. What has to wait becomes
-a task. While that runs the next request is held and those behind it stay in the comm's inbox,
-which is bounded: who does not read replies has no requests read. Behind the request for a
-stream none will be answered: what comes is dropped, so that its reader's end is heard.
+and is mostly answered there (see `dispatch`), without a task switch. A request that has to wait
+becomes a task. While that runs the next request is held and those behind it stay in the comm's
+inbox, which is bounded: a peer that does not read replies has no requests read. Behind the
+request for a stream none will be answered: messages are dropped, so that its reader's end is
+heard.
 
 When the server closes, what has been received is answered, and what comes later is refused.
 """

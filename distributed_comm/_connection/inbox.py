@@ -90,7 +90,7 @@ class Inbox:
     """The messages of one connection that nobody has yet."""
 
     __slots__ = (
-        "_allowance", "_charge", "_connection", "_crowded", "_delivered", "_dispatch", "_limit",
+        "_allowance", "_charge", "_connection", "_delivered", "_dispatch", "_due", "_limit",
         "_messages", "_out", "_owner", "_plain", "_reading", "_ready", "_receiver", "_switch",
         "_taken", "_unasked", "_waiter", "ear", "paused", "received",
     )  # fmt: skip
@@ -120,7 +120,7 @@ class Inbox:
         self._waiter = mailbox.Waiter(switch)  # … waits here
         self._allowance = CREDIT  # for reading without a pause, as a sender's credit
         self._delivered = 0  # bytes that had come when the inbox was last empty
-        self._crowded = False  # something is to be done when the inbox is next empty
+        self._due = False  # something is to be done when the inbox is next empty
         self._charge: UnreadCharge | None = None  # of a stranger
         #: Bytes that have come.
         self.received = 0
@@ -173,7 +173,7 @@ class Inbox:
 
     def _crowd(self, messages: list[Frames]) -> None:
         """Act on more unread bytes than may wait unasked, of which these are the last."""
-        self._crowded = True
+        self._due = True
         unread, refusal = self.received - self._delivered, ""
         if self._charge is not None:
             try:
@@ -204,7 +204,7 @@ class Inbox:
 
     def _relax(self) -> None:
         """Do what was put off until nothing waits."""
-        self._crowded = False
+        self._due = False
         if self._charge is not None:
             self._charge.release()
         self.resume()
@@ -245,7 +245,7 @@ class Inbox:
         self._messages = EMPTY  # as `_take` does
         self._taken += 1
         self._delivered = self.received
-        if self._crowded:
+        if self._due:
             self._relax()
         return waiting[0]
 
@@ -452,7 +452,7 @@ class Inbox:
         """Drop what waits, wake a reader, and go on receiving: what still comes is discarded."""
         self.clear()
         self.wake()
-        if self._crowded:
+        if self._due:
             self._relax()
 
     def resume(self) -> None:
@@ -472,7 +472,7 @@ class Inbox:
         if self._owner.turn is None or not (self._messages or self._receiver):
             self._owner = Ended(self._waiter.switch.loop)
         else:
-            self._crowded = True
+            self._due = True
 
     def _misused(self) -> LocalProtocolError:
         return misused(self._connection, self._switch)
