@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import socket
 import subprocess
 import sys
 
@@ -41,6 +42,27 @@ def test_close_again_and_at_once(run):
                     await comm.read()
                 with pytest.raises(dc.CommClosedError, match="closed by this side"):
                     await comm.write(1)
+
+    run(main())
+
+
+def test_a_reader_that_closes_behind_its_peer_has_nothing_to_send(run, kernels):
+    """The end follows a goodbye at once; a goodbye in between would be a call for nothing."""
+
+    async def main():
+        async with raw_pair() as (raw, comm):
+            await raw.send(GOODBYE)
+            reading = asyncio.create_task(comm.read())
+            await until(comm.closed)
+            await settle()
+            assert not reading.done()
+            sent = comm.stats()["bytes_sent"]
+            raw.sock.shutdown(socket.SHUT_WR)
+            with pytest.raises(dc.CommClosedError, match="closed by the peer") as caught:
+                await reading
+            assert caught.value.clean
+            await comm.close()
+            assert comm.stats()["bytes_sent"] == sent
 
     run(main())
 

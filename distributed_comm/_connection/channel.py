@@ -24,7 +24,7 @@ from .._loops.tasks import start
 from .._loops.turns import Turn
 from .._wire.budget import ALLOWANCE, Budget
 from .._wire.connection import Connection
-from .._wire.states import CLOSED, FAREWELL, HANDSHAKE, LEAVING, OPEN
+from .._wire.states import CLOSED, HANDSHAKE, LEAVING, OPEN
 from ..core import Channel
 from ..errors import CommClosedError
 from ..options import CommOptions
@@ -148,8 +148,6 @@ class ConnectionChannel(Channel, asyncio.BufferedProtocol):
             self.out.flush()  # our proof: the peer may wait for it
         if not self.inbox.is_open and self.connection.remote is not None:
             self._open()
-        if state is FAREWELL and not messages:
-            self.inbox.wake()
         return messages
 
     def _open(self) -> None:

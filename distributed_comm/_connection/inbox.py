@@ -25,7 +25,7 @@ from .._loops.shares import DEAF
 from .._loops.turns import Turn
 from .._wire.budget import Budget
 from .._wire.connection import Connection
-from .._wire.states import CLOSED, MUTE, OPEN, State
+from .._wire.states import CLOSED, FAREWELL, MUTE, OPEN, State
 from ..errors import LocalProtocolError
 from .charge import UnreadCharge
 from .misuse import misused
@@ -38,6 +38,9 @@ __all__ = ["RECEIVER_FAILED", "Inbox", "Receiving"]
 #: takes 760 bytes, an eighth of an idle comm; so several messages are a deque, and one is a list.
 EMPTY: list[Frames] = []
 RECEIVER_FAILED = "the receiver of messages failed"
+#: The states in which a reader waits for the peer's end. One that closed in front of it, right
+#: behind the goodbye, would send a goodbye of its own, which nobody needs.
+ENDING = frozenset({MUTE, FAREWELL})
 
 
 class Receiving(Protocol):
@@ -228,7 +231,7 @@ class Inbox:
                 await self._give_way()
                 waiting = self._messages
         while not waiting:
-            if self._connection.state is not OPEN and self._connection.state is not MUTE:
+            if self._connection.state is not OPEN and self._connection.state not in ENDING:
                 raise self._connection.closed_error()
             self._reading = True
             try:
