@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from statistics import median_low
 
 import pytest
 from certificates import ca_text, issue, secure, texts
@@ -192,6 +193,7 @@ def test_of_a_backlog_at_most_256_kib_are_encrypted(run):
 
 PROGRAM = """
 import asyncio, gc, json, sys
+from itertools import pairwise
 sys.path.insert(0, {folder!r})
 import distributed_comm as dc
 from loops import LOOPS
@@ -216,10 +218,11 @@ async def main():
                 async with await dc.connect(listener.contact_address, security=SECURITY) as comm:
                     await comm.write(number)
                     assert await comm.read() == number
-        await connect_and_close(300)
-        before = resident()
-        await connect_and_close(2000)
-        print(json.dumps(resident() - before))
+        found = [resident()]
+        for _ in range(4):
+            await connect_and_close(500)
+            found.append(resident())
+        print(json.dumps([after - before for before, after in pairwise(found)]))
 
 with asyncio.Runner(loop_factory=LOOPS[{loop!r}]) as runner:
     runner.run(main())
@@ -230,6 +233,7 @@ with asyncio.Runner(loop_factory=LOOPS[{loop!r}]) as runner:
 @pytest.mark.timeout(240)  # it takes 5 s where nothing else runs
 @pytest.mark.parametrize("loop", LOOPS)
 def test_connecting_and_closing_2000_times_takes_no_memory(loop, pytestconfig):
+    """A leak grows in most rounds of 500; warming up and a new arena of the allocator, in one."""
     program = PROGRAM.format(folder=str(pytestconfig.rootpath / "tests"), loop=loop)
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -239,4 +243,4 @@ def test_connecting_and_closing_2000_times_takes_no_memory(loop, pytestconfig):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout) < MIB
+    assert median_low(json.loads(done.stdout)) < MIB // 4
