@@ -220,7 +220,7 @@ def test_after_the_peer_has_gone_sending_says_so(run):
 def test_closing_is_bounded(run):
     async def main():
         async with pair(trusted=(True, True)) as (client, _), batched_to(client) as batched:
-            batched.send(bytes(50_000_000))  # which nobody reads, though a trusted peer may send it
+            batched.send(bytes(50_000_000))  # nobody reads it; a trusted peer may send so much
             with pytest.raises(TimeoutError):
                 await batched.close(timeout=0.05)
             assert client.closed()
